@@ -1,0 +1,15 @@
+"""Derivative-constrained training in JAX, and ablations of it with statistics that hold."""
+
+import jax
+
+# jax 0.10.2 returns wrong numbers on CPU for a vmapped matrix-vector product followed by a
+# reduction (jax issue 39103); 0.11.0 and 0.11.1 crash or return wrong results there.
+_REFUSED = ("0.10.2", "0.11.0", "0.11.1")
+if jax.__version__ in _REFUSED:
+  raise ImportError(
+      f"jax {jax.__version__} computes wrong results on CPU; dcnn refuses it. "
+      "Install another: pip install 'jax>=0.10.1,!=0.10.2,!=0.11.0,!=0.11.1'")
+
+from dcnn.configs import sweep  # noqa: E402  (after the check)
+
+__all__ = ["sweep"]

@@ -1,0 +1,68 @@
+"""Records and units that every other module shares.
+
+Inside the package energies are in eV, lengths in angstrom, forces in eV/angstrom.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+KCAL_PER_MOL = 4184.0 / (6.02214076e23 * 1.602176634e-19)  # eV; exact since the SI of 2019
+HARTREE = 27.211386245988  # eV, CODATA 2018
+BOHR = 0.529177210903  # angstrom, CODATA 2018
+
+
+class System(NamedTuple):
+  """One configuration of atoms, or many of them with a leading `frames` axis.
+
+  Attributes:
+    positions: angstrom.
+    species: atomic numbers; 0 marks a padded atom, which interacts with nothing.
+  """
+
+  positions: Float[Array | np.ndarray, "*frames atoms 3"]
+  species: Int[Array | np.ndarray, "*frames atoms"]
+
+
+class Labels(NamedTuple):
+  """Reference energy and forces of a configuration, or of many.
+
+  Attributes:
+    energy: eV per configuration.
+    forces: eV/angstrom, F = -dE/dx; zero on padded atoms.
+  """
+
+  energy: Float[Array | np.ndarray, "*frames"]
+  forces: Float[Array | np.ndarray, "*frames atoms 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """Labelled configurations, padded to one number of atoms; float64 NumPy.
+
+  Attributes:
+    name: for tables and messages.
+    systems: all configurations, leading axis `frames`.
+    labels: their energies and forces.
+    source: where they came from and how they were made, in a sentence.
+    checksum: SHA-256 of the file they were read from, hexadecimal.
+  """
+
+  name: str
+  systems: System
+  labels: Labels
+  source: str
+  checksum: str
+
+  def __len__(self) -> int:
+    return len(self.labels.energy)
+
+  def take(self, frames: Int[np.ndarray, " kept"]) -> "Dataset":
+    """The listed frames, in the order listed."""
+    return dataclasses.replace(
+        self,
+        systems=System(*(array[frames] for array in self.systems)),
+        labels=Labels(*(array[frames] for array in self.labels)))

@@ -1,0 +1,37 @@
+"""Labelled configurations: embedded molecules, files of many formats, splits, and a generator.
+
+Everything is float64 NumPy, eV and angstrom here; what goes to the device is cast later.
+"""
+
+from dcnn.data.embedded import NAMES
+from dcnn.data.generation import MOLECULES, generate, save
+from dcnn.data.loading import checksum, load
+from dcnn.data.splitting import (
+    Indices,
+    Splits,
+    block_indices,
+    check_disjoint,
+    distinct,
+    split,
+    split_blocks,
+    split_indices,
+)
+from dcnn.data.units import UNITS
+
+__all__ = [
+    "MOLECULES",
+    "NAMES",
+    "UNITS",
+    "Indices",
+    "Splits",
+    "block_indices",
+    "check_disjoint",
+    "checksum",
+    "distinct",
+    "generate",
+    "load",
+    "save",
+    "split",
+    "split_blocks",
+    "split_indices",
+]

@@ -1,0 +1,189 @@
+"""Reads NumPy archives: MD17, rMD17, and those of `dcnn generate`. Never unpickles."""
+
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+
+from dcnn.data.raw import Raw
+
+
+class Convention(NamedTuple):
+  """The keys of one family of archives, and its units."""
+
+  family: str
+  positions: str
+  species: str
+  energy: str
+  forces: str
+  units: str
+
+
+CONVENTIONS = (
+    Convention("MD17", "R", "z", "E", "F", "kcal/mol/angstrom"),
+    Convention("rMD17", "coords", "nuclear_charges", "energies", "forces", "kcal/mol/angstrom"),
+    Convention("dcnn", "positions", "species", "energy", "forces", "eV/angstrom"),
+)
+
+# The MD17 family may say its units in `e_unit` and `r_unit`.
+DECLARED = {
+    ("kcal/mol", "ang"): "kcal/mol/angstrom",
+    ("kj/mol", "ang"): "kJ/mol/angstrom",
+    ("ev", "ang"): "eV/angstrom",
+    ("hartree", "ang"): "hartree/angstrom",
+    ("hartree", "bohr"): "hartree/bohr",
+    ("eh", "bohr"): "hartree/bohr",
+}
+
+# Deflate shrinks nothing but zeros and repeats this far; a file made to fill the memory does.
+LARGEST_RATIO = 200
+LARGE = 100_000_000  # bytes
+
+
+def read_npz(
+    path: str | os.PathLike, *, units: str | None, energy_key: str | None, forces_key: str | None,
+) -> Raw:
+  """Reads an archive in any of `CONVENTIONS`.
+
+  Args:
+    path: the archive.
+    units: overrides those of the convention.
+    energy_key: overrides that of the convention.
+    forces_key: likewise.
+
+  Raises:
+    ValueError: on anything but such an archive, or arrays whose shapes disagree.
+  """
+  with _opened(path) as archive:
+    convention = _convention(archive.files, energy_key, forces_key)
+    positions, species, energy, forces = (_numbers(archive, key) for key in convention[1:5])
+    units = units or _declared_units(archive, convention)
+    source = _source(archive, convention)
+  _check_shapes(convention, positions=positions, species=species, energy=energy, forces=forces)
+  return _masked(Raw(
+      positions.astype(np.float64), _elements(species, convention, positions.shape[:2]),
+      energy.astype(np.float64).reshape(-1), forces.astype(np.float64), units, source))
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
+  if not zipfile.is_zipfile(path):
+    with open(path, "rb") as file:
+      start = file.read(8)
+    raise ValueError(f"not an .npz archive, or one cut short (it begins with {start!r})")
+  try:
+    archive = np.load(path, allow_pickle=False)
+  except Exception as error:  # a damaged archive fails in many ways, all of them bad input
+    raise ValueError(f"damaged .npz archive: {error}") from error
+  with archive:
+    yield archive
+
+
+def _convention(
+    keys: Sequence[str], energy_key: str | None, forces_key: str | None) -> Convention:
+  for convention in CONVENTIONS:
+    if {convention.positions, convention.species} <= set(keys):
+      break
+  else:
+    wanted = "; ".join(f"{', '.join(c[1:5])} ({c.family})" for c in CONVENTIONS)
+    raise ValueError(f"the archive has the arrays {', '.join(keys) or 'none'}; expected {wanted}")
+  convention = convention._replace(
+      energy=energy_key or convention.energy, forces=forces_key or convention.forces)
+  for key, option in ((convention.energy, "energy_key"), (convention.forces, "forces_key")):
+    if key not in keys:
+      raise ValueError(
+          f"no array {key!r} in the archive; it has {', '.join(keys)}. Choose with {option}=")
+  return convention
+
+
+def _array(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+  try:
+    _check_size(archive, key)
+    array = archive[key]
+  except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds on damaged bytes
+    if "allow_pickle" in str(error):
+      raise ValueError(
+          f"array {key!r} is a pickled Python object; unpickling can run code and is never done. "
+          "Save it again as numbers") from error
+    raise ValueError(f"array {key!r} cannot be read: {error or type(error).__name__}") from error
+  if not isinstance(array, np.ndarray):
+    raise ValueError(f"{key!r} in the archive is not a NumPy array")
+  return array
+
+
+def _check_size(archive: np.lib.npyio.NpzFile, key: str) -> None:
+  for info in archive.zip.infolist() if archive.zip is not None else ():
+    bomb = info.file_size > max(LARGE, LARGEST_RATIO * info.compress_size)
+    if info.filename in (key, key + ".npy") and bomb:
+      raise ValueError(
+          f"{info.compress_size} bytes would become {info.file_size}; save it uncompressed if it "
+          "is right")
+
+
+def _numbers(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+  array = _array(archive, key)
+  if array.dtype.kind not in "iuf":
+    raise ValueError(f"array {key!r} must hold real numbers, got dtype {array.dtype}")
+  return array
+
+
+def _declared_units(archive: np.lib.npyio.NpzFile, convention: Convention) -> str:
+  if convention.family != "MD17" or "e_unit" not in archive.files:
+    return convention.units
+  energy = str(_array(archive, "e_unit")).lower()
+  length = str(_array(archive, "r_unit")).lower() if "r_unit" in archive.files else "ang"
+  length = {"angstrom": "ang", "a": "ang"}.get(length, length)
+  if (energy, length) not in DECLARED:
+    raise ValueError(f"e_unit {energy!r} with r_unit {length!r} is not known: pass units=")
+  return DECLARED[energy, length]
+
+
+def _source(archive: np.lib.npyio.NpzFile, convention: Convention) -> str:
+  kind = f"{convention.family} archive"
+  if "provenance" not in archive.files:
+    return kind
+  return f"{kind}; {_array(archive, 'provenance')}"
+
+
+def _check_shapes(
+    convention: Convention, *, positions: np.ndarray, species: np.ndarray, energy: np.ndarray,
+    forces: np.ndarray,
+) -> None:
+  shapes = (f"{convention.positions} {positions.shape}, {convention.species} {species.shape}, "
+            f"{convention.energy} {energy.shape}, {convention.forces} {forces.shape}")
+  if positions.ndim != 3 or positions.shape[2] != 3:
+    raise ValueError(f"{convention.positions} must have shape (frames, atoms, 3); got {shapes}")
+  frames, atoms = positions.shape[:2]
+  if not frames or not atoms:
+    raise ValueError(f"no frames or no atoms: {shapes}")
+  if (forces.shape != positions.shape or energy.shape not in ((frames,), (frames, 1))
+      or species.shape not in ((atoms,), (frames, atoms))):
+    raise ValueError(
+        f"shapes disagree: expected {frames} frames of {atoms} atoms throughout, got {shapes}")
+
+
+def _elements(
+    species: np.ndarray, convention: Convention, shape: tuple[int, ...]) -> np.ndarray:
+  """Atomic numbers of each frame; 0 is padding, and allowed where frames have their own."""
+  lowest = 1 if species.ndim == 1 else 0
+  with np.errstate(invalid="ignore"):
+    whole = (species >= lowest) & (species <= 118) & (species == np.floor(species))
+  if not whole.all():
+    value = species[~whole].flat[0]
+    raise ValueError(
+        f"{convention.species} holds {value}, expected atomic numbers from {lowest} to 118")
+  full = np.array(np.broadcast_to(species, shape), np.int32)
+  empty = ~(full > 0).any(axis=1)
+  if empty.any():
+    raise ValueError(f"frame {np.argmax(empty)} has no atoms: all its species are 0")
+  return full
+
+
+def _masked(raw: Raw) -> Raw:
+  """Padded atoms carry no numbers, whatever the file holds there (zeros, NaN)."""
+  real = (raw.species > 0)[..., None]
+  return raw._replace(
+      positions=np.where(real, raw.positions, 0.0), forces=np.where(real, raw.forces, 0.0))

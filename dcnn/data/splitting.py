@@ -1,0 +1,132 @@
+"""Training, validation and test frames: at random, or as blocks of a trajectory."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from dcnn.base import Dataset
+
+
+class Indices(NamedTuple):
+  """Which frames belong to which split; int64."""
+
+  train: Int[np.ndarray, " frames"]
+  valid: Int[np.ndarray, " frames"]
+  test: Int[np.ndarray, " frames"]
+
+
+class Splits(NamedTuple):
+  """Three sets without a common frame."""
+
+  train: Dataset
+  valid: Dataset
+  test: Dataset
+
+
+def split(
+    dataset: Dataset, *, train: int, valid: int, test: int | None = None, seed: int) -> Splits:
+  """Splits at random. Frames of one trajectory resemble each other: see `split_blocks`.
+
+  Args:
+    dataset: what to split.
+    train: number of training frames, at least 1.
+    valid: number of validation frames.
+    test: number of test frames; by default all the rest.
+    seed: fixes which; the same seed and sizes give the same test frames for every `train`.
+
+  Raises:
+    ValueError: on sizes that do not fit, or equal frames in two splits (see `distinct`).
+  """
+  return _taken(
+      dataset, split_indices(len(dataset), train=train, valid=valid, test=test, seed=seed))
+
+
+def split_blocks(
+    dataset: Dataset, *, train: int, valid: int, test: int | None = None, gap: int = 0) -> Splits:
+  """Splits into contiguous blocks in the order of the file: training, validation, test.
+
+  Args:
+    dataset: frames in time order.
+    train: number of training frames, at least 1.
+    valid: number of validation frames.
+    test: number of test frames; by default all the rest.
+    gap: frames left out between two blocks, so that neighbours in time are not on both sides.
+
+  Raises:
+    ValueError: on sizes that do not fit, or equal frames in two splits (see `distinct`).
+  """
+  return _taken(
+      dataset, block_indices(len(dataset), train=train, valid=valid, test=test, gap=gap))
+
+
+def split_indices(
+    frames: int, *, train: int, valid: int, test: int | None = None, seed: int) -> Indices:
+  """The frames of `split`, by number, for a set of `frames` frames.
+
+  Training frames come from the front of one random order and test frames from its end: of two
+  sizes of the training set the smaller is part of the larger, and both meet the same test frames.
+  """
+  if seed < 0:
+    raise ValueError(f"seed must not be negative, got {seed}")
+  test = _test_size(frames, train=train, valid=valid, test=test, gap=0)
+  order = np.random.default_rng(seed).permutation(frames).astype(np.int64)
+  end = frames - test
+  return Indices(order[:train], order[end - valid:end], order[end:])
+
+
+def block_indices(
+    frames: int, *, train: int, valid: int, test: int | None = None, gap: int = 0) -> Indices:
+  """The frames of `split_blocks`, by number, for a set of `frames` frames."""
+  test = _test_size(frames, train=train, valid=valid, test=test, gap=gap)
+  order = np.arange(frames, dtype=np.int64)
+  # An empty validation block needs no second gap.
+  start = train + gap
+  end = start + valid + (gap if valid else 0)
+  return Indices(order[:train], order[start:start + valid], order[end:end + test])
+
+
+def check_disjoint(dataset: Dataset, indices: Indices) -> None:
+  """Refuses equal frames (same positions and species, bit for bit) in two splits.
+
+  Raises:
+    ValueError: naming two such frames, by their numbers in the data set.
+  """
+  seen: dict[bytes, tuple[int, str]] = {}
+  for name, frames in zip(Indices._fields, indices, strict=True):
+    for frame in frames:
+      other, where = seen.setdefault(_contents(dataset, frame), (int(frame), name))
+      if where != name:
+        raise ValueError(
+            f"{dataset.name}: frame {other} ({where}) and frame {frame} ({name}) are the same "
+            "configuration, so errors on one would not be those of unseen data; "
+            "data.distinct(dataset) removes repeated frames")
+
+
+def distinct(dataset: Dataset) -> Dataset:
+  """The data set without repeated configurations: the first of each is kept."""
+  seen = {_contents(dataset, frame): frame for frame in reversed(range(len(dataset)))}
+  return dataset.take(np.sort(np.fromiter(seen.values(), np.int64)))
+
+
+def _taken(dataset: Dataset, indices: Indices) -> Splits:
+  check_disjoint(dataset, indices)
+  return Splits(*(dataset.take(frames) for frames in indices))
+
+
+def _test_size(frames: int, *, train: int, valid: int, test: int | None, gap: int) -> int:
+  """Size of the test split, once all sizes have been found possible."""
+  sizes = f"train={train}, valid={valid}, test={test}" + (f", gap={gap}" if gap else "")
+  if train < 1 or min(valid, gap, test or 0) < 0:
+    raise ValueError(f"expected train of at least 1 and no negative size, got {sizes}")
+  rest = frames - train - valid - gap * (2 if valid else 1)
+  if rest < (test or 0):
+    raise ValueError(
+        f"{sizes} need {frames - rest + (test or 0)} frames, the data set has {frames}")
+  return rest if test is None else test
+
+
+def _contents(dataset: Dataset, frame: int | np.integer) -> bytes:
+  # Adding zero makes -0.0 and 0.0 one.
+  positions = np.asarray(dataset.systems.positions[frame]) + 0.0
+  return positions.tobytes() + np.asarray(dataset.systems.species[frame]).tobytes()

@@ -1,0 +1,104 @@
+"""From a scalar energy function to forces and Hessian-vector products.
+
+An energy function takes `(variables, system)`, one configuration without a batch axis, and
+returns a scalar. What is made of it here takes the same arguments; batch with `jax.vmap`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from dcnn.base import Labels, System
+
+EnergyFn = Callable[[Any, System], Array | np.ndarray]
+
+
+def energy_and_forces(energy_fn: EnergyFn) -> Callable[[Any, System], Labels]:
+  """Function that gives the energy and the forces F = -dE/dx of a configuration.
+
+  The forces are the exact negative gradient with respect to the positions, for one backward pass
+  more than the energy alone, and can be differentiated again, as the force loss does.
+
+  Args:
+    energy_fn: `(variables, system) -> scalar`, for instance `model.apply`.
+
+  Returns:
+    `(variables, system) -> Labels(energy (), forces (atoms 3))`, which unpacks as
+    `energy, forces`; eV and eV/angstrom when the energy is in eV and positions in angstrom.
+
+  Raises:
+    ValueError: on the call, if the energy is not a scalar.
+  """
+
+  def energy_and_forces_fn(variables: Any, system: System) -> Labels:
+    energy, gradient = jax.value_and_grad(_of_positions(energy_fn, variables, system))(
+        jnp.asarray(system.positions))
+    return Labels(energy, -gradient)
+
+  return energy_and_forces_fn
+
+
+def forces(energy_fn: EnergyFn) -> Callable[[Any, System], Array]:
+  """Function that gives the forces F = -dE/dx of a configuration.
+
+  Args:
+    energy_fn: `(variables, system) -> scalar`.
+
+  Returns:
+    `(variables, system) -> forces (atoms 3)`.
+
+  Raises:
+    ValueError: on the call, if the energy is not a scalar.
+  """
+
+  def forces_fn(variables: Any, system: System) -> Array:
+    return -jax.grad(_of_positions(energy_fn, variables, system))(jnp.asarray(system.positions))
+
+  return forces_fn
+
+
+def hessian_vector_product(
+    energy_fn: EnergyFn) -> Callable[[Any, System, Float[Array | np.ndarray, "atoms 3"]], Array]:
+  """Function that gives the product of the Hessian d2E/dx2 with a displacement of the atoms.
+
+  Forward over reverse: about twice the cost of the forces, and the Hessian is never formed.
+
+  Args:
+    energy_fn: `(variables, system) -> scalar`.
+
+  Returns:
+    `(variables, system, vector (atoms 3)) -> (atoms 3)`; eV/angstrom for a vector in angstrom.
+
+  Raises:
+    ValueError: on the call, if the energy is not a scalar or the vector has not the shape of the
+      positions.
+  """
+
+  def hessian_vector_product_fn(
+      variables: Any, system: System, vector: Float[Array | np.ndarray, "..."]) -> Array:
+    positions = jnp.asarray(system.positions)
+    if jnp.shape(vector) != positions.shape:
+      raise ValueError(f"vector must have the shape of the positions, {positions.shape}, "
+                       f"received {jnp.shape(vector)}; for a batch use jax.vmap")
+    gradient = jax.grad(_of_positions(energy_fn, variables, system))
+    return jax.jvp(gradient, (positions,), (jnp.asarray(vector, positions.dtype),))[1]
+
+  return hessian_vector_product_fn
+
+
+def _of_positions(energy_fn: EnergyFn, variables: Any, system: System) -> Callable[[Array], Array]:
+  """The energy as a function of the positions alone: species are integers."""
+
+  def position_energy_fn(positions: Array) -> Array:
+    energy = energy_fn(variables, system._replace(positions=positions))
+    if jnp.shape(energy) != ():
+      raise ValueError(f"energy_fn must return a scalar, received shape {jnp.shape(energy)}; sum "
+                       "over atoms, and use jax.vmap for a batch of configurations")
+    return jnp.asarray(energy)
+
+  return position_energy_fn

@@ -1,0 +1,161 @@
+"""Compiles a run's functions for many runs: mapped over the runs, spread over the devices.
+
+On an accelerator the runs of a device are vmapped. On a CPU they follow one another inside the
+compiled program, because one run's state fits a core's cache and that of many does not
+(BUILD_NOTES.md has the figures). No device talks to another.
+"""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float, Int
+
+from dcnn import training
+from dcnn.training import Program, RunState
+
+AXIS = "runs"
+DEFAULT_MEMORY_SHARE = 0.8
+
+
+class Runs(NamedTuple):
+  """The arguments of the runs of a launch, stacked along a leading `runs` axis.
+
+  Attributes:
+    hypers: the numbers of each run's arm.
+    data: what only this run sees, for `program.take`.
+    key: of the seed; initialisation and training fold in different numbers.
+    valid: validation configurations, rows filled up with -1.
+    scored: all configurations to evaluate after training, likewise.
+  """
+
+  hypers: dict[str, Float[Array | np.ndarray, " runs"]]
+  data: Any
+  key: Array
+  valid: Int[np.ndarray, "runs valid_batches batch"]
+  scored: Int[np.ndarray, "runs scored_batches batch"]
+
+
+class Engine(NamedTuple):
+  """The compiled functions of a group, for one number of runs.
+
+  Attributes:
+    place: puts stacked arguments on the devices.
+    init: (runs) -> states.
+    chunk: (states, runs, shared, batches, steps) -> (states, records); the states are donated.
+    evaluate: (variables, runs, shared) -> sums of each batch of `scored`.
+    compile_seconds: that all this took.
+    bytes_needed: that training takes on a device.
+  """
+
+  place: Callable[[Any], Any]
+  init: Callable[[Runs], RunState]
+  chunk: Callable[[RunState, Runs, Any, Any, int], tuple[RunState, training.ChunkRecord]]
+  evaluate: Callable[[Any, Runs, Any], dict[str, Array]]
+  compile_seconds: float
+  bytes_needed: int
+
+
+def local_mesh() -> Mesh:
+  """All devices of this process on one axis, `runs`."""
+  return Mesh(np.array(jax.local_devices()), (AXIS,))
+
+
+def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+  """From a function of one run to a function of many.
+
+  Args:
+    function: of one run's arguments, a pytree, and of what all runs share.
+    mesh: with the axis `runs`.
+
+  Returns:
+    The same function with a leading `runs` axis on its first argument and its result. The number
+    of runs must be a multiple of the number of devices.
+  """
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  each = _one_after_another if on_cpu else jax.vmap
+
+  def local(stacked, shared):
+    return each(lambda one: function(one, shared))(stacked)
+
+  return jax.shard_map(
+      local, mesh=mesh, in_specs=(PartitionSpec(AXIS), PartitionSpec()),
+      out_specs=PartitionSpec(AXIS), check_vma=False)
+
+
+def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -> Engine:
+  """Compiles initialisation, training and evaluation for runs of these shapes.
+
+  Args:
+    program: of the group.
+    runs: stacked arguments; their number is a multiple of the number of devices.
+    shared: the data that all runs see, for `program.take`.
+    batches: the configurations of a chunk, (runs steps batch).
+    mesh: the devices.
+
+  Returns:
+    The engine.
+  """
+  started = time.monotonic()
+  split, common = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), ()))
+  place = functools.partial(jax.device_put, device=split)
+  runs, batches, shared = place(runs), place(batches), jax.device_put(shared, common)
+
+  def init_one(one: Runs, _):
+    return training.init(program, jax.random.fold_in(one.key, 0), one.hypers)
+
+  def chunk_one(arguments, shared_and_steps):
+    state, one, rows = arguments
+    everyone, steps = shared_and_steps
+    return training.chunk(
+        program, state, one.hypers, (everyone, one.data), rows, steps=steps,
+        key=jax.random.fold_in(one.key, 1), valid=one.valid)
+
+  def evaluate_one(arguments, everyone):
+    variables, one = arguments
+    return training.evaluate(program, variables, one.hypers, (everyone, one.data), one.scored)
+
+  init = jax.jit(over_runs(init_one, mesh)).lower(runs, None).compile()
+  states = jax.eval_shape(over_runs(init_one, mesh), runs, None)
+  states = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split), states)
+  steps = jax.device_put(np.int32(0), common)
+  chunk = jax.jit(
+      lambda states, runs, batches, shared, steps: over_runs(chunk_one, mesh)(
+          (states, runs, batches), (shared, steps)),
+      donate_argnums=0).lower(states, runs, batches, shared, steps).compile()
+  evaluate = jax.jit(over_runs(evaluate_one, mesh)).lower(
+      (states.best.variables, runs), shared).compile()
+  memory = chunk.memory_analysis()
+  return Engine(
+      place=place,
+      init=lambda runs: init(runs, None),
+      chunk=lambda states, runs, shared, batches, steps: chunk(
+          states, runs, place(batches), shared, jax.device_put(np.int32(steps), common)),
+      evaluate=lambda variables, runs, shared: evaluate((variables, runs), shared),
+      compile_seconds=time.monotonic() - started,
+      bytes_needed=(
+          memory.argument_size_in_bytes + memory.temp_size_in_bytes
+          + memory.output_size_in_bytes - memory.alias_size_in_bytes),
+  )
+
+
+def device_memory(devices: Sequence[jax.Device]) -> float:
+  """Bytes that one device may be asked for; the devices of a CPU share the machine's."""
+  statistics = devices[0].memory_stats() or {}
+  if "bytes_limit" in statistics:
+    available = float(statistics["bytes_limit"])
+  else:
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices)
+  return available * DEFAULT_MEMORY_SHARE
+
+
+def _one_after_another(function: Callable) -> Callable:
+  """As `jax.vmap`, but a loop inside the compiled program."""
+  return lambda stacked: jax.lax.map(function, stacked)

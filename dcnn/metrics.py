@@ -1,0 +1,120 @@
+"""Evaluation in physical units, as sums and counts: never a mean of means.
+
+`force_field_sums` runs on the device for one batch; `finish` adds batches up in float64 and
+divides once. Energies are compared after the same shift has left both sides, so that a float32
+network is not charged for the rounding of a total energy of thousands of eV.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from dcnn.base import Labels
+
+# Energy and forces within threshold (EFwT): the thresholds of the Open Catalyst project.
+# L. Chanussot et al., ACS Catal. 11 (2021) 6059, section 3.
+ENERGY_THRESHOLD = 0.02  # eV
+FORCE_THRESHOLD = 0.03  # eV/A
+
+UNITS: Mapping[str, str] = {
+    "energy_loss": "eV",
+    "force_loss": "eV/A",
+    "energy_rmse": "eV",
+    "force_rmse": "eV/A",
+    "energy_skill": "1",
+    "force_skill": "1",
+    "efwt": "1",
+}
+
+
+def force_field_sums(
+    predicted: Labels,
+    reference: Labels,
+    species: Int[Array, "batch atoms"],
+    counted: Bool[Array, " batch"],
+) -> dict[str, Float[Array, ""]]:
+  """Sums of errors over one batch, and the counts to divide them by.
+
+  Args:
+    predicted: energy (batch) in eV, forces (batch atoms 3) in eV/A.
+    reference: the same, with energies relative to the same shift.
+    species: atomic numbers, 0 on padded atoms.
+    counted: false for the configurations that only fill up the last batch.
+
+  Returns:
+    Sums by name, and `frames` and `components`, the counts.
+  """
+  energy_error = jnp.where(counted, predicted.energy - reference.energy, 0.0)
+  real = (counted[:, None] & (species > 0))[..., None]
+  force_error = jnp.where(real, predicted.forces - reference.forces, 0.0)
+  hit = (jnp.abs(energy_error) <= ENERGY_THRESHOLD) & (
+      jnp.max(jnp.abs(force_error), axis=(1, 2)) <= FORCE_THRESHOLD)
+  return {
+      "energy_absolute": jnp.sum(jnp.abs(energy_error)),
+      "energy_squared": jnp.sum(jnp.square(energy_error)),
+      "force_absolute": jnp.sum(jnp.abs(force_error)),
+      "force_squared": jnp.sum(jnp.square(force_error)),
+      "hits": jnp.sum(hit & counted).astype(jnp.float32),
+      "frames": jnp.sum(counted).astype(jnp.float32),
+      "components": 3 * jnp.sum(real).astype(jnp.float32),
+  }
+
+
+def constant_predictor(reference: Labels, species: np.ndarray, energy: float) -> dict[str, float]:
+  """Errors of the predictor that knows no geometry: one energy, zero forces.
+
+  Args:
+    reference: labels of the split under test, float64: energy (frames), forces (frames atoms 3).
+    species: (frames atoms), 0 on padded atoms.
+    energy: the mean of the *training* energies, eV.
+
+  Returns:
+    `energy_loss` in eV and `force_loss` in eV/A: what skill is measured against.
+  """
+  real = np.asarray(species) > 0
+  return {
+      "energy_loss": float(np.abs(reference.energy - energy).mean()),
+      "force_loss": float(np.abs(reference.forces[real]).mean()),
+  }
+
+
+def mean_absolute_errors(sums: Mapping[str, np.ndarray | float]) -> dict[str, float]:
+  """energy_loss in eV per configuration and force_loss in eV/A per component.
+
+  Args:
+    sums: what `force_field_sums` returned, added up over batches.
+
+  Returns:
+    The two errors; nan where the sums are not finite.
+  """
+  return {
+      "energy_loss": float(sums["energy_absolute"] / sums["frames"]),
+      "force_loss": float(sums["force_absolute"] / sums["components"]),
+  }
+
+
+def finish(sums: Mapping[str, np.ndarray], constant: Mapping[str, float]) -> dict[str, float]:
+  """From sums over batches to the reported metrics of one run.
+
+  Args:
+    sums: what `force_field_sums` returned, with a leading axis of batches.
+    constant: errors of the constant predictor on the same split.
+
+  Returns:
+    The metrics of `UNITS`: mean absolute and root mean square errors of the energy of a
+    configuration and of a force component; skill, 1 - error / error of the constant predictor;
+    and the share of configurations with energy and forces within threshold.
+  """
+  total = {name: float(np.sum(values, dtype=np.float64)) for name, values in sums.items()}
+  errors = mean_absolute_errors(total)
+  return {
+      **errors,
+      "energy_rmse": float(np.sqrt(total["energy_squared"] / total["frames"])),
+      "force_rmse": float(np.sqrt(total["force_squared"] / total["components"])),
+      "energy_skill": 1 - errors["energy_loss"] / constant["energy_loss"],
+      "force_skill": 1 - errors["force_loss"] / constant["force_loss"],
+      "efwt": total["hits"] / total["frames"],
+  }

@@ -1,0 +1,120 @@
+"""SchNet: continuous-filter convolutions on a molecule, in dense all-pairs form.
+
+References:
+  K. T. Schuett et al., SchNet: a continuous-filter convolutional neural network for modeling
+  quantum interactions, NeurIPS 30 (2017), arXiv:1706.08566.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
+
+from dcnn.base import System
+from dcnn.models import layers
+from dcnn.models.normalisers import Normaliser, none
+
+LARGEST_ATOMIC_NUMBER = 118
+
+
+def smooth_cutoff(distance: Float[Array, " pairs"], cutoff: float) -> Float[Array, " pairs"]:
+  """cos^4(pi r / 2 cutoff) inside the cutoff, 0 beyond.
+
+  The square of the usual cosine cutoff. Its first three derivatives vanish at the cutoff, so that
+  forces, and the second derivatives that training on them takes, are continuous there; the usual
+  one's second derivative jumps.
+  """
+  inside = jnp.minimum(distance, cutoff)
+  return jnp.square(0.5 * (1.0 + jnp.cos(jnp.pi * inside / cutoff)))
+
+
+def radial_basis(
+    distance: Float[Array, " pairs"], number: int, cutoff: float
+) -> Float[Array, "pairs radial"]:
+  """Gaussians with centres evenly spaced from 0 to the cutoff and a width of their spacing.
+
+  Args:
+    distance: angstrom.
+    number: how many Gaussians, at least 2.
+    cutoff: angstrom.
+
+  Returns:
+    exp(-(r - centre)^2 / 2 width^2).
+
+  References:
+    SchNet, Eq. 4 (there every 0.1 angstrom).
+  """
+  centres = jnp.linspace(0.0, cutoff, number, dtype=distance.dtype)
+  width = cutoff / (number - 1)
+  return jnp.exp(-0.5 * jnp.square((distance[:, None] - centres) / width))
+
+
+class SchNet(nn.Module):
+  """Energy as a sum over atoms whose features exchange distance-filtered messages.
+
+  The filters depend on distances alone, so each *unordered* pair is computed once and used in
+  both directions, and the first layer of all blocks' filter networks is one matrix product.
+  Deviations from the paper: no shift of the activation to pass through zero; a residual block has
+  one activation, as in the reference implementation; the cutoff above multiplies the filters.
+
+  Attributes:
+    activation: function of an array.
+    features: size of the atom features and filters.
+    blocks: number of interaction blocks.
+    radial: number of Gaussians.
+    cutoff: angstrom.
+    normaliser: makes the layer applied to the atom features that enter a block.
+    where: `everywhere`, or `output_block` for the atom-wise output network alone.
+    elsewhere: the activation where `activation` does not apply.
+    init_gain: factor on the initial weights of the layers that read `activation`.
+  """
+
+  activation: layers.Activation
+  features: int = 64
+  blocks: int = 3
+  radial: int = 32
+  cutoff: float = 5.0
+  normaliser: Normaliser = none
+  where: layers.Where = "everywhere"
+  elsewhere: layers.Activation = jax.nn.silu
+  init_gain: Float[Array, ""] | float = 1.0
+
+  @nn.compact
+  def __call__(self, system: System) -> Float[Array, ""]:
+    """Scaled energy of one configuration."""
+    everywhere = self.where == "everywhere"
+    inner = self.activation if everywhere else self.elsewhere
+    inner_gain = self.init_gain if everywhere else 1.0
+    embedding = nn.Embed(
+        LARGEST_ATOMIC_NUMBER + 1, self.features, embedding_init=nn.initializers.normal(1.0),
+        name="embedding")
+    atoms = embedding(system.species)
+    for block, filters in enumerate(self._filters(system, inner, inner_gain)):
+      normalised = self.normaliser()(atoms)
+      sent = layers.dense(self.features, use_bias=False, name=f"send_{block}")(normalised)
+      received = jnp.einsum("ijf,jf->if", filters, sent)
+      hidden = inner(layers.dense(self.features, name=f"receive_{block}")(received))
+      atoms += layers.dense(self.features, inner_gain, name=f"update_{block}")(hidden)
+    hidden = self.activation(layers.dense(self.features // 2, name="output_hidden")(atoms))
+    energies = layers.dense(1, self.init_gain, name="output")(hidden)[:, 0]
+    return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
+
+  def _filters(
+      self, system: System, activation: layers.Activation, gain: Float[Array, ""] | float
+  ) -> list[Float[Array, "atoms atoms features"]]:
+    """The filters of each block, symmetric in the two atoms, zero on the diagonal."""
+    distance, real = layers.pair_distances(system)
+    envelope = (real * smooth_cutoff(distance, self.cutoff))[:, None]
+    basis = radial_basis(distance, self.radial, self.cutoff)
+    hidden = activation(
+        layers.dense(self.blocks * self.features, name="filter_hidden")(basis))
+    atoms = system.species.shape[0]
+    first, second = layers.unordered_pairs(atoms)
+    filters = []
+    for block, part in enumerate(jnp.split(hidden, self.blocks, axis=-1)):
+      values = envelope * layers.dense(self.features, gain, name=f"filter_{block}")(part)
+      square = jnp.zeros((atoms, atoms, self.features), values.dtype)
+      square = square.at[first, second].set(values, unique_indices=True)
+      filters.append(square.at[second, first].set(values, unique_indices=True))
+    return filters

@@ -1,0 +1,59 @@
+"""Where a result came from: versions, device, precision, and the state of the source."""
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+
+import jax
+
+PACKAGES = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+
+
+def environment() -> dict:
+  """What a reader needs to know of the machine and the program, ready for JSON."""
+  device = jax.devices()[0]
+  return {
+      "versions": {"python": platform.python_version(), **_versions()},
+      "device": device.device_kind if device.platform != "cpu" else _processor(),
+      "platform": device.platform,
+      "devices": jax.local_device_count(),
+      "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+      "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+      "float64": bool(jax.config.jax_enable_x64),
+      "git": _git_revision(),
+      "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+  }
+
+
+def _versions() -> dict[str, str]:
+  return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _processor() -> str:
+  """The CPU's name, where the system tells it."""
+  try:
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:
+    return platform.processor() or platform.machine()
+  names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+  return names[0] if names else platform.machine()
+
+
+def _git_revision() -> str:
+  """Commit of the checkout that holds this package, with `+changes` if it is modified.
+
+  Empty for an installed package or without git.
+  """
+  root = pathlib.Path(__file__).resolve().parents[1]
+  if not (root / ".git").exists():
+    return ""
+  try:
+    told = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty=+changes", "--abbrev=12"],
+        capture_output=True, text=True, timeout=5, check=True)
+  except (OSError, subprocess.SubprocessError):
+    return ""
+  return told.stdout.strip()

@@ -1,0 +1,384 @@
+"""Comparison of arms over paired seeds: intervals, tests, failure rates and verdicts.
+
+Errors of trained networks spread by factors, so all means and intervals are taken of their
+logarithms. Arms share their seeds, so an arm is compared with its baseline seed by seed. A failed
+run has the error inf or nan: it enters no mean, but it is counted, and it ranks worst.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+
+# The end points move by 1.4 % of the interval's width from one generator seed to another
+# (2.3 % with 10,000 resamples), for 8 ms an interval at ten seeds.
+_RESAMPLES = 20_000
+# No bootstrap interval reaches beyond the extreme values, and the range of n values misses their
+# median with probability 2^(1-n): more than 5 % below six values.
+_FEWEST_FOR_BOOTSTRAP = 6
+# Differences of logarithms equal up to rounding are ties.
+_DECIMALS = 12
+
+
+class Interval(NamedTuple):
+  """An estimate and its 95 % interval; `low` and `high` are nan where there is none."""
+
+  centre: float
+  low: float
+  high: float
+
+
+class Contrast(NamedTuple):
+  """An arm against the baseline, paired by seed.
+
+  Attributes:
+    ratio: geometric mean of error / baseline error over the pairs in which both runs finished.
+    low: lower end of the ratio's 95 % interval.
+    high: upper end of it.
+    p: two-sided Wilcoxon signed-rank p over all pairs, failed runs ranked worst.
+    p_adjusted: p after Holm's correction for all contrasts of the table.
+    pairs: number of pairs in which both runs finished.
+    verdict: better (smaller error), worse, equivalent or undecided.
+  """
+
+  ratio: float
+  low: float
+  high: float
+  p: float
+  p_adjusted: float
+  pairs: int
+  verdict: str
+
+
+class ArmSummary(NamedTuple):
+  """One line of a comparison table.
+
+  Attributes:
+    arm: its name.
+    n: number of runs, failed ones included.
+    failed: number of failed runs.
+    failure_rate: with its Wilson interval.
+    error: geometric mean over the finished runs, in the unit of the errors.
+    contrast: against the baseline; None for the baseline itself.
+  """
+
+  arm: str
+  n: int
+  failed: int
+  failure_rate: Interval
+  error: Interval
+  contrast: Contrast | None
+
+
+def geometric_mean(errors: Float[np.ndarray, " seeds"]) -> Interval:
+  """Geometric mean of the finished runs' errors, exp(mean log error), and its 95 % interval.
+
+  BCa bootstrap of the mean log error. As the plain interval is too short for few runs (89 % at
+  ten), the bootstrap is asked for the level at which a normal interval is as wide as Student's:
+  the tail probability becomes Phi(-sqrt(n / (n-1)) t_{0.975, n-1}). Below six finished runs no
+  bootstrap interval can be wide enough, and Student's t interval stands instead. Coverage measured
+  at ten runs: 94 % for normal and for moderately skewed log errors (skewness 1), 92 % for heavy
+  tails (Student's t with four degrees of freedom). The bootstrap's generator is seeded: equal
+  errors give equal intervals.
+
+  Args:
+    errors: positive, any unit; inf or nan marks a failed run.
+
+  Returns:
+    In the unit of the errors; ends nan below two finished runs, equal to the centre where all
+    errors are equal.
+
+  Raises:
+    ValueError: if an error is zero or negative, or there is none.
+
+  References:
+    Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987).
+    Hesterberg, What Teachers Should Know About the Bootstrap, Am. Stat. 69 (2015), on intervals
+    too narrow for small samples; the expansion is given there for the percentile interval.
+  """
+  return _mean_log_interval(_log_errors(errors))
+
+
+def paired_ratio(errors: Float[np.ndarray, " seeds"],
+                 baseline_errors: Float[np.ndarray, " seeds"]) -> Interval:
+  """Geometric mean of error / baseline error over the seeds, and its 95 % interval.
+
+  As `geometric_mean`, of the ratios of those pairs in which both runs finished.
+
+  Args:
+    errors: positive; inf or nan marks a failed run.
+    baseline_errors: of the same seeds in the same order, in the same unit.
+
+  Returns:
+    Below 1 where the arm has the smaller error.
+
+  Raises:
+    ValueError: if the two differ in length, or hold an error that is not positive.
+  """
+  return _mean_log_interval(_log_ratios(errors, baseline_errors))
+
+
+def paired_p(errors: Float[np.ndarray, " seeds"],
+             baseline_errors: Float[np.ndarray, " seeds"]) -> float:
+  """Two-sided Wilcoxon signed-rank p of the log ratios, failed runs ranked worst.
+
+  A pair in which only the arm failed is a difference larger than any finite one; only the
+  baseline, smaller than any; both failed, no difference. Pairs without difference are left out.
+  The p is exact for any number of pairs, ties included: all sign patterns of the ranks are
+  equally likely. With n pairs that differ it is never below 2^(1-n); see `smallest_p`.
+
+  Args:
+    errors: positive; inf or nan marks a failed run.
+    baseline_errors: of the same seeds in the same order, in the same unit.
+
+  Returns:
+    Probability in (0, 1]; 1 where no pair differs.
+
+  Raises:
+    ValueError: if the two differ in length, or hold an error that is not positive.
+
+  References:
+    Wilcoxon, Individual Comparisons by Ranking Methods, Biometrics Bulletin 1 (1945).
+    Lachin, Worst-Rank Score Analysis, Controlled Clinical Trials 20 (1999).
+  """
+  ranks = _signed_ranks(_log_ratios(errors, baseline_errors))
+  doubled = np.rint(2 * np.abs(ranks)).astype(int)  # tied ranks are half integers
+  probability = np.zeros(doubled.sum() + 1)  # of each sum of the doubled positive ranks
+  probability[0] = 1.0
+  for rank in doubled:
+    probability[rank:] += probability[:-rank].copy()
+    probability /= 2
+  observed = doubled[ranks > 0].sum()
+  tail = min(probability[:observed + 1].sum(), probability[observed:].sum())
+  return float(min(1.0, 2 * tail))
+
+
+def smallest_p(pairs: int) -> float:
+  """Smallest two-sided signed-rank p that this many pairs can give: 2^(1-pairs).
+
+  0.0625 for five pairs, 0.031 for six, 0.002 for ten. Holm's correction over m arms multiplies
+  the smallest of them by m: where m 2^(1-pairs) >= 0.05, no arm can be better or worse.
+
+  Args:
+    pairs: number of pairs that differ.
+
+  Returns:
+    Probability in (0, 1].
+
+  Raises:
+    ValueError: if `pairs` is negative.
+  """
+  if pairs < 0:
+    raise ValueError(f"expected a number of pairs >= 0, got {pairs}")
+  return min(1.0, 2.0 ** (1 - pairs))
+
+
+def holm(p_values: Float[np.ndarray, " arms"]) -> Float[np.ndarray, " arms"]:
+  """Holm's step-down adjusted p values, which hold the family-wise error below any level.
+
+  For p_(1) <= ... <= p_(m): adjusted p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)).
+
+  Args:
+    p_values: of all contrasts of one table; may be empty.
+
+  Returns:
+    Adjusted p values, in the order given.
+
+  Raises:
+    ValueError: if a p value lies outside 0 to 1.
+
+  References:
+    Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Stat. 6 (1979).
+  """
+  if not np.all((p_values >= 0) & (p_values <= 1)):
+    raise ValueError(f"expected p values from 0 to 1, got {p_values}")
+  order = np.argsort(p_values, kind="stable")
+  factors = np.arange(len(p_values), 0, -1)
+  adjusted = np.empty(len(p_values))
+  adjusted[order] = np.maximum.accumulate(np.minimum(1.0, factors * p_values[order]))
+  return adjusted
+
+
+def wilson(failures: int, n: int) -> Interval:
+  """Failure rate failures / n with Wilson's 95 % score interval.
+
+  Args:
+    failures: number of failed runs.
+    n: number of runs.
+
+  Returns:
+    Rate from 0 to 1; no failure in ten runs still allows up to 0.278.
+
+  Raises:
+    ValueError: if `n` is below 1 or `failures` outside 0 to n.
+
+  References:
+    Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
+  """
+  if not 0 <= failures <= n or n < 1:
+    raise ValueError(f"expected 0 <= failures <= n with n >= 1, got failures={failures}, n={n}")
+  ends = scipy.stats.binomtest(int(failures), int(n)).proportion_ci(CONFIDENCE, method="wilson")
+  return Interval(failures / n, float(ends.low), float(ends.high))
+
+
+def verdict(ratio: Interval, p_adjusted: float, margin_dex: float = 0.05) -> str:
+  """What a ratio, its interval and its adjusted p together say, in one word.
+
+  Args:
+    ratio: error / baseline error with its 95 % interval.
+    p_adjusted: of the same contrast.
+    margin_dex: half width of the band of practical equivalence, 10^-margin to 10^margin;
+      0.05 is 12 %.
+
+  Returns:
+    `equivalent` if the whole interval lies inside the band; otherwise `better` (smaller error) or
+    `worse` if the interval excludes 1 and p_adjusted < 0.05; otherwise `undecided`, as always
+    where there is no interval.
+
+  Raises:
+    ValueError: if `margin_dex` is not positive.
+  """
+  if not margin_dex > 0:
+    raise ValueError(f"expected a positive margin_dex, got {margin_dex}")
+  if 10**-margin_dex < ratio.low and ratio.high < 10**margin_dex:
+    return "equivalent"
+  if p_adjusted < SIGNIFICANCE and ratio.high < 1:
+    return "better"
+  if p_adjusted < SIGNIFICANCE and ratio.low > 1:
+    return "worse"
+  return "undecided"
+
+
+def compare(errors: Mapping[str, Float[np.ndarray, " seeds"]], baseline: str) -> list[ArmSummary]:
+  """Table of arms, each against the baseline, with Holm's correction over all of them.
+
+  The verdict is that of `verdict` where all seeds finished, or failed in both arms. Where some
+  seed failed in one arm only, the ratio speaks for the survivors alone, and the verdict follows
+  the ranks of all pairs: `better` or `worse` needs p_adjusted < 0.05 and the rank sum on that
+  side, and support there from the survivors (their own verdict) or from the failures (more in
+  the worse arm); `equivalent` is out of reach.
+
+  Args:
+    errors: of each arm over the same seeds in the same order, positive; inf or nan marks a
+      failed run.
+    baseline: name of the arm to compare with.
+
+  Returns:
+    One summary for each arm, in the order of `errors`.
+
+  Raises:
+    ValueError: if the baseline is not among the arms, the arms differ in their number of seeds,
+      or an error is not positive.
+  """
+  _check_table(errors, baseline)
+  arms = [arm for arm in errors if arm != baseline]
+  p_values = np.array([paired_p(errors[arm], errors[baseline]) for arm in arms])
+  contrasts = {
+      arm: _contrast(errors[arm], errors[baseline], p=float(p), p_adjusted=float(p_adjusted))
+      for arm, p, p_adjusted in zip(arms, p_values, holm(p_values), strict=True)}
+  return [_summary(arm, values, contrasts.get(arm)) for arm, values in errors.items()]
+
+
+def _summary(arm: str, errors: np.ndarray, contrast: Contrast | None) -> ArmSummary:
+  n = len(errors)
+  failed = n - int(np.isfinite(errors).sum())
+  return ArmSummary(arm, n, failed, wilson(failed, n), geometric_mean(errors), contrast)
+
+
+def _contrast(errors: np.ndarray, baseline_errors: np.ndarray, *,
+              p: float, p_adjusted: float) -> Contrast:
+  log_ratios = _log_ratios(errors, baseline_errors)
+  ratio = _mean_log_interval(log_ratios)
+  return Contrast(
+      *ratio, p=p, p_adjusted=p_adjusted, pairs=int(np.isfinite(log_ratios).sum()),
+      verdict=_verdict_with_failures(log_ratios, ratio, p_adjusted))
+
+
+def _verdict_with_failures(log_ratios: np.ndarray, ratio: Interval, p_adjusted: float) -> str:
+  """The verdict that `compare` describes; without one-sided failures that of `verdict`."""
+  survivors = verdict(ratio, p_adjusted)
+  if not np.any(np.isinf(log_ratios)):
+    return survivors
+  rank_sum = _signed_ranks(log_ratios).sum()
+  more_failures = np.isposinf(log_ratios).sum() - np.isneginf(log_ratios).sum()
+  if p_adjusted < SIGNIFICANCE and rank_sum < 0 and (survivors == "better" or more_failures < 0):
+    return "better"
+  if p_adjusted < SIGNIFICANCE and rank_sum > 0 and (survivors == "worse" or more_failures > 0):
+    return "worse"
+  return "undecided"
+
+
+def _log_errors(errors: np.ndarray) -> np.ndarray:
+  """Logarithms in float64, inf for a failed run."""
+  if errors.ndim != 1 or not errors.size:
+    raise ValueError(f"expected errors of shape (seeds,), at least one, got shape {errors.shape}")
+  if np.any(errors <= 0):
+    index = int(np.argmax(errors <= 0))
+    raise ValueError(f"expected positive errors (inf or nan for a failed run), got "
+                     f"{errors[index]} at index {index}")
+  return np.log(np.where(np.isfinite(errors), errors, np.inf), dtype=np.float64)
+
+
+def _log_ratios(errors: np.ndarray, baseline_errors: np.ndarray) -> np.ndarray:
+  """Log error minus log baseline error: +-inf where one run failed, nan where both did."""
+  if errors.shape != baseline_errors.shape:
+    raise ValueError(f"expected errors of the same seeds for the arm and its baseline, got shapes "
+                     f"{errors.shape} and {baseline_errors.shape}")
+  with np.errstate(invalid="ignore"):  # inf - inf
+    return _log_errors(errors) - _log_errors(baseline_errors)
+
+
+def _signed_ranks(log_ratios: np.ndarray) -> np.ndarray:
+  """Wilcoxon's ranks of the absolute differences, with their signs, ties sharing the mean rank."""
+  differences = np.nan_to_num(log_ratios, nan=0.0, posinf=np.inf, neginf=-np.inf)
+  differences = np.round(differences, _DECIMALS)
+  differences = differences[differences != 0]
+  return np.sign(differences) * scipy.stats.rankdata(np.abs(differences))
+
+
+def _mean_log_interval(logs: np.ndarray) -> Interval:
+  """Exponential of the mean of the finite values, with its interval; see `geometric_mean`."""
+  finite = np.round(logs[np.isfinite(logs)], _DECIMALS)
+  if not finite.size:
+    return Interval(np.nan, np.nan, np.nan)
+  centre = finite.mean()
+  if finite.size < 2:
+    low, high = np.nan, np.nan
+  elif np.ptp(finite) == 0:
+    low, high = centre, centre  # where the acceleration of BCa is 0 / 0
+  elif finite.size < _FEWEST_FOR_BOOTSTRAP:
+    low, high = scipy.stats.t.interval(
+        CONFIDENCE, finite.size - 1, loc=centre, scale=scipy.stats.sem(finite))
+  else:
+    low, high = _bootstrap_interval(finite)
+  return Interval(*np.exp([centre, low, high]).tolist())
+
+
+def _bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
+  """BCa interval of the mean, expanded for a small sample; see `geometric_mean`."""
+  n = values.size
+  student = float(scipy.stats.t.isf((1 - CONFIDENCE) / 2, n - 1))
+  tail = float(scipy.stats.norm.sf(np.sqrt(n / (n - 1)) * student))
+  interval = scipy.stats.bootstrap(
+      (values,), np.mean, vectorized=True, n_resamples=_RESAMPLES, confidence_level=1 - 2 * tail,
+      method="BCa", rng=np.random.default_rng(0)).confidence_interval
+  return interval.low, interval.high
+
+
+def _check_table(errors: Mapping[str, np.ndarray], baseline: str) -> None:
+  if baseline not in errors:
+    raise ValueError(f"unknown baseline {baseline!r}; the arms are {', '.join(errors) or 'none'}")
+  for arm, values in errors.items():
+    if values.shape != errors[baseline].shape:
+      raise ValueError(
+          f"expected errors of the same seeds for every arm, got shape {values.shape} for {arm!r} "
+          f"and {errors[baseline].shape} for the baseline {baseline!r}")
+    try:
+      _log_errors(values)
+    except ValueError as error:
+      raise ValueError(f"arm {arm!r}: {error}") from error

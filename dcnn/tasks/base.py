@@ -1,0 +1,39 @@
+"""The interface between a task and the trainer, which knows nothing of chemistry."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from jax import Array
+
+Variables = Mapping[str, Any]  # Flax collections: "params", and the network's state if it has any
+Hypers = Mapping[str, Array | float]  # the numbers of an arm, traced
+Batch = Any  # a pytree whose leaves have a leading `batch` axis
+
+
+class LossFn(Protocol):
+  """Training loss of one batch."""
+
+  def __call__(
+      self, variables: Variables, hypers: Hypers, batch: Batch, key: Array
+  ) -> tuple[Array, tuple[dict[str, Array], Mapping[str, Any]]]:
+    """Returns (total, (terms by name, new network state))."""
+    ...
+
+
+class Task(NamedTuple):
+  """What is trained, as pure functions of variables, hypers and data.
+
+  Attributes:
+    init: (key, hypers) -> variables.
+    loss: see `LossFn`.
+    evaluate: (variables, hypers, batch, counted) -> sums and counts by name; `counted` (batch) is
+      false for entries that only fill a batch up.
+    score: (sums, hypers) -> scalar, lower is better: by it validation chooses the checkpoint.
+    predict: (variables, hypers, batch) -> predicted labels, in physical units.
+  """
+
+  init: Callable[[Array, Hypers], Variables]
+  loss: LossFn
+  evaluate: Callable[[Variables, Hypers, Batch, Array], dict[str, Array]]
+  score: Callable[[Mapping[str, Array], Hypers], Array]
+  predict: Callable[[Variables, Hypers, Batch], Any]

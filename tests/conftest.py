@@ -1,0 +1,30 @@
+"""Checked annotations, double precision on request, and slow tests only when asked for."""
+
+import jax
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook("dcnn", "beartype.beartype")
+
+
+def pytest_addoption(parser):
+  parser.addoption("--nightly", action="store_true", help="run the tests marked nightly too")
+
+
+def pytest_configure(config):
+  config.addinivalue_line("markers", "nightly: slow; runs with --nightly or -m nightly")
+
+
+def pytest_collection_modifyitems(config, items):
+  if config.getoption("--nightly") or "nightly" in config.getoption("-m"):
+    return
+  for item in items:
+    if item.get_closest_marker("nightly"):
+      item.add_marker(pytest.mark.skip(reason="nightly: run with --nightly"))
+
+
+@pytest.fixture
+def x64():
+  """The test runs in float64."""
+  with jax.enable_x64(True):
+    yield
