@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 from scipy.special import zeta
 
-Real = Float[Array | np.ndarray, "*shape"] | float | int
+Real = Float[Array | np.ndarray, "*shape"] | np.floating | float | int
 Result = Float[Array, "*shape"]
 
 

@@ -65,6 +65,7 @@ def default() -> ConfigDict:
   config.question = ""  # stands at the head of the report
 
   config.dataset = "ethanol"  # an embedded molecule, or the path of a file
+  config.test_dataset = ""  # a second file to test on, where data come already divided
   config.data = ConfigDict()
   config.data.units = ""  # for files that do not say, e.g. kcal/mol/angstrom
   config.data.energy_key = ""  # where a file does not use the usual names
@@ -165,14 +166,15 @@ def run(
     ValueError: if the configuration is not valid.
   """
   validate(config)
-  dataset = load(config)
+  sources = load(config)
+  dataset = sources.dataset
   arms = arm_settings(config)
-  tuning = _tune(config, dataset, arms, on_progress) if config.tuning.learning_rates else {}
+  tuning = _tune(config, sources, arms, on_progress) if config.tuning.learning_rates else {}
   if tuning:
     arms = {
         name: _with(settings, {"optimizer.learning_rate": tuning["chosen"][name]})
         for name, settings in arms.items()}
-  plan = build(config, dataset, arms)
+  plan = build(config, sources, arms)
   outcome = sweeps.run(plan, on_progress)
   record = {
       "config": to_dict(config),
@@ -269,7 +271,7 @@ def tables(config: ConfigDict) -> tuple[Table, ...]:
   return tuple(Table(t["title"], t["baseline"], tuple(t["arms"])) for t in config.tables)
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
   """Dotted keys and values."""
   leaves: dict[str, Any] = {}
   for key, value in config.items():
@@ -329,6 +331,8 @@ def validate(config: ConfigDict) -> None:
   for key in ("steps", "chunk", "split.train", "split.valid"):
     _require_positive(flat(config)[key], key, whole=True)
   _require_choice(config.split.method, SPLITS, "split.method")
+  _require(not config.test_dataset or config.split.test is None,
+           "split.test is given and so is test_dataset, whose frames are the test split: drop one")
   _require(not (config.split.per_seed and config.split.method == "blocks"),
            "split.per_seed needs split.method=random: blocks are the same for every seed")
   _require(len(config.arms) > 0, "arms must list at least one dictionary; {} is the base")
@@ -398,26 +402,43 @@ def _require_positive(value: Any, key: str, whole: bool = False) -> None:
     raise ValueError(f"{key} must be a {kind} above 0, got {value!r}")
 
 
-def load(config: ConfigDict) -> Dataset:
-  """The data set of a configuration.
+class Sources(NamedTuple):
+  """The data of an experiment.
+
+  Attributes:
+    dataset: all frames.
+    held_out: how many of them, at the end, came from `test_dataset` and are the test split.
+  """
+
+  dataset: Dataset
+  held_out: int
+
+
+def load(config: ConfigDict) -> Sources:
+  """The data of a configuration.
 
   Raises:
     ValueError, OSError: naming the file and the fix.
   """
   options = config.data
-  return data.load(
-      config.dataset, units=options.units or None, energy_key=options.energy_key or None,
+  load_one = functools.partial(
+      data.load, units=options.units or None, energy_key=options.energy_key or None,
       forces_key=options.forces_key or None, check_units=options.check_units)
+  dataset = load_one(config.dataset)
+  if not config.test_dataset:
+    return Sources(dataset, 0)
+  test = load_one(config.test_dataset)
+  return Sources(data.join(dataset, test), len(test))
 
 
 def build(
-    config: ConfigDict, dataset: Dataset, arms: Mapping[str, ConfigDict] | None = None
+    config: ConfigDict, sources: Sources, arms: Mapping[str, ConfigDict] | None = None
 ) -> sweeps.Plan:
   """The plan of an experiment.
 
   Args:
     config: valid.
-    dataset: what `load` gave.
+    sources: what `load` gave.
     arms: full configuration of each arm; by default those of `arm_settings`.
 
   Returns:
@@ -428,7 +449,8 @@ def build(
   """
   arms = arm_settings(config) if arms is None else arms
   chosen = seeds(config)
-  splits = tuple(_splits(config, dataset, seed) for seed in chosen)
+  dataset = sources.dataset
+  splits = tuple(_splits(config, sources, seed) for seed in chosen)
   for name, settings in arms.items():
     _require(settings.batch_size <= config.split.train,
              f"arm {name!r}: batch_size {settings.batch_size} is larger than the "
@@ -446,14 +468,18 @@ def build(
   )
 
 
-def _splits(config: ConfigDict, dataset: Dataset, seed: int) -> data.Indices:
-  split = config.split
-  sizes = {"train": split.train, "valid": split.valid, "test": split.test}
+def _splits(config: ConfigDict, sources: Sources, seed: int) -> data.Indices:
+  split, (dataset, held_out) = config.split, sources
+  test = 0 if held_out else split.test
+  sizes = {"train": split.train, "valid": split.valid, "test": test}
+  available = len(dataset) - held_out
   if split.method == "blocks":
-    indices = data.block_indices(len(dataset), gap=split.gap, **sizes)
+    indices = data.block_indices(available, gap=split.gap, **sizes)
   else:
     own = seed if split.per_seed else split.seed
-    indices = data.split_indices(len(dataset), seed=own, **sizes)
+    indices = data.split_indices(available, seed=own, **sizes)
+  if held_out:
+    indices = indices._replace(test=np.arange(available, len(dataset)))
   _require(len(indices.test) > 0, f"split leaves no test frames of {len(dataset)}: lower "
            f"split.train ({split.train}) or split.valid ({split.valid})")
   data.check_disjoint(dataset, indices)
@@ -613,7 +639,7 @@ def _make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTra
 
 def _tune(
     config: ConfigDict,
-    dataset: Dataset,
+    sources: Sources,
     arms: Mapping[str, ConfigDict],
     on_progress: Callable[[sweeps.Progress], None],
 ) -> dict:
@@ -629,7 +655,7 @@ def _tune(
       for name, settings in arms.items() for rate in rates}
   tuning = _with(config, {})
   tuning.seeds = config.tuning.seeds
-  outcome = sweeps.run(build(tuning, dataset, candidates), on_progress)
+  outcome = sweeps.run(build(tuning, sources, candidates), on_progress)
   scores = {
       name: [
           _score(outcome.rows, _tuning_name(name, rate), settings) for rate in rates]

@@ -81,7 +81,7 @@ def constant_predictor(reference: Labels, species: np.ndarray, energy: float) ->
   }
 
 
-def mean_absolute_errors(sums: Mapping[str, np.ndarray | float]) -> dict[str, float]:
+def mean_absolute_errors(sums: Mapping[str, Array | np.ndarray | float]) -> dict[str, float]:
   """energy_loss in eV per configuration and force_loss in eV/A per component.
 
   Args:
@@ -96,7 +96,7 @@ def mean_absolute_errors(sums: Mapping[str, np.ndarray | float]) -> dict[str, fl
   }
 
 
-def finish(sums: Mapping[str, np.ndarray], constant: Mapping[str, float]) -> dict[str, float]:
+def finish(sums: Mapping[str, Array | np.ndarray], constant: Mapping[str, float]) -> dict[str, float]:
   """From sums over batches to the reported metrics of one run.
 
   Args:
@@ -108,7 +108,8 @@ def finish(sums: Mapping[str, np.ndarray], constant: Mapping[str, float]) -> dic
     configuration and of a force component; skill, 1 - error / error of the constant predictor;
     and the share of configurations with energy and forces within threshold.
   """
-  total = {name: float(np.sum(values, dtype=np.float64)) for name, values in sums.items()}
+  total = {
+      name: float(np.sum(np.asarray(values), dtype=np.float64)) for name, values in sums.items()}
   errors = mean_absolute_errors(total)
   return {
       **errors,

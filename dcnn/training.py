@@ -108,7 +108,7 @@ def step(
   (total, (terms, network_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
   updates, optimizer = program.make_optimizer(hypers).update(gradient, state.optimizer, params)
   new_params = optax.apply_updates(params, updates)
-  finite = jnp.isfinite(total) & jnp.isfinite(optax.global_norm(gradient))
+  finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
   alive = finite & (state.diverged_at == NOT_DIVERGED)
   moved = state._replace(
       variables={**network_state, "params": new_params},

@@ -5,7 +5,7 @@ Everything is float64 NumPy, eV and angstrom here; what goes to the device is ca
 
 from dcnn.data.embedded import NAMES
 from dcnn.data.generation import MOLECULES, generate, save
-from dcnn.data.loading import checksum, load
+from dcnn.data.loading import checksum, join, load
 from dcnn.data.splitting import (
     Indices,
     Splits,
@@ -29,6 +29,7 @@ __all__ = [
     "checksum",
     "distinct",
     "generate",
+    "join",
     "load",
     "save",
     "split",

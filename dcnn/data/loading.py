@@ -1,6 +1,7 @@
 """From a name or a file to a `Dataset` in float64, eV and angstrom."""
 
 import contextlib
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -64,6 +65,33 @@ def load(
         labels=Labels(found.energy, found.forces),
         source=f"{path.name}: {_sentence(found.source)}, read as {found.units}",
         checksum=checksum(path))
+
+
+def join(first: Dataset, second: Dataset) -> Dataset:
+  """Two sets as one, the frames of the second after those of the first.
+
+  Both are padded to the larger number of atoms. The checksum is that of the two checksums.
+  """
+  atoms = max(part.systems.species.shape[1] for part in (first, second))
+  parts = [_padded(part, atoms) for part in (first, second)]
+  together = hashlib.sha256((first.checksum + second.checksum).encode()).hexdigest()
+  return Dataset(
+      name=f"{first.name}+{second.name}",
+      systems=System(*map(np.concatenate, zip(*(part.systems for part in parts), strict=True))),
+      labels=Labels(*map(np.concatenate, zip(*(part.labels for part in parts), strict=True))),
+      source=f"{first.source}; {second.source}",
+      checksum=together)
+
+
+def _padded(dataset: Dataset, atoms: int) -> Dataset:
+  missing = atoms - dataset.systems.species.shape[1]
+  vectors, numbers = ((0, 0), (0, missing), (0, 0)), ((0, 0), (0, missing))
+  positions, species = dataset.systems
+  energy, forces = dataset.labels
+  return dataclasses.replace(
+      dataset,
+      systems=System(np.pad(positions, vectors), np.pad(species, numbers)),
+      labels=Labels(energy, np.pad(forces, vectors)))
 
 
 def checksum(path: str | os.PathLike) -> str:

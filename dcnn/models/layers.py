@@ -35,7 +35,8 @@ def pair_distances(system: System) -> tuple[Float[Array, " pairs"], Float[Array,
     Distances in angstrom and the mask, both of shape (pairs,).
   """
   first, second = unordered_pairs(system.species.shape[0])
-  real = (system.species[first] > 0) & (system.species[second] > 0)
+  species = jnp.asarray(system.species)
+  real = (species[first] > 0) & (species[second] > 0)
   difference = system.positions[first] - system.positions[second]
   square = jnp.sum(jnp.square(difference), axis=-1)
   apart = real & (square > 0)

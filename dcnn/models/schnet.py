@@ -18,7 +18,7 @@ from dcnn.models.normalisers import Normaliser, none
 LARGEST_ATOMIC_NUMBER = 118
 
 
-def smooth_cutoff(distance: Float[Array, " pairs"], cutoff: float) -> Float[Array, " pairs"]:
+def smooth_cutoff(distance: Float[Array, "*pairs"], cutoff: float) -> Float[Array, "*pairs"]:
   """cos^4(pi r / 2 cutoff) inside the cutoff, 0 beyond.
 
   The square of the usual cosine cutoff. Its first three derivatives vanish at the cutoff, so that

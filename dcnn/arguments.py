@@ -1,0 +1,255 @@
+"""What the user asked for: flags, experiment files and overrides, checked.
+
+Whatever is wrong with them ends in a `Stop`, whose text is one line for the user.
+"""
+
+import contextlib
+import difflib
+import math
+import os
+import pathlib
+import re
+import runpy
+import shlex
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from dcnn import configs
+
+MISTAKE = 2  # exit status: nothing has been written
+LARGEST_SEED = 2**31 - 1  # RDKit's
+
+
+class Stop(Exception):
+  """Ends the program: the text is a line for the user, `status` the exit status."""
+
+  def __init__(self, text: str, status: int = MISTAKE) -> None:
+    """The text may have line breaks; it is printed without."""
+    super().__init__(text)
+    self.status = status
+
+
+def parse_train(arguments: Sequence[str]) -> tuple[str, pathlib.Path, list[str]]:
+  """Takes a training command apart.
+
+  Args:
+    arguments: of the command line.
+
+  Returns:
+    The value of --config, the work directory, and all other arguments.
+
+  Raises:
+    Stop: where one is missing.
+  """
+  values = flag_values()
+  flags.DEFINE_string("config", None, "", flag_values=values)
+  flags.DEFINE_string("workdir", None, "", flag_values=values)
+  rest = parse(values, arguments, known_only=True)
+  for unknown in rest:
+    if re.match("--?[a-zA-Z]", unknown) and not _override_key(unknown):
+      raise Stop(_unknown_flag(unknown, ("config", "workdir", "config.KEY")))
+  if not values.config:
+    raise Stop("--config is missing: which experiment to run, "
+               "as in --config=experiments/ablations.py")
+  if not values.workdir:
+    raise Stop("--workdir is missing: where to write, as in --workdir=results/ablations")
+  return values.config, pathlib.Path(values.workdir), rest
+
+
+def load_config(argument: str) -> configs.ConfigDict:
+  """Runs an experiment file.
+
+  Args:
+    argument: `FILE.py` or `FILE.py:VARIANT`.
+
+  Returns:
+    What its `get_config` returned, locked.
+
+  Raises:
+    Stop: if there is no such file, or it fails, naming the line.
+  """
+  path, _, variant = argument.partition(":")
+  if not os.path.isfile(path):
+    siblings = [str(file) for file in pathlib.Path(path).parent.glob("*.py")]
+    raise Stop(f"--config={path}: no such file. {suggestion(path, siblings)}")
+  with _blamed_on(path):
+    module = runpy.run_path(path, run_name="experiment")
+  if "get_config" not in module:
+    raise Stop(f"{path}: expected a function get_config(arg=''), which returns the config")
+  with _blamed_on(path):
+    config = module["get_config"](*([variant] if variant else []))
+  if not isinstance(config, configs.ConfigDict):
+    raise Stop(f"{path}: get_config must return configs.default(), changed; it returned "
+               f"{type(config).__name__}")
+  return config.lock()
+
+
+def override(config: configs.ConfigDict, arguments: Sequence[str]) -> None:
+  """Sets what `--config.KEY=VALUE` asks for, in place.
+
+  Args:
+    config: locked.
+    arguments: these flags and nothing else.
+
+  Raises:
+    Stop: on an unknown key or a value of the wrong type.
+  """
+  for argument in arguments:
+    key = _override_key(argument)
+    if key:
+      _check_key(key, config)
+  values = flag_values()
+  try:
+    config_flags.DEFINE_config_dict(
+        "config", config, flag_values=values, sys_argv=["dcnn", *arguments])
+    left = parse(values, arguments)
+  except (LookupError, TypeError, ValueError, flags.Error) as error:
+    raise Stop(f"{shlex.join(arguments)}: {message(error)}") from error
+  if left:
+    raise Stop(f"unexpected argument {left[0]!r}: give each value as --config.KEY=VALUE")
+
+
+def parse_generate(arguments: Sequence[str]) -> flags.FlagValues:
+  """Flags of `dcnn generate`, checked.
+
+  Raises:
+    Stop: on an unknown or missing flag, a bad value, or an `--out` that exists.
+  """
+  values = flag_values()
+  flags.DEFINE_string("smiles", None, "", flag_values=values)
+  flags.DEFINE_string("out", None, "", flag_values=values)
+  flags.DEFINE_integer("frames", 2000, "", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer(
+      "seed", 0, "", lower_bound=0, upper_bound=LARGEST_SEED, flag_values=values)
+  flags.DEFINE_float("temperature", 500.0, "", flag_values=values)
+  flags.DEFINE_integer("workers", usable_cores(), "", lower_bound=1, flag_values=values)
+  left = parse(values, arguments)
+  if left:
+    raise Stop(f"unexpected argument {left[0]!r}: give each value as --FLAG=VALUE")
+  if not values.smiles:
+    raise Stop("--smiles is missing: the molecule, as in --smiles=CCO for ethanol")
+  if not (math.isfinite(values.temperature) and values.temperature > 0):
+    raise Stop(f"--temperature={values.temperature:g}: expected kelvin, above 0")
+  _check_out(values.out)
+  return values
+
+
+def flag_values() -> flags.FlagValues:
+  """No flags yet; those to come may stand before and after other arguments."""
+  values = flags.FlagValues()
+  values.set_gnu_getopt(True)
+  return values
+
+
+def parse(
+    values: flags.FlagValues, arguments: Sequence[str], known_only: bool = False
+) -> list[str]:
+  """Sets the flags; returns the arguments that are none."""
+  try:
+    return values(["dcnn", *arguments], known_only=known_only)[1:]
+  except flags.IllegalFlagValueError as error:
+    raise Stop(_wrong_value(error, values)) from error
+  except flags.UnrecognizedFlagError as error:
+    raise Stop(_unknown_flag(error.flagname, list(values))) from error
+  except flags.Error as error:
+    raise Stop(message(error)) from error
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+  """A question that names the known word closest to `name`; nothing if none is close."""
+  close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+  return f"did you mean {close[0]}? " if close else ""
+
+
+def message(error: BaseException) -> str:
+  """What an exception says, without the decoration that some kinds add."""
+  if isinstance(error, SyntaxError):
+    return error.msg
+  if isinstance(error, OSError) and error.strerror:
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+  if len(error.args) == 1:
+    # ConfigDict raises an AttributeError of a KeyError, and tells all its fields.
+    inner = error.args[0]
+    text = message(inner) if isinstance(inner, BaseException) else str(inner)
+    return re.sub(r'Other fields present: .*}"', "", text, flags=re.DOTALL)
+  return str(error)
+
+
+def usable_cores() -> int:
+  """Cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _blamed_on(path: str) -> Iterator[None]:
+  """Ends with one line, naming the place, on whatever the user's file raises."""
+  try:
+    yield
+  except Exception as error:
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == path]
+    if isinstance(error, SyntaxError) and error.filename == path:
+      lines.append(error.lineno)
+    where = f"{path}, line {lines[-1]}" if lines else path
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    raise Stop(f"{where}: {kind}{message(error)}") from error
+
+
+def _check_out(name: str | None) -> None:
+  if not name:
+    raise Stop("--out is missing: the file to write, as in --out=ethanol.npz")
+  path = pathlib.Path(name)
+  if path.suffix != ".npz":
+    raise Stop(f"--out={path}: expected a name that ends in .npz")
+  if path.exists():
+    raise Stop(f"--out={path}: there is such a file; choose another name or remove it")
+  if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
+    raise Stop(f"--out={path}: {path.parent} is no directory that can be written to")
+
+
+def _unknown_flag(argument: str, known: Iterable[str]) -> str:
+  name = argument.lstrip("-").partition("=")[0]
+  known = [f"--{flag}" for flag in known]
+  return (f"unknown flag --{name}: {suggestion(f'--{name}', known)}known are "
+          f"{', '.join(known)}")
+
+
+def _override_key(argument: str) -> str:
+  """The dotted key of `--config.KEY=VALUE`; nothing for other arguments."""
+  found = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+  return found[1] if found else ""
+
+
+def _check_key(key: str, config: configs.ConfigDict) -> None:
+  known = configs.flat(config)
+  if key.partition("[")[0] in known:
+    return
+  inside = [name for name in known if name.startswith(f"{key}.")]
+  if inside:
+    raise Stop(f"config key {key} is a group of settings: set one of {', '.join(inside)}")
+  last = key.rpartition(".")[2]
+  namesakes = [name for name in known if name.rpartition(".")[2] == last]
+  close = f"did you mean {namesakes[0]}? " if namesakes else suggestion(key, known)
+  raise Stop(f"unknown config key {key}: {close}known are {', '.join(_siblings(key, config))}")
+
+
+def _siblings(key: str, config: configs.ConfigDict) -> list[str]:
+  """The keys beside an unknown one, or the first keys where its group is unknown too."""
+  group = f"{key.rpartition('.')[0]}."
+  return [name for name in configs.flat(config) if name.startswith(group)] or list(config)
+
+
+def _wrong_value(error: flags.IllegalFlagValueError, values: flags.FlagValues) -> str:
+  """`--FLAG=VALUE: expected a number`, in place of what Python says of the conversion."""
+  given = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
+  parser = values[given.lstrip("-").partition("=")[0]].parser
+  if isinstance(parser, flags.BooleanParser):
+    return f"{given}: expected true or false"
+  expected = parser.syntactic_help
+  return f"{given}: expected {expected}" if expected else str(error)

@@ -1,0 +1,543 @@
+"""Reports of a finished sweep, drawn from its files alone.
+
+`write` leaves summary.json, report.md, report.html and figures/ beside the files that
+`results.save` wrote. The page is one file without network or script; everything that users
+name or write is escaped.
+"""
+
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from dcnn import plots, results, stats
+from dcnn.results import Result, Table
+
+ERRORS = ("energy_loss", "force_loss", "energy_rmse", "force_rmse")
+SKILLS = ("energy_skill", "force_skill")
+COMPARED = ("energy_loss", "force_loss")
+
+_RELATIONS: Mapping[str, str] = {
+    "better": "is better than", "worse": "is worse than", "equivalent": "is equivalent to",
+    "undecided": "is undecided against"}
+
+
+class Comparison(NamedTuple):
+  """A table of the report.
+
+  Attributes:
+    table: what was asked for.
+    summaries: of its arms, by metric.
+  """
+
+  table: Table
+  summaries: dict[str, list[stats.ArmSummary]]
+
+
+def write(directory: str | os.PathLike[str]) -> pathlib.Path:
+  """Writes the reports of a finished sweep.
+
+  Args:
+    directory: the work directory, with config.json and results.csv.
+
+  Returns:
+    Where report.html is.
+
+  Raises:
+    ValueError: if the files are missing, or hold no test results for some run.
+  """
+  directory = pathlib.Path(directory)
+  result = results.load(directory)
+  comparisons = compare(result)
+  metrics = arm_metrics(result)
+  summary = json.dumps(_finite(_summary(result, comparisons, metrics)), indent=2, allow_nan=False)
+  results.write_file(directory / "summary.json", (summary + "\n").encode())
+  figures = {name: plots.svg(figure) for name, figure in _figures(result, comparisons).items()}
+  (directory / "figures").mkdir(exist_ok=True)
+  for name, content in figures.items():
+    results.write_file(directory / "figures" / f"{name}.svg", content)
+  context = _context(result, comparisons, metrics) | {"figures": {
+      name: Markup(plots.inline(content)) for name, content in figures.items()}}
+  environment = _environment()
+  for name in ("report.md", "report.html"):
+    text = environment.get_template(f"{name}.j2").render(context)
+    results.write_file(directory / name, text.encode())
+  return directory / "report.html"
+
+
+def compare(result: Result) -> list[Comparison]:
+  """The tables of a result, each with the statistics of energy_loss and force_loss.
+
+  Args:
+    result: without tables of its own, all arms are compared with the first.
+
+  Returns:
+    A comparison for each table whose baseline has results.
+  """
+  everything = Table("All arms", result.arms[0], result.arms) if result.arms else None
+  tables = result.tables or ((everything,) if everything else ())
+  metrics = [metric for metric in COMPARED if _has(result, metric)]
+  return [
+      Comparison(table, {metric: result.compare(table, metric) for metric in metrics})
+      for table in tables if table.baseline in result.arms]
+
+
+def arm_metrics(result: Result) -> dict[str, dict[str, dict[str, Any]]]:
+  """Every test metric of every arm over its finished runs, by arm and metric.
+
+  Errors: geometric mean and 95 % interval. Skill: 1 - geometric mean of error / error of the
+  constant predictor, with its interval, and the number of runs no better than that predictor
+  (skill <= 0). Others: median, smallest and largest.
+
+  Args:
+    result: with test rows.
+
+  Returns:
+    For each a record of `statistic`, `unit`, `centre`, `low`, `high`; nan without a finished run.
+  """
+  metrics = list(dict.fromkeys(row.metric for row in result.rows if row.split == "test"))
+  units = {row.metric: row.unit for row in result.rows}
+  values = {metric: result.errors(metric) for metric in metrics}
+  return {
+      arm: {metric: {"unit": units[metric], **_metric(metric, values[metric][arm])}
+            for metric in metrics}
+      for arm in result.arms}
+
+
+def _metric(metric: str, values: np.ndarray) -> dict[str, Any]:
+  finished = values[np.isfinite(values)]
+  if metric in SKILLS:
+    interval = stats.geometric_mean(1 - np.where(np.isfinite(values), values, -np.inf))
+    return {"statistic": "1 - geometric mean of 1 - skill", "centre": 1 - interval.centre,
+            "low": 1 - interval.high, "high": 1 - interval.low,
+            "no_better_than_constant": int(np.sum(finished <= 0))}
+  if metric in ERRORS:
+    return {"statistic": "geometric mean", **stats.geometric_mean(values)._asdict()}
+  low, centre, high = (
+      np.quantile(finished, (0, 0.5, 1)).tolist() if finished.size else (np.nan,) * 3)
+  return {"statistic": "median and range", "centre": centre, "low": low, "high": high}
+
+
+def _has(result: Result, metric: str) -> bool:
+  return any(row.metric == metric and row.split == "test" for row in result.rows)
+
+
+def _failures(result: Result) -> dict[str, dict[int, str]]:
+  """Status of the failed runs, by arm and seed."""
+  failures: dict[str, dict[int, str]] = {arm: {} for arm in result.arms}
+  for row in result.rows:
+    if results.is_failed(row.status):
+      failures[row.arm][row.seed] = row.status
+  return failures
+
+
+# summary.json
+
+
+def _summary(
+    result: Result, comparisons: Sequence[Comparison],
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> dict[str, Any]:
+  failures, n = _failures(result), len(result.seeds)
+  return {
+      "experiment": _experiment(result),
+      "split": "test",
+      "seeds": list(result.seeds),
+      "arms": {
+          arm: {"n": n, "failed": len(failures[arm]), "failures": failures[arm],
+                "failure_rate": stats.wilson(len(failures[arm]), n)._asdict(),
+                "metrics": metrics[arm]}
+          for arm in result.arms},
+      "tables": [
+          {"title": table.title, "baseline": table.baseline, "contrasts": {
+              metric: {summary.arm: summary.contrast._asdict()
+                       for summary in summaries if summary.contrast}
+              for metric, summaries in by_metric.items()}}
+          for table, by_metric in comparisons],
+  }
+
+
+def _finite(value: Any) -> Any:
+  """The same with null for numbers that JSON cannot hold."""
+  if isinstance(value, Mapping):
+    return {key: _finite(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(item) for item in value]
+  return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+# Figures
+
+
+def _figures(result: Result, comparisons: Sequence[Comparison]) -> dict[str, Figure]:
+  figures = {}
+  if comparisons and comparisons[0].summaries:
+    figures["errors"] = plots.strip_plot([
+        _strip_panel(result, comparisons, metric) for metric in comparisons[0].summaries])
+  curves = _curves(result)
+  for number, (table, _) in enumerate(comparisons, start=1):
+    panels = [_curve_panel(result, curves, table, metric) for metric in COMPARED]
+    panels = [panel for panel in panels if panel.curves]
+    if panels:
+      figures[f"learning_curves_{number}"] = plots.learning_curves(panels)
+  if {"energy_true", "energy_predicted", "forces_true", "forces_predicted"} <= set(result.parity):
+    figures["parity"] = plots.parity_plot(
+        result.parity["energy_true"], result.parity["energy_predicted"],
+        forces_true=result.parity["forces_true"],
+        forces_predicted=result.parity["forces_predicted"])
+  return figures
+
+
+def _strip_panel(
+    result: Result, comparisons: Sequence[Comparison], metric: str
+) -> plots.StripPanel:
+  unit, errors = result.unit(metric), result.errors(metric)
+  groups = [
+      (table.title, [
+          plots.Strip(
+              summary.arm, errors[summary.arm] * unit.factor,
+              stats.Interval(*(unit.factor * end for end in summary.error)),
+              summary.contrast.verdict if summary.contrast else "baseline")
+          for summary in summaries[metric]])
+      for table, summaries in comparisons]
+  return plots.StripPanel(metric, unit.name, groups, _constant(result, metric) * unit.factor)
+
+
+def _constant(result: Result, metric: str) -> float:
+  """Error of the constant predictor, which error and skill of a run imply; median over the runs."""
+  skill = metric.replace("_loss", "_skill")
+  if not _has(result, skill):
+    return np.nan
+  errors, skills = result.errors(metric), result.errors(skill)
+  implied = np.concatenate([errors[arm] / (1 - skills[arm]) for arm in result.arms
+                            if np.all(np.isfinite(errors[arm]))] or [np.array([np.nan])])
+  return float(np.median(implied))
+
+
+def _curves(result: Result) -> dict[tuple[str, str], dict[int, dict[int, float]]]:
+  """Validation errors by arm and metric, then by seed, then by step."""
+  curves: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
+  for point in result.history:
+    if point.split == "valid":
+      seeds = curves.setdefault((point.arm, point.metric), {})
+      seeds.setdefault(point.seed, {})[point.step] = point.value
+  return curves
+
+
+def _curve_panel(
+    result: Result, curves: Mapping[tuple[str, str], Mapping[int, Mapping[int, float]]],
+    table: Table, metric: str,
+) -> plots.CurvePanel:
+  """The curves of a table, the baseline first; empty unless the baseline has one."""
+  unit, failures = result.unit(metric), _failures(result)
+  arms = dict.fromkeys((table.baseline, *table.arms))
+  drawn = []
+  for arm in arms if (table.baseline, metric) in curves else ():
+    seeds = curves.get((arm, metric), {})
+    steps = sorted({step for values in seeds.values() for step in values})
+    if steps:
+      errors = [[values.get(step, np.nan) for step in steps] for values in seeds.values()]
+      drawn.append(plots.Curve(
+          arm, np.array(steps), unit.factor * np.array(errors), len(failures.get(arm, ()))))
+  return plots.CurvePanel(metric, unit.name, drawn)
+
+
+# Text
+
+
+def _environment() -> jinja2.Environment:
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader("dcnn"), undefined=jinja2.StrictUndefined,
+      autoescape=lambda name: name is not None and ".html" in name,
+      trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+  environment.filters["md"] = results.markdown_text
+  environment.filters["tied"] = _tied
+  return environment
+
+
+def _tied(text: str) -> Markup:
+  """Escaped text whose lines break after commas of names, and not within `p = 0.01`, `95 %`."""
+  tied = re.sub(r" (?=[=%<] ?)|(?<=[=<]) ", "\N{NO-BREAK SPACE}", text)
+  return Markup(re.sub(r",(?=\S)", ",<wbr>", str(escape(tied))))
+
+
+def _context(
+    result: Result, comparisons: Sequence[Comparison],
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> dict[str, Any]:
+  """What the templates show: text, lists and records of text."""
+  return {
+      "experiment": _experiment(result),
+      "question": str(_settings(result).get("question") or ""),
+      "glance": _glance(result),
+      "notes": _notes(result, comparisons, metrics),
+      "tables": [_table(result, comparison, metrics) for comparison in comparisons],
+      "parity": _parity_caption(result),
+      "tuning": _tuning(result),
+      "facts": _facts(result),
+      "command": str(result.config.get("command") or ""),
+      "settings": json.dumps(_settings(result), indent=2),
+      "palette": plots.PALETTE,
+  }
+
+
+def _settings(result: Result) -> Mapping[str, Any]:
+  return result.config.get("config") or {}
+
+
+def _experiment(result: Result) -> str:
+  return result.rows[0].experiment if result.rows else str(_settings(result).get("experiment", ""))
+
+
+def _count(number: int, noun: str) -> str:
+  return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _glance(result: Result) -> list[str]:
+  """The experiment in a few words."""
+  settings, timing = _settings(result), result.config.get("timing") or {}
+  glance = [str(settings["dataset"])] if settings.get("dataset") else []
+  glance.append(f"{_count(len(result.arms), 'arm')} × {_count(len(result.seeds), 'seed')}")
+  if "steps" in settings:
+    glance.append(_count(settings["steps"], "step"))
+  if "total_seconds" in timing:
+    glance.append(_duration(timing["total_seconds"]))
+  elif "train_seconds" in timing:
+    glance.append(f"trained in {_duration(timing['train_seconds'])}")
+  return glance
+
+
+def _notes(
+    result: Result, comparisons: Sequence[Comparison],
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> list[str]:
+  """What a reader must know before the verdicts."""
+  n = len(result.seeds)
+  notes = []
+  if 0 < n < 6:
+    notes.append(
+        f"With {_count(n, 'seed')} no test can reach significance (the smallest possible p is "
+        f"{results.p_text(stats.smallest_p(n))}): no arm can be called better or worse. "
+        f"Six seeds are the least; three are a smoke test.")
+  failed = {arm: len(seeds) for arm, seeds in _failures(result).items() if seeds}
+  if failed:
+    notes.append(
+        f"{_count(sum(failed.values()), 'run')} of {n * len(result.arms):,} became non-finite: "
+        f"{_listed(failed)}. They are counted and ranked worst; means and ratios are of the rest.")
+  for metric, what in (("energy_skill", "energies"), ("force_skill", "forces")):
+    poor = {arm: values[metric]["no_better_than_constant"]
+            for arm, values in metrics.items() if metric in values}
+    if any(poor.values()):
+      notes.append(
+          f"No better than the constant predictor of {what}, "
+          f"{_count(sum(poor.values()), 'run')}: "
+          f"{_listed({arm: count for arm, count in poor.items() if count})}.")
+  return notes + _gaps(result, comparisons)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+  return "; ".join(f"{arm} ({count})" for arm, count in counts.items())
+
+
+def _gaps(result: Result, comparisons: Sequence[Comparison]) -> list[str]:
+  """Arms without results, and arms without a table."""
+  asked = dict.fromkeys(
+      arm for table in result.tables for arm in results.with_baseline(table))
+  absent = [arm for arm in asked if arm not in result.arms]
+  shown = {arm for table, _ in comparisons for arm in results.with_baseline(table)}
+  left = [arm for arm in result.arms if arm not in shown]
+  notes = [f"No results for: {'; '.join(absent)}."] if absent else []
+  return notes + ([f"In no table, but in summary.json: {'; '.join(left)}."] if left else [])
+
+
+def _table(
+    result: Result, comparison: Comparison,
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> dict[str, Any]:
+  table, summaries = comparison
+  arms = [summary.arm for summary in next(iter(summaries.values()), [])]
+  contrasts = len(arms) - 1
+  reach = contrasts * stats.smallest_p(len(result.seeds))
+  return {
+      "title": table.title,
+      "baseline": table.baseline,
+      "note": "" if reach < stats.SIGNIFICANCE or len(result.seeds) < 6 else (
+          f"With {len(result.seeds)} seeds and {contrasts} arms to compare, Holm's adjusted p "
+          f"cannot fall below {results.p_text(min(1.0, reach))}: no arm of this table can be "
+          f"called better or worse. Use more seeds or compare fewer arms."),
+      "metrics": [
+          {"name": metric, "unit": result.unit(metric).name,
+           "headline": _headline(result, table, metric, summaries[metric]),
+           "sentences": _sentences(table, metric, summaries[metric])}
+          for metric in summaries],
+      "rows": [_line(result, arm, summaries, metrics[arm]) for arm in arms],
+  }
+
+
+def _headline(
+    result: Result, table: Table, metric: str, summaries: Sequence[stats.ArmSummary]
+) -> str:
+  unit = result.unit(metric)
+  verdicts = [summary.contrast.verdict for summary in summaries if summary.contrast]
+  counts = [f"{verdicts.count(word)} {word}" for word in _RELATIONS if word in verdicts]
+  finished = [summary for summary in summaries if np.isfinite(summary.error.centre)]
+  if not finished:
+    return "No run finished."
+  lowest = min(finished, key=lambda summary: summary.error.centre)
+  error = f"{results.error_text(lowest.error, unit.factor)} {unit.name}"
+  failed = f" ({lowest.failed} of {lowest.n} runs failed)" if lowest.failed else ""
+  against = f"Against {table.baseline}: {', '.join(counts)}. " if counts else ""
+  return f"{against}Lowest geometric mean: {error} by {lowest.arm}{failed}."
+
+
+def _sentences(
+    table: Table, metric: str, summaries: Sequence[stats.ArmSummary]
+) -> list[dict[str, str]]:
+  """A verdict for each arm; the clear ones first, each kind from the lowest ratio up."""
+  order = list(_RELATIONS)
+  baseline = next(summary for summary in summaries if summary.contrast is None)
+  compared = [(summary, summary.contrast) for summary in summaries if summary.contrast]
+  compared.sort(key=lambda pair: (order.index(pair[1].verdict), np.nan_to_num(pair[1].ratio)))
+  return [
+      {"arm": summary.arm, "verdict": contrast.verdict, "relation": _RELATIONS[contrast.verdict],
+       "against": f"{table.baseline} on {metric}",
+       "evidence": _evidence(summary, contrast, baseline)}
+      for summary, contrast in compared]
+
+
+def _evidence(
+    summary: stats.ArmSummary, contrast: stats.Contrast, baseline: stats.ArmSummary
+) -> str:
+  p = results.p_text(contrast.p_adjusted)
+  p = f"Holm p {p}" if p.startswith("<") else f"Holm p = {p}"
+  ratio = results.ratio_text(stats.Interval(*contrast[:3]))
+  if contrast.pairs == 0:
+    text = f"in no pair did both runs finish ({p})"
+  elif not ratio.ends:
+    text = f"{ratio.centre} times the error (no interval from one pair, {p})"
+  else:
+    low_to_high = ratio.ends.strip("[]").replace(", ", " to ")
+    text = f"{ratio.centre} times the error (95 % interval {low_to_high}, {p})"
+  failures = [f"{each.failed} of {each.n} runs of {each.arm} failed"
+              for each in (summary, baseline) if each.failed]
+  return "; ".join([text, *failures])
+
+
+def _line(
+    result: Result, arm: str, summaries: Mapping[str, Sequence[stats.ArmSummary]],
+    metrics: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+  """One line of a table, as text."""
+  of_arm = {metric: next(each for each in by_arm if each.arm == arm)
+            for metric, by_arm in summaries.items()}
+  first = next(iter(of_arm.values()))
+  rate = first.failure_rate
+  return {
+      "arm": arm, "runs": str(first.n), "failed": str(first.failed),
+      "failed_interval": f"{100 * rate.low:.0f}–{100 * rate.high:.0f} %",
+      "cells": [_cells(summary, result.unit(metric).factor) for metric, summary in of_arm.items()],
+      "skills": [_skill(metrics.get(name), first.n) for name in SKILLS],
+      "efwt": _share(metrics.get("efwt")),
+  }
+
+
+def _skill(values: Mapping[str, Any] | None, n: int) -> dict[str, str]:
+  if values is None or not np.isfinite(values["centre"]):
+    return {"centre": "–", "poor": ""}
+  poor = values["no_better_than_constant"]
+  return {"centre": f"{values['centre']:.3f}", "poor": f"{poor} of {n} ≤ 0" if poor else ""}
+
+
+def _share(values: Mapping[str, Any] | None) -> str:
+  return "–" if values is None or np.isnan(values["centre"]) else f"{values['centre']:.2f}"
+
+
+def _cells(summary: stats.ArmSummary, factor: float) -> dict[str, Any]:
+  cells = {"error": results.error_text(summary.error, factor)}
+  contrast = summary.contrast
+  if contrast is None:
+    return cells | {"ratio": results.IntervalText("", ""), "p": "", "verdict": "baseline"}
+  return cells | {
+      "ratio": results.ratio_text(stats.Interval(*contrast[:3])),
+      "p": results.p_text(contrast.p_adjusted), "verdict": contrast.verdict}
+
+
+def _parity_caption(result: Result) -> str:
+  if "arm" not in result.parity:
+    return ""
+  seed = f", seed {result.parity['seed']}" if "seed" in result.parity else ""
+  return f"{result.parity['arm']}{seed}"
+
+
+# Where and how it ran
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+  """Labels and values of what is known of the run."""
+  settings, dataset = _settings(result), result.config.get("dataset") or {}
+  split = settings.get("split")
+  facts = _flat(dataset) if isinstance(dataset, Mapping) else []
+  facts = [("data set" if label == "name" else label, value) for label, value in facts]
+  if not facts and "dataset" in settings:
+    facts.append(("data set", str(settings["dataset"])))
+  if isinstance(split, Mapping):
+    facts.append(("split", ", ".join(
+        f"the rest {name}" if split[name] is None else f"{split[name]:,} {name}"
+        for name in ("train", "valid", "test") if name in split)))
+  facts += [(name.replace("_", " "), f"{settings[name]:,}")
+            for name in ("steps", "batch_size") if isinstance(settings.get(name), int)]
+  facts.append(("seeds", ", ".join(map(str, result.seeds))))
+  return facts + _flat(result.config.get("timing") or {}) + _flat(
+      result.config.get("environment") or {})
+
+
+def _tuning(result: Result) -> dict[str, Any]:
+  """Validation error of each arm at each learning rate tried; empty if none was tuned."""
+  tuning = result.config.get("tuning") or {}
+  if not {"learning_rates", "seeds", "scores", "chosen"} <= set(tuning):
+    return {}
+  rates = tuning["learning_rates"]
+  return {
+      "rates": [f"{rate:g}" for rate in rates],
+      "seeds": ", ".join(map(str, tuning["seeds"])),
+      "rows": [
+          {"arm": arm, "scores": [
+              {"text": results.number_text(float(score)), "chosen": rate == tuning["chosen"][arm]}
+              for rate, score in zip(rates, scores, strict=True)]}
+          for arm, scores in tuning["scores"].items()]}
+
+
+def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Labels and values as text; a nested record takes one line."""
+  return [
+      (key.removesuffix("_seconds").replace("_", " ") + " time", _duration(value))
+      if key.endswith("_seconds") and isinstance(value, (int, float))
+      else (key.replace("_", " "), _plain(value))
+      for key, value in values.items()]
+
+
+def _plain(value: Any) -> str:
+  if isinstance(value, bool):
+    return "yes" if value else "no"
+  if isinstance(value, Mapping):
+    return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+  if isinstance(value, (list, tuple)):
+    return ", ".join(map(_plain, value))
+  return str(value)
+
+
+def _duration(seconds: float) -> str:
+  if not np.isfinite(seconds):
+    return "unknown"
+  if seconds < 100:
+    return f"{seconds:.1f} s"
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return (f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s")

@@ -1,0 +1,440 @@
+"""The record of a sweep, and its files.
+
+A work directory holds `config.json` (what ran, where and how long), `results.csv` (one line for
+each run, split and metric), `history.csv` (the curves) and `predictions.npz` (reference and
+prediction of one run). The files hold eV and angstrom; text for readers is in meV where that
+reads better. Equal results give equal bytes.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from dcnn import stats
+
+CONFIG_FILE = "config.json"
+ROWS_FILE = "results.csv"
+HISTORY_FILE = "history.csv"
+PARITY_FILE = "predictions.npz"
+
+_MILLI_BELOW = 10.0  # eV; typical errors below this are shown in meV
+_EXPONENT_FROM = 1e6
+
+
+class Row(NamedTuple):
+  """One metric of one run: a line of results.csv.
+
+  Attributes:
+    experiment: its name.
+    arm: what differs from the base configuration.
+    seed: shared by all arms.
+    split: train, valid or test.
+    metric: energy_loss, force_loss, ...
+    unit: of the value: eV, eV/A or 1.
+    value: of a diverged run the last finite one.
+    step: of the checkpoint that was evaluated.
+    status: `finished` or `diverged@STEP`.
+  """
+
+  experiment: str
+  arm: str
+  seed: int
+  split: str
+  metric: str
+  unit: str
+  value: float
+  step: int
+  status: str
+
+
+class Point(NamedTuple):
+  """One point of a curve: a line of history.csv; in the unit of the metric."""
+
+  arm: str
+  seed: int
+  step: int
+  split: str
+  metric: str
+  value: float
+
+
+class Table(NamedTuple):
+  """What the user asked to compare.
+
+  Attributes:
+    title: of the table.
+    baseline: the arm that the others are compared with.
+    arms: in the order shown; the baseline may be among them.
+  """
+
+  title: str
+  baseline: str
+  arms: tuple[str, ...]
+
+
+class Unit(NamedTuple):
+  """How a metric is shown: value times factor, in the unit named."""
+
+  factor: float
+  name: str
+
+
+class IntervalText(NamedTuple):
+  """An estimate and its interval as text: `1.82`, `[1.70, 1.95]`; no ends, no interval."""
+
+  centre: str
+  ends: str
+
+  def __str__(self) -> str:
+    """Both in a line."""
+    return " ".join(filter(None, self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """A finished sweep.
+
+  Attributes:
+    config: what config.json holds: `config`, `environment`, `command` and `timing`.
+    rows: the results.
+    history: the curves.
+    tables: the comparisons asked for.
+    parity: energy_true, energy_predicted (frames) in eV, forces_true, forces_predicted (flat) in
+      eV/A of one run on its test split, and which: arm, seed. May be empty.
+  """
+
+  config: dict[str, Any]
+  rows: tuple[Row, ...]
+  history: tuple[Point, ...]
+  tables: tuple[Table, ...]
+  parity: dict[str, np.ndarray]
+
+  @property
+  def arms(self) -> tuple[str, ...]:
+    """Names of the arms that have results, in the order of the rows."""
+    return tuple(dict.fromkeys(row.arm for row in self.rows))
+
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    """Seeds that have results, in the order of the rows."""
+    return tuple(dict.fromkeys(row.seed for row in self.rows))
+
+  def errors(self, metric: str, split: str = "test") -> dict[str, Float[np.ndarray, " seeds"]]:
+    """Values of a metric for each arm over the seeds, inf where the run failed.
+
+    Args:
+      metric: energy_loss, force_loss or another of results.csv.
+      split: train, valid or test.
+
+    Returns:
+      By arm, in the order of `arms`; the seeds in the order of `seeds`; in the unit of the rows.
+
+    Raises:
+      ValueError: if there is no such metric or split, or a run has no such row.
+    """
+    rows = [row for row in self.rows if row.metric == metric and row.split == split]
+    if not rows:
+      known = sorted({f"{row.metric} on {row.split}" for row in self.rows})
+      raise ValueError(
+          f"expected a metric and a split that the results have, got {metric!r} on {split!r}; "
+          f"known: {', '.join(known) or 'none'}")
+    arms, seeds = self.arms, self.seeds
+    values = {(row.arm, row.seed): row.value for row in rows}
+    values |= {(row.arm, row.seed): np.inf for row in self.rows if is_failed(row.status)}
+    missing = [(arm, seed) for arm in arms for seed in seeds if (arm, seed) not in values]
+    if missing:
+      raise ValueError(
+          f"expected {metric} on {split} for every arm and seed, got none for arm "
+          f"{missing[0][0]!r}, seed {missing[0][1]} ({len(missing)} missing in all); the sweep may "
+          f"not have finished")
+    return {arm: _with_inf([values[arm, seed] for seed in seeds]) for arm in arms}
+
+  def compare(
+      self, table: Table, metric: str, *, split: str = "test"
+  ) -> list[stats.ArmSummary]:
+    """The arms of a table against its baseline; see `stats.compare`.
+
+    Args:
+      table: arms without results are left out.
+      metric: a positive error.
+      split: train, valid or test.
+
+    Returns:
+      One summary for each arm, the baseline first unless the table puts it elsewhere; in the unit
+      of the rows.
+
+    Raises:
+      ValueError: if the baseline has no results.
+    """
+    errors = self.errors(metric, split)
+    return stats.compare(
+        {arm: errors[arm] for arm in with_baseline(table) if arm in errors}, table.baseline)
+
+  def table(
+      self, baseline: str | None = None, metrics: Sequence[str] = ("energy_loss", "force_loss")
+  ) -> str:
+    """Comparison tables as text, which is Markdown too: test errors, ratios and verdicts.
+
+    Args:
+      baseline: compare all arms with this one; by default the tables that the config lists.
+      metrics: one table for each.
+
+    Returns:
+      Lines of text.
+
+    Raises:
+      ValueError: if the baseline is unknown, or neither it nor the config says what to compare.
+    """
+    if baseline is None and not self.tables:
+      raise ValueError(
+          f"expected a baseline, as the config lists no tables; the arms are "
+          f"{', '.join(self.arms)}")
+    tables = self.tables if baseline is None else (Table("All arms", baseline, self.arms),)
+    return "\n\n".join(
+        self._table_text(table, metric) for table in tables for metric in metrics)
+
+  def _table_text(self, table: Table, metric: str) -> str:
+    summaries = self.compare(table, metric)
+    unit = self.unit(metric)
+    heads = ("arm", "n", "failed", f"{metric} ({unit.name})", f"ratio to {table.baseline}",
+             "Holm p", "verdict")
+    cells = [_summary_cells(summary, unit.factor) for summary in summaries]
+    return f"{table.title}: {metric}\n\n{_aligned([heads, *cells])}"
+
+  def unit(self, metric: str) -> Unit:
+    """The unit in which a metric is shown: meV where the typical test error is below 10 eV."""
+    values = [row.value for row in self.rows if row.metric == metric and row.split == "test"]
+    name = next((row.unit for row in self.rows if row.metric == metric), "1")
+    return display_unit(name, np.array(values))
+
+
+def is_failed(status: str) -> bool:
+  """Whether a run of this status failed."""
+  return status.startswith("diverged")
+
+
+def with_baseline(table: Table) -> tuple[str, ...]:
+  """The arms of a table in order, with the baseline first where the table does not list it."""
+  return table.arms if table.baseline in table.arms else (table.baseline, *table.arms)
+
+
+def display_unit(unit: str, values: Float[np.ndarray, " values"]) -> Unit:
+  """The unit in which to show values: meV below 10 eV, eV above.
+
+  Args:
+    unit: of the values: eV, eV/A, 1, or another, which is kept.
+    values: those to be shown together; the median of the finite ones decides.
+
+  Returns:
+    Factor and name, with the angstrom sign.
+  """
+  finite = np.abs(values[np.isfinite(values)])
+  milli = unit in ("eV", "eV/A") and bool(finite.size) and np.median(finite) < _MILLI_BELOW
+  return Unit(1000.0 if milli else 1.0, ("m" if milli else "") + unit.replace("/A", "/Å"))
+
+
+def number_text(value: float, like: float | None = None) -> str:
+  """A number to three significant figures; a dash for nan.
+
+  Args:
+    value: to show.
+    like: take as many decimals as this number would have.
+  """
+  like = value if like is None or not np.isfinite(like) else like
+  if not np.isfinite(value):
+    return "–" if np.isnan(value) else "inf"
+  if max(abs(value), abs(like)) >= _EXPONENT_FROM:
+    return f"{value:.2e}"
+  exponent = int(np.floor(np.log10(float(f"{abs(like):.2e}")))) if like else 0
+  return f"{value:,.{max(0, 2 - exponent)}f}"
+
+
+def error_text(interval: stats.Interval, factor: float = 1.0) -> IntervalText:
+  """An error and its interval, to three significant figures of the error.
+
+  Args:
+    interval: in the unit of the rows.
+    factor: to the unit shown.
+  """
+  return _interval_text(interval.centre * factor, *(end * factor for end in interval))
+
+
+def ratio_text(interval: stats.Interval) -> IntervalText:
+  """A ratio and its interval: two decimals from 0.1 to 10, otherwise three significant figures."""
+  like = max(interval.centre, 1.0) if interval.centre >= 0.1 else interval.centre
+  return _interval_text(like, *interval)
+
+
+def p_text(p: float) -> str:
+  """A p value to two significant figures, or `< 0.001`."""
+  if p < 0.001:
+    return "< 0.001"
+  return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def save(result: Result, directory: str | os.PathLike[str]) -> None:
+  """Writes the files of a result.
+
+  Each file is complete before it takes its name. Floats are written so that they read back equal.
+
+  Args:
+    result: to write.
+    directory: made where it is missing.
+  """
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  tables = [{**table._asdict(), "arms": list(table.arms)} for table in result.tables]
+  config = {**result.config, "config": {**result.config.get("config", {}), "tables": tables}}
+  write_file(directory / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
+  write_file(directory / ROWS_FILE, _csv(Row._fields, result.rows))
+  write_file(directory / HISTORY_FILE, _csv(Point._fields, result.history))
+  arrays = io.BytesIO()
+  parity: dict[str, Any] = {name: result.parity[name] for name in sorted(result.parity)}
+  np.savez_compressed(arrays, **parity)
+  write_file(directory / PARITY_FILE, arrays.getvalue())
+
+
+def load(directory: str | os.PathLike[str]) -> Result:
+  """Reads the files of a result.
+
+  Args:
+    directory: what `save` wrote; curves and predictions may be missing.
+
+  Returns:
+    The result as it was saved.
+
+  Raises:
+    ValueError: if config.json or results.csv is missing, or a file is not what `save` writes.
+  """
+  directory = pathlib.Path(directory)
+  for name in (CONFIG_FILE, ROWS_FILE):
+    if not (directory / name).is_file():
+      raise ValueError(
+          f"expected the work directory of a run, with {name}, got {str(directory)!r}, which has "
+          f"none; give the --workdir of a run that has finished")
+  config = _read_json(directory / CONFIG_FILE)
+  history, parity = directory / HISTORY_FILE, directory / PARITY_FILE
+  return Result(
+      config=config,
+      rows=_read_csv(directory / ROWS_FILE, Row),
+      history=_read_csv(history, Point) if history.is_file() else (),
+      tables=_tables(config, directory / CONFIG_FILE),
+      parity=_read_arrays(parity) if parity.is_file() else {},
+  )
+
+
+def write_file(path: pathlib.Path, content: bytes) -> None:
+  """Writes a file under a temporary name, then renames it: no reader sees half of it."""
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def markdown_text(text: str) -> str:
+  """Text that Markdown, a table cell included, shows as it is."""
+  for plain, written in (
+      ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\\", "\\\\"), ("|", "\\|"), ("`", "\\`"),
+      ("*", "\\*"), ("[", "\\["), ("]", "\\]"), ("~", "\\~"), ("$", "\\$")):
+    text = text.replace(plain, written)
+  return " ".join(text.split())
+
+
+def _with_inf(values: list[float]) -> np.ndarray:
+  errors = np.array(values, np.float64)
+  return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def _interval_text(like: float, centre: float, low: float, high: float) -> IntervalText:
+  known = np.isfinite(low) and np.isfinite(high)
+  ends = f"[{number_text(low, like)}, {number_text(high, like)}]" if known else ""
+  return IntervalText(number_text(centre, like), ends)
+
+
+def _summary_cells(summary: stats.ArmSummary, factor: float) -> tuple[str, ...]:
+  contrast = summary.contrast
+  cells = (summary.arm, str(summary.n), str(summary.failed),
+           str(error_text(summary.error, factor)))
+  if contrast is None:
+    return (*cells, "", "", "baseline")
+  return (*cells, str(ratio_text(stats.Interval(*contrast[:3]))), p_text(contrast.p_adjusted),
+          contrast.verdict)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+  """A Markdown table whose columns line up as plain text."""
+  rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines = [
+      "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+      for row in rows]
+  return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|",
+                    *lines[1:]])
+
+
+def _csv(header: Iterable[str], rows: Iterable[tuple]) -> bytes:
+  text = io.StringIO(newline="")
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(header)
+  writer.writerows(
+      [repr(float(cell)) if isinstance(cell, (float, np.floating)) else cell for cell in row]
+      for row in rows)
+  return text.getvalue().encode()
+
+
+_Record = TypeVar("_Record", Row, Point)
+
+
+def _read_csv(path: pathlib.Path, record: type[_Record]) -> tuple[_Record, ...]:
+  types = [record.__annotations__[field] for field in record._fields]
+  with path.open(encoding="utf-8", newline="") as file:
+    reader = csv.reader(file)
+    header = next(reader, [])
+    if header != list(record._fields):
+      raise ValueError(
+          f"{path}: expected the header {','.join(record._fields)}, got {','.join(header)}")
+    rows = []
+    for cells in reader:
+      try:
+        rows.append(record(*(
+            convert(cell) for convert, cell in zip(types, cells, strict=True))))
+      except ValueError as error:
+        raise ValueError(
+            f"{path}, line {reader.line_num}: expected {len(types)} cells "
+            f"({','.join(record._fields)}), got {','.join(cells)}: {error}") from error
+  return tuple(rows)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    config = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise ValueError(f"{path}: expected JSON, got {error}") from error
+  if not isinstance(config, dict):
+    raise ValueError(f"{path}: expected a JSON object, got {type(config).__name__}")
+  return config
+
+
+def _tables(config: dict[str, Any], path: pathlib.Path) -> tuple[Table, ...]:
+  listed = config.get("config", {}).get("tables", [])
+  try:
+    return tuple(
+        Table(table["title"], table["baseline"], tuple(table["arms"])) for table in listed)
+  except (KeyError, TypeError) as error:
+    raise ValueError(
+        f"{path}: expected tables of title, baseline and arms, got {listed!r}") from error
+
+
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  with np.load(path, allow_pickle=False) as arrays:
+    return {name: arrays[name] for name in arrays.files}

@@ -1,0 +1,160 @@
+"""Configurations: names of arms, choices, mistakes, and every experiment."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+import tiny
+
+from dcnn import configs
+
+EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
+
+
+def experiment(name, variant=""):
+  spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(variant)
+
+
+@pytest.mark.parametrize(("overrides", "name"), [
+    ({}, "base"),
+    ({"activation.c": 0.1}, "c=0.1"),
+    ({"labels": "min_max"}, "min_max"),
+    ({"activation.c": 0.1, "init": "init_matched", "labels": "standardize"},
+     "c=0.1,init_matched,standardize"),
+], ids=["none", "number", "word", "three"])
+def test_arms_are_named_by_what_differs(overrides, name):
+  assert configs.arm_name(overrides) == name
+
+
+@pytest.mark.parametrize(("value", "expected"), [
+    (3, (0, 1, 2)), ((5, 7), (5, 7)), ([4], (4,))], ids=["count", "tuple", "list"])
+def test_seeds(value, expected):
+  assert configs.seeds(tiny.config(seeds=value)) == expected
+
+
+MISTAKES = {
+    "activation": ({"activation__name": "ireul"}, "unknown activation 'ireul': did you mean 'irelu'"),
+    "scheme": ({"labels": "standardise"}, "did you mean 'standardize'"),
+    "model": ({"model__name": "Schnet"}, "did you mean 'SchNet'"),
+    "loss": ({"loss__forces": "l3"}, "unknown loss.forces 'l3'"),
+    "schedule": ({"optimizer__schedule": "cosin"}, "did you mean 'cosine'"),
+    "zero_steps": ({"steps": 0}, "steps must be a whole number above 0, got 0"),
+    "negative_batch": ({"batch_size": -1}, "batch_size must be a whole number above 0, got -1"),
+    "zero_rate": ({"optimizer__learning_rate": 0.0}, "learning_rate must be a finite number"),
+    "infinite_rate": ({"optimizer__learning_rate": float("inf")}, "finite number above 0, got inf"),
+    "no_seeds": ({"seeds": 0}, "at least one seed"),
+    "negative_seed": ({"seeds": (0, -1)}, "got -1"),
+    "huge_seed": ({"seeds": (2**40,)}, "between 0 and 2..32 - 1"),
+    "duplicate_seeds": ({"seeds": (1, 1)}, r"lists \[1\] more than once"),
+    "seed_text": ({"seeds": "ten"}, "whole number or a list of them, got 'ten'"),
+    "seed_float": ({"seeds": 2.5}, "whole number or a list"),
+    "unknown_arm_key": ({"arms": ({"activation.cc": 1.0},)}, "did you mean 'activation.c'"),
+    "forbidden_arm_key": ({"arms": ({"steps": 1},)}, "arms may change"),
+    "arm_type": ({"arms": ({"model.features": "many"},)}, "arm 'many'"),
+    "equal_arms": ({"arms": ({}, {"activation.c": 0.5})}, "have the same settings"),
+    "twice": ({"arms": ({}, {})}, "listed twice"),
+    "matched_silu": ({"activation__name": "silu", "init": "init_matched"}, "is for irelu"),
+    "nothing_trained": ({"loss__energy_weight": 0.0, "loss__force_weight": 0.0}, "nothing would"),
+    "table": ({"tables": ({"title": "T", "baseline": "c=2", "arms": ("base",)},)}, "'c=2'"),
+    "tuning_seeds": ({"tuning__learning_rates": (1e-3,), "tuning__seeds": (1,)}, "share"),
+    "blocks_per_seed": ({"split__method": "blocks", "split__per_seed": True}, "split.method=random"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_told_in_one_line(mistake):
+  overrides, message = MISTAKES[mistake]
+  with pytest.raises(ValueError, match=message) as caught:
+    configs.validate(tiny.config(**overrides))
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"split__train": 5000}, "5000"),
+    ({"batch_size": 21}, "batch_size 21 is larger than the 20"),
+    ({"dataset": "ethanl"}, "did you mean 'ethanol'"),
+], ids=["split", "batch", "dataset"])
+def test_mistakes_that_only_data_show(overrides, message):
+  config = tiny.config(**overrides)
+  configs.validate(config)
+  with pytest.raises(ValueError, match=message):
+    configs.build(config, configs.load(config))
+
+
+def test_a_kinked_activation_is_warned_of():
+  config = tiny.config(activation__name="relu")
+  with pytest.warns(UserWarning, match="use its integral"):
+    configs.build(config, configs.load(config))
+
+
+VARIANTS = [("ablations", variant) for variant in (
+    "", "constant", "rescaling", "smoke", "grid", "tuned")]
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS, ids=str)
+def test_every_experiment_loads_and_validates(name, variant):
+  configs.validate(experiment(name, variant))
+
+
+def test_every_experiment_file_is_tested():
+  assert {path.stem for path in EXPERIMENTS.glob("*.py")} == {"ablations", "rmd17"}
+  configs.validate(experiment("rmd17"))
+  with pytest.raises(ValueError, match="unknown variant 'smok'; known are constant"):
+    experiment("ablations", "smok")
+
+
+def test_the_main_job_has_the_arms_that_the_question_needs():
+  names = list(configs.arm_settings(experiment("ablations")))
+  constants = [0.1, 0.25, 0.75, 1.0]
+  expected = {"c=0.5", "standardize", "min_max", "robust", "identity", "mean_shift",
+              "mean/power_of_ten"}
+  for c in constants:
+    expected |= {f"c={c}", f"c={c},init_matched", f"c={c},standardize",
+                 f"c={c},init_matched,standardize"}
+  assert set(names) == expected and len(names) == 23
+  plan_structures = {
+      arm.structure for arm in configs.build(
+          experiment("ablations"), configs.load(experiment("ablations"))).arms}
+  assert len(plan_structures) == 1
+
+
+def test_init_gain_undoes_the_constant():
+  config = tiny.config(arms=(
+      {"activation.c": 0.1}, {"activation.c": 0.1, "init": "init_matched"},
+      {"init": "variance_preserving"}))
+  plan = configs.build(config, configs.load(config))
+  gains = [arm.hypers["init_gain"] for arm in plan.arms]
+  np.testing.assert_allclose(gains, [1.0, 5.0, np.sqrt(2 / (3 * 0.25))])
+
+
+def test_a_second_file_is_the_test_split(tmp_path):
+  config = tiny.config(dataset="ethanol", test_dataset="ethanol")
+  config.split.test = None
+  sources = configs.load(config)
+  assert len(sources.dataset) == 4000 and sources.held_out == 2000
+  with pytest.raises(ValueError, match="frame"):  # every training frame is in the test file
+    configs.build(config, sources)
+
+
+def test_tuning_chooses_by_validation_with_other_seeds():
+  config = tiny.config(arms=({}, {"activation.c": 0.25}), steps=3, seeds=1)
+  config.tuning.learning_rates = (1e-9, 1e-2)
+  config.tuning.seeds = (7, 8)
+  finished = configs.run(config)
+  tuning = finished.result.config["tuning"]
+  assert tuning["chosen"] == {"base": 1e-2, "c=0.25": 1e-2} and tuning["seeds"] == [7, 8]
+  assert {row.arm for row in finished.result.rows} == {"base", "c=0.25"}
+  assert {row.seed for row in finished.result.rows} == {0}
+
+
+def test_mixed_molecules_need_schnet():
+  config = tiny.config(model__name="MLP", dataset="ethanol", test_dataset="benzene")
+  config.split.test = None
+  sources = configs.load(config)
+  plan = configs.build(config, sources)
+  with pytest.raises(ValueError, match="take SchNet"):
+    plan.arms[0].make_program()

@@ -1,0 +1,155 @@
+"""What a user sees while a sweep runs."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from dcnn import display
+from dcnn.sweeps import Progress
+
+NAMES = [
+    f"c={c}{matched}{labels}" for labels in ("", ",standardize", ",min_max")
+    for matched in ("", ",init_matched") for c in (0.1, 0.25, 0.5, 0.75, 1.0, 2.0)]
+
+
+def progress(done=50, arms=2, **changes):
+  losses = {name: 0.0123 * (i + 1) for i, name in enumerate(NAMES * 10) if i < arms}
+  return Progress(done, 200, losses, 0, 2.0)._replace(**changes)
+
+
+def drawn(renderable, width=80, height=24):
+  console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
+  console.print(renderable)
+  return console.file.getvalue().rstrip("\n").splitlines()
+
+
+class Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+def test_rate_and_time_left_leave_compilation_out():
+  status = display.Status(progress(done=50), elapsed=7.0, since=1.0)
+  assert status.rate == 10  # 50 steps in 7 - 2 seconds
+  assert status.left == 14  # 150 steps at 10 a second, 1 second ago
+
+
+@pytest.mark.parametrize("status", [
+    display.Status(None, 3.0, 0.0), display.Status(progress(done=0), 7.0, 0.0),
+    display.Status(progress(), 2.0, 0.0)], ids=["no_chunk", "no_step", "no_time"])
+def test_unknown_time_left(status):
+  assert math.isnan(status.left)
+  assert display.sweep_line(status) and drawn(display.sweep_view(status, 80, 24))
+
+
+def test_time_left_is_not_negative():
+  assert display.Status(progress(done=199), 4.0, 60.0).left == 0
+
+
+def test_line():
+  status = display.Status(progress(done=50, diverged=1), 7.0, 0.0)
+  assert display.sweep_line(status) == (
+      "25%, 50 of 200 steps of all runs, 10 steps/s, 0:00:15 left, compiled in 2.0 s, "
+      "1 run diverged")
+
+
+@pytest.mark.parametrize("arms, width, height", [
+    (1, 80, 24), (25, 80, 24), (36, 80, 24), (35, 120, 40), (300, 80, 24), (300, 20, 8)])
+def test_view_fits_the_terminal(arms, width, height):
+  view = display.sweep_view(display.Status(progress(arms=arms), 7.0, 0.0), width, height)
+  lines = drawn(view, width, height)
+  # On a terminal narrower than the numbers their lines fold.
+  assert len(lines) < height or width < 80
+  assert max(map(len, lines)) <= width
+
+
+def test_view_shows_each_arm_in_order():
+  lines = drawn(display.arms_table(progress(arms=25).force_loss, 80, 17))
+  assert len(lines) == 13
+  assert lines[0].split() == ["c=0.1", "12.3", "c=0.25,standardize", "172"]
+  assert lines[12].split() == ["c=0.1,standardize", "160"]
+
+
+def test_arms_that_do_not_fit_are_counted():
+  lines = drawn(display.arms_table(progress(arms=60).force_loss, 80, 10))
+  assert len(lines) == 10 and lines[-1].endswith("and 31 more")
+  assert sum(line.count("c=") for line in lines) == 60 - 31
+
+
+def test_diverged_arm_has_a_dash():
+  (line,) = drawn(display.arms_table({"c=100": math.nan}, 80, 10))
+  assert line.split() == ["c=100", "-"]
+
+
+@pytest.mark.parametrize("name", ["[red]x[/red]", "[/]", "a\\[b"])
+def test_names_are_no_markup(name):
+  assert drawn(display.arms_table({name: 1.0}, 80, 10))[0].startswith(name)
+
+
+@pytest.mark.parametrize("width, expected", [
+    (9, "abcdefghi"), (8, "abcd…ghi"), (5, "ab…hi"), (2, "a…"), (1, "…")])
+def test_shortened(width, expected):
+  assert display.shortened("abcdefghi", width) == expected
+  assert len(expected) == width
+
+
+@pytest.mark.parametrize("seconds, text", [
+    (0, "0:00:00"), (59.6, "0:01:00"), (3725, "1:02:05"), (math.nan, "?")])
+def test_duration(seconds, text):
+  assert display.duration(seconds) == text
+
+
+def test_throttled():
+  now, said = [0.0], []
+  say = display.throttled(lambda: said.append(now[0]), clock=lambda: now[0])
+  for now[0] in range(13):
+    say(now[0] == 12)
+  assert said == [5, 10, 12]
+
+
+def test_terminal_shows_a_bar(monkeypatch):
+  monkeypatch.setenv("TERM", "xterm")
+  terminal = Terminal()
+  with display.sweep_display(Console(file=terminal, width=80, height=24)) as on_progress:
+    on_progress(progress())
+  shown = terminal.getvalue()
+  assert "25%" in shown and "50 of 200 steps" in shown and "c=0.25" in shown and "24.6" in shown
+
+
+def test_log_gets_lines(monkeypatch):
+  monkeypatch.setenv("FORCE_COLOR", "1")
+  log = io.StringIO()
+  with display.sweep_display(Console(file=log)) as on_progress:
+    on_progress(progress())
+    on_progress(progress(done=200))
+  first, last = log.getvalue().splitlines()
+  assert first == "preparing and compiling, 0:00:00"
+  assert last.startswith("100%, 200 of 200 steps")
+
+
+def test_second_sweep_starts_anew():
+  clock = display._Clock()
+  clock.update(progress(done=200))
+  clock._started -= 100
+  clock.update(progress(done=10, total=1000))
+  assert clock.status().elapsed < 1
+
+
+def test_drawn_numbers_are_a_copy():
+  """The sweep goes on changing its dictionary."""
+  clock, latest = display._Clock(), progress()
+  clock.update(latest)
+  latest.force_loss["c=9"] = 1.0
+  drawn_progress = clock.status().progress
+  assert drawn_progress is not None and "c=9" not in drawn_progress.force_loss
+
+
+@pytest.mark.parametrize("fraction, text", [
+    (0.0, "water: 0%, 0:00:00 gone, ? left"), (1.0, "water: 100%, 0:00:00 gone, 0:00:00 left")])
+def test_fraction(fraction, text):
+  log = io.StringIO()
+  with display.fraction_display(Console(file=log), "water") as on_progress:
+    on_progress(fraction)
+  assert log.getvalue().splitlines()[-1] == text

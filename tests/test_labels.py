@@ -1,0 +1,323 @@
+"""Label transforms: fitted numbers, inverse, and forces that stay the energy's derivative."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+
+from dcnn import derivatives, labels
+from dcnn.base import Labels, System
+from dcnn.labels import SCALES, SCHEMES, SHIFTS, LabelTransform
+
+CROSSES = [f"{shift}/{scale}" for shift in SHIFTS for scale in SCALES]
+ALL = [*SCHEMES, *CROSSES]
+SPECIES = np.array([8, 1, 1, 6, 0])  # the last one is padding
+
+
+def lennard_jones(variables, system: System):
+  """Pair energy of the real atoms; variables: depth eV, diameter angstrom."""
+  rows, columns = np.triu_indices(len(system.species), 1)
+  real = (system.species[rows] > 0) & (system.species[columns] > 0)
+  squared = jnp.sum((system.positions[rows] - system.positions[columns]) ** 2, axis=-1)
+  power = (variables["diameter"] ** 2 / jnp.where(real, squared, 1.0)) ** 3
+  return jnp.sum(jnp.where(real, 4 * variables["depth"] * (power**2 - power), 0.0))
+
+
+VARIABLES = {"depth": 0.4, "diameter": 1.1}
+
+
+def make_systems(frames=12, seed=0) -> System:
+  """Jiggled configurations of varying composition, padded."""
+  rng = np.random.default_rng(seed)
+  corners = np.array([[0, 0, 0], [1.3, 0, 0], [0, 1.3, 0], [0, 0, 1.3], [9, 9, 9]], float)
+  species = np.tile(SPECIES, (frames, 1))
+  species[::2, 2] = 6
+  species[::3, 1] = 0
+  return System(corners + 0.05 * rng.normal(size=(frames, 5, 3)), species)
+
+
+def make_labels(systems: System) -> Labels:
+  """Energies near -4000 eV with a part that depends on composition; float64 NumPy."""
+  energy_and_forces = jax.vmap(derivatives.energy_and_forces(lennard_jones), (None, 0))
+  with jax.enable_x64(True):
+    energy, forces = energy_and_forces(VARIABLES, systems)
+  table = np.zeros(119)
+  table[[1, 6, 8]] = -16.5, -1036.25, -2041.5
+  return Labels(np.asarray(energy) + table[systems.species].sum(axis=1), np.asarray(forces))
+
+
+@pytest.fixture
+def systems():
+  return make_systems()
+
+
+@pytest.fixture
+def training(systems):
+  return make_labels(systems)
+
+
+def energies(*values):
+  return Labels(np.array(values, float), np.ones((len(values), 2, 3)))
+
+
+# --- Fitted numbers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scheme", "scaler"), [
+    ("min_max", MinMaxScaler()), ("standardize", StandardScaler()), ("robust", RobustScaler())])
+def test_equals_scikit_learn(scheme, scaler, training):
+  expected = scaler.fit_transform(training.energy[:, None])[:, 0]
+  transform = getattr(labels, scheme)(training)
+  np.testing.assert_allclose(transform(training).energy, expected, rtol=0, atol=1e-12)
+  again = scaler.inverse_transform(expected[:, None])[:, 0]
+  np.testing.assert_allclose(
+      transform.inverse(Labels(expected, training.forces)).energy, again, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("scheme", "shift", "scale"), [
+    ("identity", 0, 1), ("mean_shift", -4, 1), ("power_of_ten", 0, 10), ("min_max", -10, 10),
+    ("standardize", -4, np.sqrt(14)), ("robust", -3, 4), ("force_rms", -4, 1),
+    ("mean/power_of_ten", -4, 10), ("median/none", -3, 1), ("min/force_rms", -10, 1),
+    ("none/std", 0, np.sqrt(14))])
+def test_fitted_numbers(scheme, shift, scale):
+  data = energies(-10, -6, -4, -3, -2, -3, 0)
+  transform = labels.fit(scheme, data)
+  assert transform.shift == pytest.approx(shift, abs=1e-12)
+  assert transform.scale == pytest.approx(
+      {"standardize": np.std(data.energy), "none/std": np.std(data.energy),
+       "robust": np.subtract(*np.percentile(data.energy, [75, 25]))}.get(scheme, scale))
+
+
+@pytest.mark.parametrize(("largest", "scale"), [
+    (1000.0, 1e3), (np.nextafter(1000, 2000), 1e4), (-4209.0, 1e4), (1.0, 1.0), (0.5, 1.0),
+    (0.1, 0.1), (np.nextafter(0.1, 1), 1.0), (1e-7, 1e-7), (1e15, 1e15), (-1e6, 1e6)])
+def test_power_of_ten_is_the_smallest_that_fits(largest, scale):
+  transform = labels.power_of_ten(energies(largest, 0.0))
+  assert transform.scale == scale
+  assert transform.shift == 0
+  assert abs(transform(energies(largest, 0.0)).energy[0]) <= 1
+
+
+@pytest.mark.parametrize("exponent", [-2, 0, 6])
+def test_power_of_ten_of_a_given_exponent(exponent):
+  assert labels.power_of_ten(energies(-4209.0, 1.0), exponent=exponent) == (
+      0.0, 10.0**exponent, None)
+
+
+def test_force_rms_does_not_count_padded_atoms(systems, training):
+  components = training.forces[systems.species > 0]
+  transform = labels.force_rms(training, systems.species)
+  assert transform.scale == pytest.approx(np.sqrt(np.mean(components**2)), rel=1e-14)
+  scaled = transform(training).forces[systems.species > 0]
+  assert np.sqrt(np.mean(scaled**2)) == pytest.approx(1)
+
+
+def test_atomic_references_are_recovered():
+  species = np.array([[1, 1, 8], [6, 8, 0], [1, 6, 8], [6, 6, 1]])
+  table = np.zeros(119)
+  table[[1, 6, 8]] = -13.5, -1030.0, -2042.25
+  data = Labels(table[species].sum(axis=1), np.ones((4, 3, 3)))
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    transform = labels.atomic_reference(data, species)
+  assert transform.atomic is not None and transform.shift == 0 and transform.scale == 1
+  np.testing.assert_allclose(np.asarray(transform.atomic)[[0, 1, 6, 8]],
+                             [0.0, -13.5, -1030.0, -2042.25], rtol=1e-12)
+  np.testing.assert_allclose(transform(data, species).energy, 0, atol=1e-9)
+  assert np.asarray(transform.shift_of(species)).dtype == np.float64
+
+
+def test_atomic_reference_warns_where_composition_never_varies():
+  species = np.tile([6, 1, 1], (5, 1))
+  data = Labels(np.linspace(-1100, -1099, 5), np.ones((5, 3, 3)))
+  with pytest.warns(UserWarning, match="only 1 of 2 reference energies.*never varies"):
+    transform = labels.atomic_reference(data, species)
+  np.testing.assert_allclose(transform.shift_of(species), np.mean(data.energy), rtol=1e-12)
+
+
+def test_spread_beside_atomic_references_is_that_of_the_remainder(systems, training):
+  transform = labels.fit("atomic/std", training, systems.species)
+  assert np.std(transform(training, systems.species).energy) == pytest.approx(1)
+  assert transform.scale < 1 < labels.standardize(training).scale
+  assert labels.fit("atomic/power_of_ten", training, systems.species).scale == 1e4
+
+
+def test_rescale_and_identity():
+  assert labels.rescale(-3.0, 2.0) == LabelTransform(-3.0, 2.0)
+  data = energies(1.0, 2.0)
+  for leaf, same in zip(labels.identity()(data), data, strict=True):
+    np.testing.assert_array_equal(leaf, same)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_functions_and_names_agree(name, systems, training):
+  by_name = labels.fit(name, training, systems.species)
+  arguments = {"identity": (), "atomic_reference": (training, systems.species),
+               "force_rms": (training, systems.species)}.get(name, (training,))
+  for leaf, same in zip(by_name, getattr(labels, name)(*arguments), strict=True):
+    np.testing.assert_array_equal(leaf, same)
+
+
+# --- Laws ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ALL)
+def test_inverse_undoes_the_transform(scheme, systems, training):
+  transform = labels.fit(scheme, training, systems.species)
+  again = transform.inverse(transform(training, systems.species), systems.species)
+  for leaf, same in zip(again, training, strict=True):
+    assert isinstance(leaf, np.ndarray) and leaf.dtype == np.float64
+    np.testing.assert_allclose(leaf, same, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", ALL)
+def test_transform_commutes_with_differentiation(scheme, systems, training, x64):
+  transform = labels.fit(scheme, training, systems.species)
+  raw = derivatives.energy_and_forces(lennard_jones)
+
+  def scaled_energy(variables, system):
+    energy = lennard_jones(variables, system)
+    return transform(Labels(energy, jnp.zeros_like(system.positions)), system.species).energy
+
+  scaled = derivatives.energy_and_forces(scaled_energy)
+  for i in range(3):
+    system = System(*(leaf[i] for leaf in systems))
+    expected = transform(raw(VARIABLES, system), system.species)
+    for leaf, same in zip(scaled(VARIABLES, system), expected, strict=True):
+      np.testing.assert_allclose(leaf, same, rtol=1e-12, atol=1e-12)
+
+
+def test_one_configuration_is_a_row_of_many(systems, training):
+  for scheme in ("standardize", "atomic/force_rms"):
+    transform = labels.fit(scheme, training, systems.species)
+    many = transform(training, systems.species)
+    one = transform(Labels(training.energy[3], training.forces[3]), systems.species[3])
+    assert isinstance(one.energy, np.ndarray) and one.energy.shape == ()
+    np.testing.assert_allclose(one.energy, many.energy[3], rtol=1e-12)
+    np.testing.assert_array_equal(one.forces, many.forces[3])
+
+
+def test_float32_labels_on_the_host_become_float64(training):
+  single = Labels(*(leaf.astype(np.float32) for leaf in training))
+  assert {leaf.dtype for leaf in labels.standardize(single)(single)} == {np.dtype(np.float64)}
+
+
+@pytest.mark.parametrize("scheme", ["standardize", "atomic/force_rms"])
+def test_total_shift_is_what_is_subtracted(scheme, systems, training):
+  transform = labels.fit(scheme, training, systems.species)
+  shifted = training.energy - transform.shift_of(systems.species)
+  np.testing.assert_array_equal(
+      shifted / transform.scale, transform(training, systems.species).energy)
+
+
+# --- Programs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["mean/power_of_ten", "atomic/force_rms"])
+def test_jit_is_eager(scheme, systems, training, x64):
+  transform = labels.fit(scheme, training, systems.species)
+  on_device = Labels(*(jnp.asarray(leaf) for leaf in training))
+  compiled = jax.jit(lambda t, y, s: t(y, s))(transform, on_device, systems.species)
+  again = jax.jit(lambda t, y, s: t.inverse(y, s))(transform, compiled, systems.species)
+  for leaf, same in zip(compiled, transform(training, systems.species), strict=True):
+    assert isinstance(leaf, jax.Array)
+    np.testing.assert_allclose(leaf, same, rtol=1e-12, atol=1e-12)
+  for leaf, same in zip(again, training, strict=True):
+    np.testing.assert_allclose(leaf, same, rtol=1e-12, atol=1e-12)
+
+
+def test_vmap_over_transforms_is_a_loop(training, x64):
+  transforms = [labels.fit(scheme, training) for scheme in ("power_of_ten", "min_max", "robust")]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(_arrays, transforms))
+  many = jax.vmap(lambda t: t(training))(stacked)
+  for i, transform in enumerate(transforms):
+    for leaf, same in zip(many, transform(training), strict=True):
+      np.testing.assert_allclose(leaf[i], same, rtol=1e-12)
+
+
+def _arrays(transform):
+  return jax.tree.map(jnp.asarray, transform)
+
+
+# --- Bad input -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scheme", "message"), [
+    ("standardise", "unknown label scheme 'standardise'.*did you mean 'standardize'"),
+    ("zzz", "known are identity, mean_shift, .* or 'SHIFT/SCALE' with SHIFT of none, mean"),
+    ("average/std", "unknown shift in the label scheme 'average/std': 'average'; known are none"),
+    ("mean/stdd", "unknown scale .*'stdd'; known are none, power.*did you mean 'std'"),
+    ("mean/std/iqr", "unknown scale .*'std/iqr'")])
+def test_unknown_scheme(scheme, message):
+  with pytest.raises(ValueError, match=message):
+    labels.fit(scheme, energies(1.0, 2.0))
+
+
+@pytest.mark.parametrize("scheme", ["min_max", "standardize", "robust", "mean/range", "none/iqr"])
+@pytest.mark.parametrize("values", [(-4209.1,) * 7, (-4209.1,)], ids=["equal", "one frame"])
+def test_no_spread(scheme, values):
+  message = f"of the {len(values)} training energies is zero.*force_rms"
+  with pytest.raises(ValueError, match=message):
+    labels.fit(scheme, energies(*values))
+
+
+def test_no_spread_but_of_rounding():
+  with pytest.raises(ValueError, match="standard deviation of the 3 training energies is zero"):
+    labels.standardize(energies(-4209.1, np.nextafter(-4209.1, 0), -4209.1))
+
+
+@pytest.mark.parametrize("scheme", ["power_of_ten", "force_rms"])
+def test_zero_labels(scheme):
+  with pytest.raises(ValueError, match=f"{scheme} of these 2 frames is 0; check .* scale none"):
+    labels.fit(scheme, Labels(np.zeros(2), np.zeros((2, 1, 3))))
+
+
+def test_one_frame_is_enough_for_a_shift():
+  assert labels.mean_shift(energies(-3.0)) == (-3.0, 1.0, None)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+@pytest.mark.parametrize("scheme", ["identity", "standardize", "force_rms"])
+def test_labels_that_are_not_finite(scheme, value):
+  data = energies(1.0, value, 3.0)
+  with pytest.raises(ValueError, match="energy not finite in 1 of 3 frames, first in frame 1"):
+    labels.fit(scheme, data)
+  data = energies(1.0, 2.0, 3.0)
+  data.forces[2, 0, 1] = value
+  with pytest.raises(ValueError, match="forces not finite in 1 of 3 frames, first in frame 2"):
+    labels.fit(scheme, data)
+
+
+@pytest.mark.parametrize("data", [
+    Labels(np.zeros(0), np.zeros((0, 2, 3))), Labels(np.zeros(()), np.zeros((2, 3))),
+    Labels(np.zeros(2), np.zeros((3, 2, 3))), Labels(np.zeros(2), np.zeros((2, 2, 2)))],
+    ids=["no frame", "one configuration", "frames disagree", "two components"])
+def test_labels_of_the_wrong_shape(data):
+  with pytest.raises(ValueError, match=r"energy \(frames,\) and forces.*received \("):
+    labels.fit("mean_shift", data)
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0, 0), (0, np.inf), (0, -1), (np.nan, 1)])
+def test_rescale_refuses_what_has_no_inverse(shift, scale):
+  with pytest.raises(ValueError, match="positive finite scale in eV, received shift"):
+    labels.rescale(float(shift), float(scale))
+
+
+def test_exponent_out_of_range():
+  with pytest.raises(ValueError, match="between -300 and 300, received 400"):
+    labels.power_of_ten(energies(1.0), exponent=400)
+
+
+def test_atomic_needs_species(systems, training):
+  with pytest.raises(ValueError, match="expected species .*received none"):
+    labels.fit("atomic_reference", training)
+  with pytest.raises(ValueError, match=r"species \(frames, atoms\) = \(12, 5\).*received \(3, 5\)"):
+    labels.fit("atomic_reference", training, systems.species[:3])
+  transform = labels.atomic_reference(training, systems.species)
+  with pytest.raises(ValueError, match="one reference energy per element.*pass the systems'"):
+    transform(training)
+  with pytest.raises(ValueError, match=r"no reference energy for atomic numbers \[17\]"):
+    transform.shift_of(np.array([1, 17, 0]))
