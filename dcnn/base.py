@@ -58,6 +58,7 @@ class Dataset:
   checksum: str
 
   def __len__(self) -> int:
+    """Number of frames."""
     return len(self.labels.energy)
 
   def take(self, frames: Int[np.ndarray, " kept"]) -> "Dataset":

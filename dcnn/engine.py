@@ -8,7 +8,7 @@ compiled program, because one run's state fits a core's cache and that of many d
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -62,9 +62,9 @@ class Engine(NamedTuple):
   bytes_needed: int
 
 
-def local_mesh() -> Mesh:
-  """All devices of this process on one axis, `runs`."""
-  return Mesh(np.array(jax.local_devices()), (AXIS,))
+def local_mesh(runs: int) -> Mesh:
+  """The devices of this process on one axis, `runs`; no more of them than there are runs."""
+  return Mesh(np.array(jax.local_devices()[:runs]), (AXIS,))
 
 
 def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
@@ -132,7 +132,7 @@ def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -
       donate_argnums=0).lower(states, runs, batches, shared, steps).compile()
   evaluate = jax.jit(over_runs(evaluate_one, mesh)).lower(
       (states.best.variables, runs), shared).compile()
-  memory = chunk.memory_analysis()
+  memory: Any = chunk.memory_analysis()
   return Engine(
       place=place,
       init=lambda runs: init(runs, None),
@@ -146,13 +146,13 @@ def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -
   )
 
 
-def device_memory(devices: Sequence[jax.Device]) -> float:
-  """Bytes that one device may be asked for; the devices of a CPU share the machine's."""
-  statistics = devices[0].memory_stats() or {}
+def device_memory(device: Any) -> float:
+  """Bytes that a device may be asked for; the devices of a CPU share the machine's."""
+  statistics = device.memory_stats() or {}
   if "bytes_limit" in statistics:
     available = float(statistics["bytes_limit"])
   else:
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices)
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jax.local_device_count()
   return available * DEFAULT_MEMORY_SHARE
 
 

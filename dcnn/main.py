@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import jax
 from rich.console import Console
 
-from dcnn import arguments, configs, display, results
+from dcnn import arguments, configs, display, results, running
 from dcnn.data import generation
 
 USAGE = """\
@@ -99,7 +99,7 @@ def train(argv: Sequence[str]) -> None:
   check_workdir(workdir, config)
   try:
     with _told(), display.sweep_display(Console()) as on_progress:
-      finished = _interruptible(lambda: configs.run(
+      finished = _interruptible(lambda: running.run(
           config, on_progress, command=shlex.join(["dcnn", *argv])))
   except KeyboardInterrupt:
     os._exit(_interrupted())  # an orderly end would wait for compiled code to return
@@ -184,7 +184,7 @@ def first_difference(held: Any, asked: Any, key: str) -> tuple[str, Any, Any] | 
   return None
 
 
-def _write(finished: configs.Finished, workdir: pathlib.Path) -> None:
+def _write(finished: running.Finished, workdir: pathlib.Path) -> None:
   """All files of a finished experiment.
 
   `checkpoints/` holds for each group, in order, the variables of all its runs along a leading

@@ -33,7 +33,7 @@ UNITS: Mapping[str, str] = {
 def force_field_sums(
     predicted: Labels,
     reference: Labels,
-    species: Int[Array, "batch atoms"],
+    species: Int[Array | np.ndarray, "batch atoms"],
     counted: Bool[Array, " batch"],
 ) -> dict[str, Float[Array, ""]]:
   """Sums of errors over one batch, and the counts to divide them by.
@@ -63,7 +63,8 @@ def force_field_sums(
   }
 
 
-def constant_predictor(reference: Labels, species: np.ndarray, energy: float) -> dict[str, float]:
+def constant_predictor(
+    reference: Labels, species: Array | np.ndarray, energy: float) -> dict[str, float]:
   """Errors of the predictor that knows no geometry: one energy, zero forces.
 
   Args:
@@ -96,7 +97,9 @@ def mean_absolute_errors(sums: Mapping[str, Array | np.ndarray | float]) -> dict
   }
 
 
-def finish(sums: Mapping[str, Array | np.ndarray], constant: Mapping[str, float]) -> dict[str, float]:
+def finish(
+    sums: Mapping[str, Array | np.ndarray], constant: Mapping[str, float]
+) -> dict[str, float]:
   """From sums over batches to the reported metrics of one run.
 
   Args:

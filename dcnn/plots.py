@@ -9,7 +9,7 @@ import functools
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib
@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Float, Num
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -261,10 +260,10 @@ def parity_plot(
   grid = figure.subplots(2, 2, sharex="col", height_ratios=(2.6, 1.0))
   origin = float(np.mean(energy_true)) if energy_true.size else 0.0
   _draw_parity(
-      grid[:, 0], energy_true - origin, energy_predicted - origin,
+      grid[0, 0], grid[1, 0], energy_true - origin, energy_predicted - origin,
       name="energy minus its mean", unit="eV", small_unit="meV")
   _draw_parity(
-      grid[:, 1], forces_true, forces_predicted,
+      grid[0, 1], grid[1, 1], forces_true, forces_predicted,
       name="force component", unit="eV/Å", small_unit="meV/Å")
   return figure
 
@@ -275,15 +274,6 @@ def svg(figure: Figure) -> bytes:
   with matplotlib.rc_context(_STYLE):
     FigureCanvasSVG(figure)
     figure.savefig(file, format="svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
-  return file.getvalue()
-
-
-def png(figure: Figure) -> bytes:
-  """The figure as a PNG file of 160 dots per inch; equal figures give equal bytes."""
-  file = io.BytesIO()
-  with matplotlib.rc_context(_STYLE):
-    FigureCanvasAgg(figure)
-    figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
   return file.getvalue()
 
 
@@ -302,7 +292,7 @@ def inline(content: bytes) -> str:
   text = content.decode()
   text = text[text.index("<svg"):]
   text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
-  text = re.sub(r'<g id="[^"]*">', "<g>", text)
+  text = re.sub(r'<g id="[^"]*"', "<g", text)
   text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
   text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
   for name, (light, _) in PALETTE.items():
@@ -353,9 +343,8 @@ def _ticks(low: float, high: float) -> list[float]:
   return [float(tick) for tick in inside if 10**low <= tick <= 10**high]
 
 
-def _multiples(low: float, high: float, factors: Iterable[float]) -> list[float]:
+def _multiples(low: float, high: float, factors: Sequence[float | int]) -> list[float]:
   """Powers of ten times the factors, between 10^low and 10^high."""
-  factors = list(factors)
   ticks = [
       factor * 10.0**decade for decade in range(int(np.floor(low)), int(np.ceil(high)) + 1)
       for factor in factors]
@@ -369,7 +358,7 @@ def _tick_text(value: float, position: int | None = None) -> str:
   return f"{value:,.6f}".rstrip("0").rstrip(".")
 
 
-def _laid_out(panel: StripPanel) -> list[tuple[float, str, list[tuple[int, Strip]]]]:
+def _laid_out(panel: StripPanel) -> list[tuple[int, str, list[tuple[int, Strip]]]]:
   """Row of the heading, heading, and rows and strips of each group; rows count downwards."""
   groups, row = [], 0
   for title, arms in panel.groups:
@@ -389,7 +378,7 @@ def _near_constant(panel: StripPanel) -> float:
   """Error of the constant predictor where it is within a factor of two of the rest, else nan."""
   values = _values(panel)
   near = values.size and values.min() / 2 < panel.constant < 2 * values.max()
-  return panel.constant if near else np.nan
+  return float(panel.constant) if near else np.nan
 
 
 def _draw_panel(ax: Axes, panel: StripPanel) -> None:
@@ -409,7 +398,7 @@ def _draw_panel(ax: Axes, panel: StripPanel) -> None:
   ax.spines["left"].set_visible(False)
 
 
-def _draw_strip(ax: Axes, strip: Strip, row: float) -> None:
+def _draw_strip(ax: Axes, strip: Strip, row: int) -> None:
   colour = _light(VERDICT_COLOURS[strip.verdict])
   ax.axhline(row, color=_light("rule"), linewidth=0.6, zorder=0.5)
   heights = row + np.linspace(-0.27, 0.27, len(strip.errors)) * (len(strip.errors) > 1)
@@ -511,14 +500,13 @@ def _name_curves(ax: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _draw_parity(
-    axes: Sequence[Axes], true: np.ndarray, predicted: np.ndarray, *, name: str, unit: str,
+    upper: Axes, lower: Axes, true: np.ndarray, predicted: np.ndarray, *, name: str, unit: str,
     small_unit: str
 ) -> None:
   if true.shape != predicted.shape or not true.size:
     raise ValueError(
         f"expected as many predicted as reference values of {name}, at least one, got shapes "
         f"{predicted.shape} and {true.shape}")
-  upper, lower = axes
   errors = 1000 * (predicted - true)
   shown: dict[str, Any] = {
       "s": float(np.clip(20_000 / true.size, 2, 6)), "linewidths": 0, "color": _CLOUD,
@@ -536,5 +524,5 @@ def _draw_parity(
   upper.set_title(name, loc="left", fontweight="bold")
   lower.set_ylabel(f"error ({small_unit})")
   lower.set_xlabel(f"reference ({unit})")
-  for ax in axes:
+  for ax in (upper, lower):
     ax.grid(True)

@@ -21,8 +21,8 @@ def environment() -> dict:
       "platform": device.platform,
       "devices": jax.local_device_count(),
       "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-      "matmul_precision": jax.config.jax_default_matmul_precision or "default",
-      "float64": bool(jax.config.jax_enable_x64),
+      "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
+      "float64": bool(jax.config.values["jax_enable_x64"]),
       "git": _git_revision(),
       "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
   }

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 
 from dcnn import plots, results, stats
 from dcnn.results import Result, Table
@@ -176,7 +175,7 @@ def _finite(value: Any) -> Any:
 # Figures
 
 
-def _figures(result: Result, comparisons: Sequence[Comparison]) -> dict[str, Figure]:
+def _figures(result: Result, comparisons: Sequence[Comparison]) -> dict[str, plots.Figure]:
   figures = {}
   if comparisons and comparisons[0].summaries:
     figures["errors"] = plots.strip_plot([
@@ -273,9 +272,11 @@ def _context(
     metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> dict[str, Any]:
   """What the templates show: text, lists and records of text."""
+  question, background = _question(result)
   return {
       "experiment": _experiment(result),
-      "question": str(_settings(result).get("question") or ""),
+      "question": question,
+      "background": background.strip(),
       "glance": _glance(result),
       "notes": _notes(result, comparisons, metrics),
       "tables": [_table(result, comparison, metrics) for comparison in comparisons],
@@ -286,6 +287,13 @@ def _context(
       "settings": json.dumps(_settings(result), indent=2),
       "palette": plots.PALETTE,
   }
+
+
+def _question(result: Result) -> tuple[str, str]:
+  """The first sentence of the question, and the rest."""
+  text = str(_settings(result).get("question") or "")
+  end = re.search(r"[.?!](?=\s)", text)
+  return (text[:end.end()], text[end.end():]) if end else (text, "")
 
 
 def _settings(result: Result) -> Mapping[str, Any]:
@@ -308,9 +316,9 @@ def _glance(result: Result) -> list[str]:
   if "steps" in settings:
     glance.append(_count(settings["steps"], "step"))
   if "total_seconds" in timing:
-    glance.append(_duration(timing["total_seconds"]))
+    glance.append(_duration(float(timing["total_seconds"])))
   elif "train_seconds" in timing:
-    glance.append(f"trained in {_duration(timing['train_seconds'])}")
+    glance.append(f"trained in {_duration(float(timing['train_seconds']))}")
   return glance
 
 
@@ -452,7 +460,8 @@ def _skill(values: Mapping[str, Any] | None, n: int) -> dict[str, str]:
   if values is None or not np.isfinite(values["centre"]):
     return {"centre": "–", "poor": ""}
   poor = values["no_better_than_constant"]
-  return {"centre": f"{values['centre']:.3f}", "poor": f"{poor} of {n} ≤ 0" if poor else ""}
+  return {"centre": results.number_text(values["centre"]),
+          "poor": f"{poor} of {n} ≤ 0" if poor else ""}
 
 
 def _share(values: Mapping[str, Any] | None) -> str:
@@ -517,7 +526,7 @@ def _tuning(result: Result) -> dict[str, Any]:
 def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
   """Labels and values as text; a nested record takes one line."""
   return [
-      (key.removesuffix("_seconds").replace("_", " ") + " time", _duration(value))
+      (key.removesuffix("_seconds").replace("_", " ") + " time", _duration(float(value)))
       if key.endswith("_seconds") and isinstance(value, (int, float))
       else (key.replace("_", " "), _plain(value))
       for key, value in values.items()]

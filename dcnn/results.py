@@ -246,15 +246,16 @@ def number_text(value: float, like: float | None = None) -> str:
 
   Args:
     value: to show.
-    like: take as many decimals as this number would have.
+    like: take as many decimals as this number would have, if it is within a factor of ten.
   """
-  like = value if like is None or not np.isfinite(like) else like
   if not np.isfinite(value):
     return "–" if np.isnan(value) else "inf"
+  if like is None or not 0.1 * abs(like) <= abs(value) <= 10 * abs(like):
+    like = value
   if max(abs(value), abs(like)) >= _EXPONENT_FROM:
     return f"{value:.2e}"
   exponent = int(np.floor(np.log10(float(f"{abs(like):.2e}")))) if like else 0
-  return f"{value:,.{max(0, 2 - exponent)}f}"
+  return f"{value:.{max(0, 2 - exponent)}f}"
 
 
 def error_text(interval: stats.Interval, factor: float = 1.0) -> IntervalText:

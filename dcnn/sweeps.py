@@ -41,7 +41,7 @@ class Arm(NamedTuple):
   structure: Hashable
   make_program: Callable[[], Program]
   hypers: Mapping[str, float]
-  fit_labels: Callable[[Labels, np.ndarray], LabelTransform]
+  fit_labels: Callable[[Labels, Any], LabelTransform]
 
 
 class Plan(NamedTuple):
@@ -160,7 +160,9 @@ def run(plan: Plan, on_progress: Callable[[Progress], None] = lambda progress: N
   Raises:
     ValueError: if not even one run fits in memory, or labels cannot be scaled.
   """
-  meter = _Meter(len(plan.arms) * len(plan.seeds) * plan.steps, on_progress)
+  meter = _Meter(
+      len(plan.arms) * len(plan.seeds) * plan.steps, on_progress,
+      {arm.name: float("nan") for arm in plan.arms})
   finished = [_run_group(plan, arms, meter) for arms in grouped(plan.arms)]
   order = {arm.name: i for i, arm in enumerate(plan.arms)}
   records = sorted(
@@ -182,10 +184,10 @@ class _Meter:
 
   total: int
   on_progress: Callable[[Progress], None]
+  force_loss: dict[str, float]
   done: int = 0
   diverged: int = 0
   launches: int = 0
-  force_loss: dict[str, float] = dataclasses.field(default_factory=dict)
   seconds: dict[str, float] = dataclasses.field(default_factory=lambda: {
       "compile_seconds": 0.0, "train_seconds": 0.0, "evaluate_seconds": 0.0})
 
@@ -266,9 +268,9 @@ def _fitting_engine(
     plan: Plan, program: Program, runs: tuple[Run, ...], shared: Any
 ) -> tuple[engine.Engine, int]:
   """Compiles for all runs at once, or for as many as fit in memory; and says how many."""
-  mesh = engine.local_mesh()
+  mesh = engine.local_mesh(len(runs))
   devices = mesh.size
-  budget = plan.max_memory or engine.device_memory(jax.local_devices())
+  budget = plan.max_memory or engine.device_memory(mesh.devices.flat[0])
   per_device = math.ceil(len(runs) / devices)
   while True:
     launch = next(_launches(runs, per_device * devices))
@@ -455,11 +457,11 @@ def _predictions(plan: Plan, trained: Trained, index: int) -> dict[str, np.ndarr
   count = len(test)
   energy = np.asarray(predicted.energy, np.float64).reshape(-1)[:count]
   forces = np.asarray(predicted.forces, np.float64).reshape(-1, *systems.positions.shape[1:])
-  real = systems.species > 0
+  real = np.asarray(systems.species) > 0
   return {
-      "energy_true": test.labels.energy,
+      "energy_true": np.asarray(test.labels.energy),
       "energy_predicted": energy + each.shift[each.splits.test],
-      "forces_true": test.labels.forces[real].reshape(-1),
+      "forces_true": np.asarray(test.labels.forces)[real].reshape(-1),
       "forces_predicted": forces[:count][real].reshape(-1),
       "arm": np.array(each.arm.name),
       "seed": np.array(each.seed),

@@ -60,8 +60,9 @@ def run_rows(arm, seed, final, status):
     values |= {f"{kind}_skill": 1 - values[f"{kind}_loss"] / CONSTANT[f"{kind}_loss"]
                for kind in ("energy", "force")}
     values["efwt"] = float(np.exp(-values["force_loss"] / 0.03))
-    rows += [Row("ablations", arm, seed, split, name, UNITS[name], values[name], 4000, status)
-             for name in UNITS]
+    rows += [
+        Row("ablations", arm, seed, split, name, unit, float(values[name]), 4000, status)
+        for name, unit in UNITS.items()]
   return rows
 
 
@@ -71,7 +72,7 @@ def run_history(arm, seed, final, chunks, rng, diverged):
     step = 4000 * chunk // chunks
     for name, value in final.items():
       error = value * (1 + 8 * np.exp(-5 * chunk / chunks)) * np.exp(rng.normal(0, 0.05))
-      error = float("nan") if diverged and step >= 900 else error
+      error = float("nan") if diverged and step >= 900 else float(error)
       points.append(Point(arm, seed, step, "valid", name, error))
     points.append(Point(arm, seed, step, "train", "loss_force", error))
   return points

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dcnn import configs
+from dcnn import configs, plans, running
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
@@ -37,7 +37,7 @@ def test_seeds(value, expected):
 
 
 MISTAKES = {
-    "activation": ({"activation__name": "ireul"}, "unknown activation 'ireul': did you mean 'irelu'"),
+    "activation": ({"activation__name": "ireul"}, "unknown activation 'ireul': did you mean 'ir"),
     "scheme": ({"labels": "standardise"}, "did you mean 'standardize'"),
     "model": ({"model__name": "Schnet"}, "did you mean 'SchNet'"),
     "loss": ({"loss__forces": "l3"}, "unknown loss.forces 'l3'"),
@@ -61,7 +61,9 @@ MISTAKES = {
     "nothing_trained": ({"loss__energy_weight": 0.0, "loss__force_weight": 0.0}, "nothing would"),
     "table": ({"tables": ({"title": "T", "baseline": "c=2", "arms": ("base",)},)}, "'c=2'"),
     "tuning_seeds": ({"tuning__learning_rates": (1e-3,), "tuning__seeds": (1,)}, "share"),
-    "blocks_per_seed": ({"split__method": "blocks", "split__per_seed": True}, "split.method=random"),
+    "blocks_per_seed": ({"split__method": "blocks", "split__per_seed": True}, "method=random"),
+    "arms_number": ({"arms": ()}, "arms must list at least one"),
+    "arms_text": ({"arms": ("c=1",)}, "arms must be a list of dictionaries"),
 }
 
 
@@ -82,13 +84,13 @@ def test_mistakes_that_only_data_show(overrides, message):
   config = tiny.config(**overrides)
   configs.validate(config)
   with pytest.raises(ValueError, match=message):
-    configs.build(config, configs.load(config))
+    plans.build(config, plans.load(config))
 
 
 def test_a_kinked_activation_is_warned_of():
   config = tiny.config(activation__name="relu")
   with pytest.warns(UserWarning, match="use its integral"):
-    configs.build(config, configs.load(config))
+    plans.build(config, plans.load(config))
 
 
 VARIANTS = [("ablations", variant) for variant in (
@@ -117,8 +119,8 @@ def test_the_main_job_has_the_arms_that_the_question_needs():
                  f"c={c},init_matched,standardize"}
   assert set(names) == expected and len(names) == 23
   plan_structures = {
-      arm.structure for arm in configs.build(
-          experiment("ablations"), configs.load(experiment("ablations"))).arms}
+      arm.structure for arm in plans.build(
+          experiment("ablations"), plans.load(experiment("ablations"))).arms}
   assert len(plan_structures) == 1
 
 
@@ -126,7 +128,7 @@ def test_init_gain_undoes_the_constant():
   config = tiny.config(arms=(
       {"activation.c": 0.1}, {"activation.c": 0.1, "init": "init_matched"},
       {"init": "variance_preserving"}))
-  plan = configs.build(config, configs.load(config))
+  plan = plans.build(config, plans.load(config))
   gains = [arm.hypers["init_gain"] for arm in plan.arms]
   np.testing.assert_allclose(gains, [1.0, 5.0, np.sqrt(2 / (3 * 0.25))])
 
@@ -134,17 +136,17 @@ def test_init_gain_undoes_the_constant():
 def test_a_second_file_is_the_test_split(tmp_path):
   config = tiny.config(dataset="ethanol", test_dataset="ethanol")
   config.split.test = None
-  sources = configs.load(config)
+  sources = plans.load(config)
   assert len(sources.dataset) == 4000 and sources.held_out == 2000
   with pytest.raises(ValueError, match="frame"):  # every training frame is in the test file
-    configs.build(config, sources)
+    plans.build(config, sources)
 
 
 def test_tuning_chooses_by_validation_with_other_seeds():
   config = tiny.config(arms=({}, {"activation.c": 0.25}), steps=3, seeds=1)
   config.tuning.learning_rates = (1e-9, 1e-2)
   config.tuning.seeds = (7, 8)
-  finished = configs.run(config)
+  finished = running.run(config)
   tuning = finished.result.config["tuning"]
   assert tuning["chosen"] == {"base": 1e-2, "c=0.25": 1e-2} and tuning["seeds"] == [7, 8]
   assert {row.arm for row in finished.result.rows} == {"base", "c=0.25"}
@@ -154,7 +156,7 @@ def test_tuning_chooses_by_validation_with_other_seeds():
 def test_mixed_molecules_need_schnet():
   config = tiny.config(model__name="MLP", dataset="ethanol", test_dataset="benzene")
   config.split.test = None
-  sources = configs.load(config)
-  plan = configs.build(config, sources)
+  sources = plans.load(config)
+  plan = plans.build(config, sources)
   with pytest.raises(ValueError, match="take SchNet"):
     plan.arms[0].make_program()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dcnn import configs, engine, sweeps, training
+from dcnn import configs, engine, plans, running, sweeps, training
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"}, {"init": "variance_preserving"})
 
@@ -17,7 +17,7 @@ def rows_of(result, arm):
 
 @pytest.fixture(scope="module")
 def swept():
-  return configs.run(tiny.config(arms=ARMS))
+  return running.run(tiny.config(arms=ARMS))
 
 
 def test_numbers_share_a_program_and_structure_does_not():
@@ -25,7 +25,7 @@ def test_numbers_share_a_program_and_structure_does_not():
       {}, {"activation.c": 0.1}, {"labels": "robust"}, {"optimizer.learning_rate": 1e-2},
       {"activation.name": "silu"}, {"model.features": 8}, {"loss.force_weight": 1.0},
       {"loss.force_weight": 0.0}, {"batch_size": 2}, {"optimizer.ema_decay": 0.9}))
-  plan = configs.build(config, configs.load(config))
+  plan = plans.build(config, plans.load(config))
   groups = [[arm.name for arm in group] for group in sweeps.grouped(plan.arms)]
   assert groups == [
       ["base", "c=0.1", "robust", "learning_rate=0.01", "force_weight=1.0"],
@@ -35,7 +35,7 @@ def test_numbers_share_a_program_and_structure_does_not():
 def test_all_arms_and_seeds_are_one_compilation(monkeypatch):
   counted = chex.assert_max_traces(training.chunk, n=1)
   monkeypatch.setattr(training, "chunk", counted)
-  finished = configs.run(tiny.config(arms=ARMS, steps=8))
+  finished = running.run(tiny.config(arms=ARMS, steps=8))
   assert finished.result.config["timing"]["groups"] == 1
   assert len(finished.result.rows) == len(ARMS) * 2 * 3 * 7
 
@@ -47,13 +47,13 @@ def test_results_hold_every_arm_seed_split_and_metric_once(swept):
 
 
 def test_same_experiment_twice_gives_the_same_numbers(swept):
-  again = configs.run(tiny.config(arms=ARMS))
+  again = running.run(tiny.config(arms=ARMS))
   assert again.result.rows == swept.result.rows and again.result.history == swept.result.history
 
 
 @pytest.mark.parametrize("arm", [1, 2], ids=["constant", "labels"])
 def test_a_run_alone_is_the_same_run_as_in_a_sweep(swept, arm):
-  alone = configs.run(tiny.config(arms=(ARMS[arm],), seeds=(1,)))
+  alone = running.run(tiny.config(arms=(ARMS[arm],), seeds=(1,)))
   name = configs.arm_name(ARMS[arm])
   together = [row for row in rows_of(swept.result, name) if row.seed == 1]
   for a, b in zip(alone.result.rows, together, strict=True):
@@ -62,8 +62,8 @@ def test_a_run_alone_is_the_same_run_as_in_a_sweep(swept, arm):
 
 
 def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were():
-  sound = configs.run(tiny.config(arms=({}, {"activation.c": 0.25})))
-  beside = configs.run(tiny.config(arms=({}, {"activation.c": 1e30})))
+  sound = running.run(tiny.config(arms=({}, {"activation.c": 0.25})))
+  beside = running.run(tiny.config(arms=({}, {"activation.c": 1e30})))
   assert rows_of(beside.result, "base") == rows_of(sound.result, "base")
   assert [p for p in beside.result.history if p.arm == "base"] == [
       p for p in sound.result.history if p.arm == "base"]
@@ -73,7 +73,7 @@ def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were():
 
 def test_launches_that_fit_the_memory_give_the_same_results(swept):
   plan_bytes = _bytes_of_all_runs()
-  split = configs.run(tiny.config(arms=ARMS, max_memory=0.6 * plan_bytes / 1e9))
+  split = running.run(tiny.config(arms=ARMS, max_memory=0.6 * plan_bytes / 1e9))
   assert split.result.config["timing"]["launches"] > 1
   for a, b in zip(split.result.rows, swept.result.rows, strict=True):
     assert a[:6] == b[:6]
@@ -82,7 +82,7 @@ def test_launches_that_fit_the_memory_give_the_same_results(swept):
 
 def _bytes_of_all_runs():
   with pytest.raises(ValueError, match="one run needs .* MB on a device") as caught:
-    configs.run(tiny.config(arms=ARMS[:1], seeds=1, max_memory=1e-9))
+    running.run(tiny.config(arms=ARMS[:1], seeds=1, max_memory=1e-9))
   one = float(str(caught.value).split("needs ")[1].split(" MB")[0]) * 1e6
   return one * len(ARMS)
 
@@ -98,17 +98,17 @@ def test_mapped_one_after_another_equals_vmapped():
 
   runs = {"x": jax.random.normal(jax.random.key(0), (6, 3, 4))}
   shared = jax.random.normal(jax.random.key(1), (4,))
-  looped = jax.jit(engine.over_runs(function, engine.local_mesh()))(runs, shared)
+  looped = jax.jit(engine.over_runs(function, engine.local_mesh(6)))(runs, shared)
   vmapped = jax.vmap(function, (0, None))(runs, shared)
   np.testing.assert_allclose(looped, vmapped, rtol=1e-5)
 
 
 def test_each_seed_can_have_its_own_split():
   config = tiny.config(split__per_seed=True)
-  plan = configs.build(config, configs.load(config))
+  plan = plans.build(config, plans.load(config))
   first, second = (set(split.test.tolist()) for split in plan.splits)
   assert first != second
-  fixed = configs.build(tiny.config(), configs.load(config))
+  fixed = plans.build(tiny.config(), plans.load(config))
   np.testing.assert_array_equal(fixed.splits[0].test, fixed.splits[1].test)
 
 
@@ -123,6 +123,6 @@ def test_parity_holds_the_test_split_in_physical_units(swept):
 
 
 def test_energies_without_forces_build_no_force_graph():
-  finished = configs.run(tiny.config(loss__force_weight=0.0, seeds=1))
+  finished = running.run(tiny.config(loss__force_weight=0.0, seeds=1))
   terms = {point.metric for point in finished.result.history if point.split == "train"}
   assert terms == {"loss_energy"}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from jax import Array
 
 Variables = Mapping[str, Any]  # Flax collections: "params", and the network's state if it has any
-Hypers = Mapping[str, Array | float]  # the numbers of an arm, traced
+Hypers = Mapping[str, Any]  # the numbers of an arm: scalar arrays, traced, or floats
 Batch = Any  # a pytree whose leaves have a leading `batch` axis
 
 

@@ -6,12 +6,12 @@ labels in eV and eV/A. Losses of different label scalings are then the same func
 physical prediction, and the scaling does not silently change the balance of energy and forces.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
@@ -19,7 +19,23 @@ from dcnn import derivatives, losses, metrics
 from dcnn.base import Labels, System
 from dcnn.tasks.base import Hypers, Task, Variables
 
-MakeModel = Callable[[Hypers], nn.Module]
+
+class Network(Protocol):
+  """An unbatched network: a pair of pure functions, as a Flax Linen module has."""
+
+  @property
+  def init(self) -> Callable[[Array, System], Any]:
+    """(key, system) -> variables."""
+    ...
+
+  @property
+  def apply(self) -> Callable[[Variables, System], Any]:
+    """(variables, system) -> scaled energy."""
+    ...
+
+
+MakeModel = Callable[[Hypers], Network]
+AnyArray = Array | np.ndarray
 
 
 class Batch(NamedTuple):
@@ -93,20 +109,20 @@ def make_task(
 
 
 def _energy_term(
-    energy: Float[Array, " batch"], batch: Batch, hypers: Hypers, penalty: losses.Penalty
+    energy: Float[AnyArray, " batch"], batch: Batch, hypers: Hypers, penalty: losses.Penalty
 ) -> Float[Array, ""]:
-  return jnp.mean(penalty(energy - batch.labels.energy, hypers["energy_delta"]))
+  return jnp.mean(penalty(jnp.asarray(energy - batch.labels.energy), hypers["energy_delta"]))
 
 
 def _force_term(
-    forces: Float[Array, "batch atoms 3"], batch: Batch, hypers: Hypers, penalty: losses.Penalty
+    forces: Float[AnyArray, "batch atoms 3"], batch: Batch, hypers: Hypers, penalty: losses.Penalty
 ) -> Float[Array, ""]:
-  residual = forces - batch.labels.forces
-  real = (batch.systems.species > 0)[..., None]
+  residual = jnp.asarray(forces - batch.labels.forces)
+  real = jnp.asarray(batch.systems.species > 0)[..., None]
   return losses.masked_mean(penalty(residual, hypers["force_delta"]), real)
 
 
-def _score(sums: dict[str, Array], hypers: Hypers) -> Array:
+def _score(sums: Mapping[str, Array], hypers: Hypers) -> Array:
   """Mean absolute errors, weighted as in the loss."""
   energy = sums["energy_absolute"] / sums["frames"]
   forces = sums["force_absolute"] / sums["components"]

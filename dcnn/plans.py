@@ -1,0 +1,260 @@
+"""From a checked configuration to a plan that runs: the one place where a string becomes an object.
+
+Which settings of an arm are numbers that can share a compiled program, and which change the
+program, is decided here, by `HYPERS`; the user never says.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+
+from dcnn import data, labels, losses, models, sweeps
+from dcnn.activations import ACTIVATIONS
+from dcnn.base import Dataset, System
+from dcnn.configs import ARM_KEYS, MODELS, ConfigDict, arm_settings, flat, require, seeds
+from dcnn.models import mlp
+from dcnn.schedules import SCHEDULES
+from dcnn.tasks import forcefield
+from dcnn.training import Program
+
+# Numbers of an arm that enter the compiled program as arguments: hyper name -> dotted key.
+HYPERS: Mapping[str, str] = {
+    "c": "activation.c",
+    "offset": "activation.offset",
+    "negative_slope": "activation.negative_slope",
+    "energy_weight": "loss.energy_weight",
+    "force_weight": "loss.force_weight",
+    "energy_delta": "loss.energy_delta",
+    "force_delta": "loss.force_delta",
+    "learning_rate": "optimizer.learning_rate",
+    "weight_decay": "optimizer.weight_decay",
+    "clip_norm": "optimizer.clip_norm",
+    "eps": "optimizer.eps",
+    "ema_decay": "optimizer.ema_decay",
+}
+# Keys that become numbers, too: `labels` a shift and a scale, `init` a gain.
+_NUMERIC_CHOICES = ("labels", "init")
+REFERENCE_C = 0.5  # the paper's constant, which init_matched arms are matched to
+
+
+class Sources(NamedTuple):
+  """The data of an experiment.
+
+  Attributes:
+    dataset: all frames.
+    held_out: how many of them, at the end, came from `test_dataset` and are the test split.
+  """
+
+  dataset: Dataset
+  held_out: int
+
+
+def load(config: ConfigDict) -> Sources:
+  """The data of a configuration.
+
+  Raises:
+    ValueError, OSError: naming the file and the fix.
+  """
+  options = config.data
+  load_one = functools.partial(
+      data.load, units=options.units or None, energy_key=options.energy_key or None,
+      forces_key=options.forces_key or None, check_units=options.check_units)
+  dataset = load_one(config.dataset)
+  if not config.test_dataset:
+    return Sources(dataset, 0)
+  test = load_one(config.test_dataset)
+  return Sources(data.join(dataset, test), len(test))
+
+
+def build(
+    config: ConfigDict, sources: Sources, arms: Mapping[str, ConfigDict] | None = None
+) -> sweeps.Plan:
+  """The plan of an experiment.
+
+  Args:
+    config: valid.
+    sources: what `load` gave.
+    arms: full configuration of each arm; by default those of `arm_settings`.
+
+  Returns:
+    What `sweeps.run` takes.
+
+  Raises:
+    ValueError: if the splits are impossible or a batch is larger than the training set.
+  """
+  arms = arm_settings(config) if arms is None else arms
+  chosen = seeds(config)
+  dataset = sources.dataset
+  splits = tuple(_splits(config, sources, seed) for seed in chosen)
+  for name, settings in arms.items():
+    require(settings.batch_size <= config.split.train,
+             f"arm {name!r}: batch_size {settings.batch_size} is larger than the "
+             f"{config.split.train} training configurations")
+  _warn_of_kinks(arms)
+  return sweeps.Plan(
+      name=config.experiment,
+      dataset=dataset,
+      arms=tuple(_arm(name, settings, dataset, splits) for name, settings in arms.items()),
+      seeds=chosen,
+      splits=splits,
+      steps=config.steps,
+      chunk=min(config.chunk, config.steps),
+      max_memory=None if config.max_memory is None else config.max_memory * 1e9,
+  )
+
+
+def _splits(config: ConfigDict, sources: Sources, seed: int) -> data.Indices:
+  split, (dataset, held_out) = config.split, sources
+  test = 0 if held_out else split.test
+  sizes = {"train": split.train, "valid": split.valid, "test": test}
+  available = len(dataset) - held_out
+  if split.method == "blocks":
+    indices = data.block_indices(available, gap=split.gap, **sizes)
+  else:
+    own = seed if split.per_seed else split.seed
+    indices = data.split_indices(available, seed=own, **sizes)
+  if held_out:
+    indices = indices._replace(test=np.arange(available, len(dataset)))
+  require(len(indices.test) > 0, f"split leaves no test frames of {len(dataset)}: lower "
+           f"split.train ({split.train}) or split.valid ({split.valid})")
+  data.check_disjoint(dataset, indices)
+  return indices
+
+
+def _warn_of_kinks(arms: Mapping[str, ConfigDict]) -> None:
+  """Training on forces needs one continuous derivative (methods: the order rule)."""
+  rough = sorted({
+      settings.activation.name for settings in arms.values()
+      if settings.loss.force_weight > 0 and _order(settings) < 1})
+  if rough:
+    warnings.warn(
+        f"{', '.join(rough)}: forces of this activation jump, and the gradient of the force loss "
+        "misses the jumps; use its integral (irelu for relu) or a smooth activation",
+        stacklevel=3)
+
+
+def _order(config: ConfigDict) -> float:
+  record = ACTIVATIONS[config.activation.name]
+  return record.order_at(**_parameters(config))
+
+
+def _arm(
+    name: str, config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]
+) -> sweeps.Arm:
+  numbers = {hyper: float(flat(config)[key]) for hyper, key in HYPERS.items()}
+  return sweeps.Arm(
+      name=name,
+      structure=_structure(config),
+      make_program=functools.partial(_program, config, dataset, splits),
+      hypers={**numbers, "init_gain": _init_gain(config)},
+      fit_labels=functools.partial(labels.fit, config.labels),
+  )
+
+
+def _structure(config: ConfigDict) -> str:
+  """All settings of an arm that change its program, as text that can be compared."""
+  numeric = (*HYPERS.values(), *_NUMERIC_CHOICES)
+  structure = {
+      key: value for key, value in flat(config).items()
+      if key.partition(".")[0] in ARM_KEYS and key not in numeric}
+  return str(sorted(structure.items()) + sorted(_switches(config).items()))
+
+
+def _switches(config: ConfigDict) -> dict[str, bool]:
+  """Parts of the program that a zero leaves out."""
+  return {
+      "forces": config.loss.force_weight > 0,
+      "weight_decay": config.optimizer.weight_decay > 0,
+      "clip_norm": config.optimizer.clip_norm > 0,
+      "average": config.optimizer.ema_decay > 0,
+  }
+
+
+def _parameters(config: ConfigDict) -> dict[str, Any]:
+  """The parameters that the arm's activation takes."""
+  return {
+      name: config.activation[name] for name in ACTIVATIONS[config.activation.name].parameters}
+
+
+def _init_gain(config: ConfigDict) -> float:
+  """Factor on the initial weights that read the activation.
+
+  Weights that read c relu(x)^2 are divided by c / 0.5 in an `init_matched` arm, which makes its
+  network at initialisation the same function as that of c = 0.5.
+  """
+  if config.init == "init_matched":
+    return REFERENCE_C / config.activation.c
+  if config.init == "variance_preserving":
+    return float(ACTIVATIONS[config.activation.name].gain(**_parameters(config)))
+  return 1.0
+
+
+def _program(config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]) -> Program:
+  switches = _switches(config)
+  example = System(*(array[0] for array in sweeps.shared_data(dataset)[0]))
+  task = forcefield.make_task(
+      _make_model(config, dataset, splits), example,
+      energy_loss=losses.ENERGY_LOSSES[config.loss.energy],
+      force_loss=losses.FORCE_LOSSES[config.loss.forces],
+      use_forces=switches["forces"])
+  return Program(
+      task, _make_optimizer(config), sweeps.take, config.batch_size, switches["average"])
+
+
+def _make_model(
+    config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]
+) -> forcefield.MakeModel:
+  """From hypers to the network of an arm."""
+  record = ACTIVATIONS[config.activation.name]
+  static = {name: config.activation[name] for name in record.static}
+  traced = tuple(name for name in record.parameters if name not in record.static)
+  model = config.model
+  options = {name: model[name] for name in MODELS[model.name]}
+  if model.name == "MLP":
+    _require_one_molecule(dataset)
+    # Of the first seed's training data: an input scaling, shared by all runs of the group.
+    systems = dataset.take(splits[0].train).systems
+    mean, deviation = mlp.descriptor_statistics(systems)
+    options |= {"descriptor_mean": mean, "descriptor_deviation": deviation}
+
+  def make_model(hypers):
+    parameters = {name: hypers[name] for name in traced}
+    return getattr(models, model.name)(
+        activation=functools.partial(record.function, **static, **parameters),
+        normaliser=models.NORMALISERS[model.normaliser],
+        where=config.activation.where,
+        init_gain=hypers["init_gain"],
+        **options)
+
+  return make_model
+
+
+def _require_one_molecule(dataset: Dataset) -> None:
+  species = dataset.systems.species
+  require(bool((species == species[0]).all()) and bool((species > 0).all()),
+           f"model=MLP is for one fixed molecule and {dataset.name} holds several: take SchNet")
+
+
+def _make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTransformation]:
+  """From hypers to Adam, with decoupled weight decay and clipping where they are asked for."""
+  switches = _switches(config)
+  warmup = config.optimizer.warmup
+  schedule = SCHEDULES[config.optimizer.schedule](config.steps - warmup)
+  if warmup:
+    schedule = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), schedule], [warmup])
+
+  def make_optimizer(hypers):
+    clip = optax.clip_by_global_norm(hypers["clip_norm"])
+    decay = optax.add_decayed_weights(hypers["weight_decay"])
+    return optax.chain(
+        *([clip] if switches["clip_norm"] else []),
+        optax.scale_by_adam(eps=hypers["eps"]),
+        *([decay] if switches["weight_decay"] else []),
+        optax.scale_by_schedule(schedule),
+        optax.scale(-hypers["learning_rate"]))
+
+  return make_optimizer

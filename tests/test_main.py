@@ -1,0 +1,359 @@
+"""The command line, as a user types it.
+
+Processes start slowly, so that only some mistakes are made in one; the others go through the same
+entry in this process.
+"""
+
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from dcnn import arguments, configs, main, results, running
+from dcnn.data import generation
+
+ROOT = pathlib.Path(__file__).parents[1]
+ABLATIONS = "experiments/ablations.py"
+TINY = """
+from dcnn import configs
+
+def get_config(arg=""):
+  if arg not in ("", "again"):
+    raise ValueError(f"unknown variant {arg!r}; known are again")
+  config = configs.default()
+  config.experiment = "tiny"
+  config.arms = ({"activation.c": 0.5}, {"activation.c": 1.0})
+  config.model.name, config.model.hidden = "MLP", (4,)
+  config.split.train, config.split.valid, config.split.test = 20, 10, 20
+  config.steps, config.chunk, config.batch_size, config.seeds = 4, 2, 4, 2
+  return config
+"""
+FILES = {
+    "config.json", "results.csv", "history.csv", "predictions.npz", "summary.json", "report.html",
+    "report.md", "figures", "checkpoints"}
+
+
+@pytest.fixture
+def tiny(tmp_path) -> str:
+  """An experiment file of two arms and two seeds."""
+  path = tmp_path / "tiny.py"
+  path.write_text(TINY)
+  return str(path)
+
+
+@pytest.fixture
+def workdir(tmp_path) -> pathlib.Path:
+  return tmp_path / "results" / "tiny"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+  """The entry in this process, whose JAX has started already; returns status, output, errors."""
+  monkeypatch.setattr(main, "configure_jax", lambda: None)
+  monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+  def run(*argv):
+    monkeypatch.setattr(sys, "argv", ["dcnn", *map(str, argv)])
+    status = main.entry()
+    return status, *capsys.readouterr()
+  return run
+
+
+def process(*argv, **changes) -> subprocess.CompletedProcess[str]:
+  """`dcnn ARGV` from the root of the repository."""
+  environment = {**os.environ, **changes}
+  return subprocess.run(
+      [sys.executable, "-m", "dcnn.main", *map(str, argv)], cwd=ROOT, env=environment,
+      capture_output=True, text=True, timeout=300)
+
+
+def assert_mistake(status, errors, *words):
+  assert status == 2, errors
+  (line,) = errors.splitlines()
+  assert line.startswith("dcnn: error: ")
+  for word in words:
+    assert word in line
+
+
+# In processes: what must hold of the interpreter's exit status and of all its output.
+
+
+@pytest.mark.parametrize("argv, words", [
+    ((f"--config={ABLATIONS}:smoke", "--wrkdir=x"), ("--wrkdir", "did you mean --workdir?")),
+    ((f"--config={ABLATIONS}:smoke",), ("--workdir is missing",)),
+    (("--config=experiments/ablation.py", "--workdir=WORKDIR"),
+     ("no such file", f"did you mean {ABLATIONS}?")),
+    ((f"--config={ABLATIONS}:smok", "--workdir=WORKDIR"), ("variant 'smok'", "smoke, grid")),
+    ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.activation.nme=gelu"),
+     ("activation.nme", "did you mean activation.name?", "activation.offset")),
+    ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.steps=1.5"),
+     ("--config.steps=1.5: expected an integer",)),
+    ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.activation.name=irelo"),
+     ("'irelo'", "did you mean 'irelu'?", "tanh")),
+    ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.dataset=ethanl"),
+     ("'ethanl'", "did you mean 'ethanol'?", "uracil")),
+], ids=["flag", "no_workdir", "no_file", "variant", "key", "type", "choice", "data"])
+def test_mistake_in_a_process(workdir, argv, words):
+  told = process(*(word.replace("WORKDIR", str(workdir)) for word in argv))
+  assert_mistake(told.returncode, told.stderr, *words)
+  assert not workdir.parent.exists()
+
+
+def test_runs_twice_alike(tiny, workdir, call):
+  """Real runs: all files, the same numbers again, and then a report and a refusal."""
+  command = (f"--config={tiny}", f"--workdir={workdir}", "--config.seeds=0,7")
+  first = process(*command, XLA_FLAGS="", FORCE_COLOR="1")
+  assert first.returncode == 0, first.stderr
+  assert {path.name for path in workdir.iterdir()} == FILES
+  assert "100%, 16 of 16 steps of all runs" in first.stdout
+  assert "4 runs: compiled in" in first.stdout and "\x1b" not in first.stdout
+  assert str(workdir / "report.html") in first.stdout
+
+  written = json.loads((workdir / "config.json").read_text())
+  assert written["config"]["seeds"] == [0, 7]
+  assert written["command"] == " ".join(["dcnn", *command])
+  assert written["environment"]["matmul_precision"] == "highest"
+  assert written["environment"]["devices"] == arguments.usable_cores()
+
+  before = {name: (workdir / name).read_bytes() for name in ("results.csv", "history.csv")}
+  assert process(*command, XLA_FLAGS="").returncode == 0
+  for name, content in before.items():
+    assert (workdir / name).read_bytes() == content
+
+  (workdir / "report.html").unlink()
+  assert call("report", workdir) == (0, f"report: {workdir / 'report.html'}\n", "")
+  assert (workdir / "report.html").stat().st_size > 1000
+
+  status, _, errors = call(*command, "--config.steps=6")
+  assert_mistake(status, errors, "config.steps=4, and 6 is asked for: choose another --workdir")
+  for name, content in before.items():
+    assert (workdir / name).read_bytes() == content
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_interrupt(tiny, workdir):
+  with subprocess.Popen(
+      [sys.executable, "-m", "dcnn.main", f"--config={tiny}", f"--workdir={workdir}"], cwd=ROOT,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    assert running.stdout is not None and running.stderr is not None
+    assert running.stdout.readline().startswith("preparing and compiling")
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=20) == 130
+    assert running.stderr.read() == "dcnn: interrupted\n"
+  assert not workdir.exists()
+
+
+# In this process.
+
+
+@pytest.mark.parametrize("argv", [(), ("--help",), ("-h",), ("help",), ("generate", "--help")])
+def test_usage(call, argv):
+  status, output, errors = call(*argv)
+  assert (status, errors) == (0, "")
+  assert f"dcnn --config={ABLATIONS} --workdir=results/ablations" in output
+  assert max(map(len, output.splitlines())) <= 100
+
+
+def test_version(call):
+  assert call("--version")[1].startswith("dcnn 0.")
+
+
+@pytest.mark.parametrize("argv, words", [
+    (("generte",), ("'generte'", "did you mean generate?", "report, generate")),
+    ((ABLATIONS,), ("unknown command", "--config=FILE.py --workdir=DIR")),
+    (("--workdir=WORKDIR",), ("--config is missing",)),
+    (("--config=TINY", "--workdir="), ("--workdir is missing",)),
+    (("--config=TINY", "--workdir"), ("Missing value for flag --workdir",)),
+    (("--config=TINY", "--workdir=TINY"), ("is a file, expected a directory",)),
+    (("--config=TINY", "--workdir=TINY/x"), ("is a file, expected a directory",)),
+    (("--config=TINY", "--workdir=WORKDIR", "now"), ("unexpected argument 'now'",)),
+    (("--config=TINY", "--workdir=WORKDIR", "--config.seeds", "10"), ("unexpected argument '10'",)),
+    (("--config=TINY:agan", "--workdir=WORKDIR"), ("line 6", "variant 'agan'", "again")),
+    (("--config=TMP", "--workdir=WORKDIR"), ("no such file",)),
+    (("report",), ("expected one directory",)),
+    (("report", "TMP", "TMP"), ("expected one directory",)),
+    (("report", "WORKDIR"), ("no such directory",)),
+    (("report", "TMP"), ("config.json",)),
+    (("report", "--all"), ("unknown flag --all",)),
+    (("generate", "--out=TMP/a.npz"), ("--smiles is missing",)),
+    (("generate", "--smiles=O"), ("--out is missing",)),
+    (("generate", "--smiles=O", "--out=TMP/a.xyz"), ("ends in .npz",)),
+    (("generate", "--smiles=O", "--out=WORKDIR/a.npz"), ("is no directory",)),
+    (("generate", "--smiles=O", "--out=TMP/a.npz", "--frames=0"), ("--frames=0: expected a pos",)),
+    (("generate", "--smiles=O", "--out=TMP/a.npz", "--frames=x"), ("--frames=x: expected a pos",)),
+    (("generate", "--smiles=O", "--out=TMP/a.npz", "--seed=-1"), ("--seed=-1: expected an int",)),
+    (("generate", "--smiles=O", "--out=TMP/a.npz", "--temperature=nan"), ("kelvin",)),
+    (("generate", "--smiles=O", "--out=TMP/a.npz", "--temp=9"), ("--temp:", "--frames")),
+    (("generate", "O", "--out=TMP/a.npz"), ("unexpected argument 'O'",)),
+], ids=lambda value: " ".join(value) if value and value[0] in ("report", "generate") else None)
+def test_mistake(call, tiny, workdir, tmp_path, argv, words):
+  places = {"WORKDIR": str(workdir), "TINY": tiny, "TMP": str(tmp_path)}
+  for name, place in places.items():
+    argv = [word.replace(name, place) for word in argv]
+  status, _, errors = call(*argv)
+  assert_mistake(status, errors, *words)
+  assert [path.name for path in tmp_path.iterdir()] == ["tiny.py"]
+
+
+@pytest.mark.parametrize("override, words", [
+    ("--config.zzz=3", ("unknown config key zzz: known are activation, ",)),
+    ("--config.features=3", ("did you mean model.features?",)),
+    ("--config.model.featurs=3", ("did you mean model.features?", "model.radial")),
+    ("--config.model.features.x=3", ("unknown config key model.features.x",)),
+    ("--config.a.b.c.d=3", ("unknown config key a.b.c.d",)),
+    ("--config.model=3", ("model is a group of settings", "model.features")),
+    ("--config.model={'features': 3}", ("model is a group of settings",)),
+    ("--config.=3", ("unknown flag --config.",)),
+    ("--config.steps", ("Missing value for flag --config.steps",)),
+    ("--config.steps=many", ("--config.steps=many: expected an integer",)),
+    ("--config.optimizer.learning_rate=fast", ("learning_rate=fast: expected a number",)),
+    ("--config.split.per_seed=maybe", ("per_seed=maybe: expected true or false",)),
+    ("--config.split.test=x", ("--config.split.test=x: expected an integer",)),
+    ("--config.steps=-1", ("steps", "-1")),
+    ("--config.seeds=3,3", ("seeds", "3")),
+    ("--config.labels=min_mx", ("min_mx", "min_max")),
+    ("--config.split.train=5000", ("5000", "2000")),
+])
+def test_bad_override(call, tiny, workdir, override, words):
+  status, _, errors = call(f"--config={tiny}", f"--workdir={workdir}", override)
+  assert_mistake(status, errors, *words)
+  assert not workdir.parent.exists()
+
+
+@pytest.mark.parametrize("text, words", [
+    ("def get_config(arg=''\n  return 1\n", ("line 1: SyntaxError",)),
+    ("import nosuch\n", ("line 1: ModuleNotFoundError: No module named 'nosuch'",)),
+    ("x = 1\n", ("expected a function get_config(arg='')",)),
+    ("def get_config(arg=''):\n  pass\n", ("must return configs.default()", "NoneType")),
+    ("def get_config(arg=''):\n  return {}['a']\n", ("line 2: KeyError: a",)),
+    ("from dcnn import configs\n\ndef get_config(arg=''):\n  config = configs.default()\n"
+     "  config.stps = 3\n", ("line 5: AttributeError", '"steps" instead of "stps"')),
+    ("from dcnn import configs\n\ndef get_config(arg=''):\n  config = configs.default()\n"
+     "  config.steps = 'x'\n", ("line 5: TypeError", "int")),
+    ("def get_config(arg=''):\n  raise ValueError('first\\n  second')\n",
+     ("line 2: first second",)),
+    ("\x00", ("null bytes",)),
+], ids=["syntax", "import", "no_get_config", "none", "raises", "key", "type", "lines", "binary"])
+def test_bad_experiment_file(call, workdir, tmp_path, text, words):
+  path = tmp_path / "broken.py"
+  path.write_text(text)
+  status, _, errors = call(f"--config={path}", f"--workdir={workdir}")
+  assert_mistake(status, errors, str(path), *words)
+  assert len(errors) < 400
+  assert [path.name for path in tmp_path.iterdir()] == ["broken.py"]
+
+
+@pytest.mark.parametrize("given, seeds", [
+    ("10", tuple(range(10))), ("0,1,2", (0, 1, 2)), ("[1,2]", (1, 2)), ("(5,)", (5,))])
+def test_seeds(tiny, given, seeds):
+  config = arguments.load_config(tiny)
+  arguments.override(config, [f"--config.seeds={given}"])
+  assert configs.seeds(config) == seeds
+
+
+def test_overrides(tiny):
+  config = arguments.load_config(f"{tiny}:again")
+  arguments.override(config, [
+      "--config.steps", "7", "--config.split.per_seed", "--config.optimizer.learning_rate=1",
+      "--config.labels=min_max", "--config.model.hidden=8,9", "--noconfig.data.check_units"])
+  assert (config.steps, config.split.per_seed, config.labels) == (7, True, "min_max")
+  assert config.optimizer.learning_rate == 1.0 and config.model.hidden == (8, 9)
+  assert config.data.check_units is False and config.is_locked
+
+
+def test_flags_in_any_order_and_form():
+  file, workdir, rest = arguments.parse_train(
+      ["--config.steps=3", "--workdir", "a b", "-config=x.py:y", "--config.seeds=1"])
+  assert (file, str(workdir)) == ("x.py:y", "a b")
+  assert rest == ["--config.steps=3", "--config.seeds=1"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3"])
+def test_foreign_config_in_the_workdir(call, tiny, workdir, content):
+  workdir.mkdir(parents=True)
+  (workdir / "config.json").write_text(content)
+  status, _, errors = call(f"--config={tiny}", f"--workdir={workdir}")
+  assert_mistake(status, errors, "config.json", "choose another --workdir")
+  assert (workdir / "config.json").read_text() == content
+
+
+@pytest.mark.parametrize("held, asked, difference", [
+    ({"a": 1}, {"a": 1}, None),
+    ({"a": 1}, {"a": 2}, ("k.a", 1, 2)),
+    ({"a": {"b": [1]}}, {"a": {"b": [1, 2]}}, ("k.a.b", [1], [1, 2])),
+    ({"a": 1}, {}, ("k.a", 1, None)),
+    ({}, {"a": 1}, ("k.a", None, 1)),
+])
+def test_first_difference(held, asked, difference):
+  assert main.first_difference(held, asked, "k") == difference
+
+
+@pytest.fixture
+def finished(monkeypatch) -> None:
+  """Makes `running.run` return at once."""
+  timing = {"runs": 4, "compile_seconds": 1.0, "train_seconds": 2.0, "evaluate_seconds": 3.0}
+  result = results.Result({"config": {}, "timing": timing}, (), (), (), {})
+  monkeypatch.setattr(
+      running, "run", lambda config, on_progress, command: running.Finished(result, ()))
+
+
+def test_full_disk(call, tiny, workdir, finished, monkeypatch):
+  def save(result, directory):
+    raise OSError(errno.ENOSPC, "No space left on device", str(directory))
+
+  monkeypatch.setattr(results, "save", save)
+  status, _, errors = call(f"--config={tiny}", f"--workdir={workdir}")
+  assert (status, errors) == (1, f"dcnn: error: No space left on device: {workdir}\n")
+
+
+def test_our_bugs_keep_their_traceback(call, tiny, workdir, monkeypatch):
+  def run(config, on_progress, command):
+    return np.broadcast_shapes((2,), (3,))  # a ValueError of a library
+
+  monkeypatch.setattr(running, "run", run)
+  with pytest.raises(ValueError, match="shape mismatch"):
+    call(f"--config={tiny}", f"--workdir={workdir}")
+  assert not workdir.exists()
+
+
+@pytest.fixture
+def water(monkeypatch) -> None:
+  """Makes `generation.generate` return at once."""
+  def generate(smiles, *, frames, seed, temperature, workers, on_progress):
+    on_progress(1.0)
+    return {"positions": np.zeros((frames, 3, 3)), "given": np.array([seed, temperature, workers])}
+
+  monkeypatch.setattr(generation, "generate", generate)
+
+
+def test_generate(call, water, tmp_path):
+  out = tmp_path / "my water.npz"
+  argv = ("generate", "--smiles=O", f"--out={out}", "--frames=5", "--seed=3", "--workers=2")
+  status, output, errors = call(*argv)
+  assert (status, errors) == (0, "")
+  assert output.splitlines()[-1] == (
+      f"wrote {out}: 5 frames of 3 atoms; train on it with '--config.dataset={out}'")
+  assert np.load(out)["given"].tolist() == [3, 500, 2]
+  content = out.read_bytes()
+  status, _, errors = call(*argv)
+  assert_mistake(status, errors, "there is such a file")
+  assert out.read_bytes() == content
+
+
+def test_generate_without_the_extra(call, tmp_path, monkeypatch):
+  monkeypatch.setattr(generation.importlib.util, "find_spec", lambda package: None)
+  status, _, errors = call("generate", "--smiles=O", f"--out={tmp_path / 'a.npz'}")
+  assert_mistake(status, errors, "pip install 'dcnn[xtb]'")
+
+
+def test_warnings_of_ours_are_a_line():
+  text = main.format_warning(UserWarning("one\n  two"), UserWarning, "file.py", 3)
+  assert text == "dcnn: warning: one two\n"
+  assert "file.py:3" in main.format_warning("x", RuntimeWarning, "file.py", 3)

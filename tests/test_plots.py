@@ -1,0 +1,229 @@
+"""Figures: what they show, that labels do not overlap, and that they do not touch global state."""
+
+import re
+from xml.etree import ElementTree
+
+import jaxtyping
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from dcnn import plots
+from dcnn.stats import Interval
+
+NAN, INF = float("nan"), float("inf")
+
+
+def strip(arm, errors, verdict="undecided"):
+  errors = np.array(errors, float)
+  finite = errors[np.isfinite(errors)]
+  centre = float(np.exp(np.log(finite).mean())) if finite.size else NAN
+  return plots.Strip(arm, errors, Interval(centre, centre / 1.1, centre * 1.1), verdict)
+
+
+def panel(arms=4, seeds=6, constant=NAN, name="arm_{}", scale=10.0):
+  rng = np.random.default_rng(0)
+  strips = [strip(name.format(i), scale * rng.lognormal(0.1 * i, 0.1, seeds),
+                  "baseline" if i == 0 else list(plots.VERDICT_COLOURS)[1 + i % 4])
+            for i in range(arms)]
+  half = arms // 2
+  return plots.StripPanel(
+      "force_loss", "meV/Å", [("First", strips[:half]), ("Second", strips[half:])], constant)
+
+
+def curves(arms=3, seeds=4, points=5, failed=0):
+  rng = np.random.default_rng(0)
+  steps = np.arange(1, points + 1) * 100
+  made = []
+  for i in range(arms):
+    errors = 50 * rng.lognormal(0.1 * i, 0.1, (seeds, points)) / steps**0.5
+    errors[:failed, points // 2:] = NAN
+    made.append(plots.Curve(f"arm_{i}", steps, errors, failed))
+  return plots.CurvePanel("force_loss", "meV/Å", made)
+
+
+def parity():
+  rng = np.random.default_rng(0)
+  energy, forces = rng.normal(-4209, 0.2, 30), rng.normal(size=90)
+  return plots.parity_plot(
+      energy, energy + 0.01, forces_true=forces, forces_predicted=forces - 0.02)
+
+
+FIGURES = {
+    "strips": lambda: plots.strip_plot([panel(constant=15.0), panel()]),
+    "curves": lambda: plots.learning_curves([curves(), curves(failed=1)]),
+    "parity": parity}
+
+
+def texts(figure):
+  return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+def boxes(figure, labels):
+  renderer = FigureCanvasAgg(figure).get_renderer()
+  return [label.get_window_extent(renderer) for label in labels if label.get_text()]
+
+
+# Strip plot.
+
+
+def test_every_run_is_a_dot_and_every_failure_is_noted():
+  strips = [strip("good", [1.0, 2.0, 3.0], "baseline"), strip("bad", [4.0, INF, NAN])]
+  figure = plots.strip_plot([plots.StripPanel("m", "meV", [("T", strips)], NAN)])
+  dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+  np.testing.assert_array_equal(np.concatenate([line.get_xdata() for line in dots]), [1, 2, 3, 4])
+  assert "2 of 3 failed" in texts(figure)
+
+
+def test_an_arm_without_a_finished_run_keeps_its_row():
+  strips = [strip("good", [1.0, 2.0], "baseline"), strip("bad", [INF, INF])]
+  figure = plots.strip_plot([plots.StripPanel("m", "meV", [("T", strips)], NAN)])
+  assert "bad" in texts(figure) and "2 of 2 failed" in texts(figure)
+
+
+@pytest.mark.parametrize("name", ["arm_{}", "c=0.{},init_matched,standardize", "long" * 60 + "{}"],
+                         ids=["short", "usual", "long"])
+@pytest.mark.parametrize("arms", [2, 35])
+def test_labels_of_arms_neither_overlap_nor_leave_the_figure(name, arms):
+  figure = plots.strip_plot([panel(arms, name=name), panel(arms, name=name)])
+  found = sorted(boxes(figure, figure.axes[0].get_yticklabels()), key=lambda box: box.y0)
+  assert len(found) == arms
+  assert all(low.y1 <= high.y0 for low, high in zip(found, found[1:], strict=False))
+  assert min(box.x0 for box in found) >= 0
+  assert max(box.x1 for box in found) <= figure.axes[0].get_window_extent().x0
+
+
+def test_hostile_names_are_plain_text():
+  figure = plots.strip_plot([panel(name=r"$\frac{{1}}$<b>&{}")])
+  assert r"$\frac{1}$<b>&1" in texts(figure)
+  ElementTree.fromstring(plots.svg(figure))
+
+
+@pytest.mark.parametrize(("constant", "drawn"), [(15.0, True), (1e4, False), (NAN, False)],
+                         ids=["near", "far", "unknown"])
+def test_constant_predictor_is_drawn_where_it_is_near(constant, drawn):
+  figure = plots.strip_plot([panel(constant=constant)])
+  labels = [text.get_text() for text in figure.legends[0].get_texts()]
+  assert ("constant predictor" in labels) == drawn
+  assert figure.axes[0].get_xlim()[1] < 1e3
+
+
+@pytest.mark.parametrize("spread", [1.02, 1.3, 3.0, 30.0, 1e3, 1e7])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 7e3])
+def test_log_axes_have_readable_ticks(scale, spread):
+  strips = [strip("a", [scale, spread * scale], "baseline")]
+  figure = plots.strip_plot([plots.StripPanel("m", "meV", [("T", strips)], NAN)])
+  ax = figure.axes[0]
+  low, high = ax.get_xlim()
+  ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+  assert 3 <= len(ticks) <= 10
+  found = boxes(figure, [tick.label1 for tick in ax.xaxis.get_major_ticks()])
+  assert all(left.x1 < right.x0 for left, right in zip(found, found[1:], strict=False))
+
+
+# Learning curves.
+
+
+def test_a_failed_run_counts_as_infinitely_bad_in_the_median():
+  errors = np.array([[1.0, NAN], [2.0, 2.0], [3.0, 3.0]])
+  curve = plots.Curve("a", np.array([1, 2]), errors, 1)
+  figure = plots.learning_curves([plots.CurvePanel("m", "meV", [curve])])
+  np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [2.0, 3.0])
+  assert "a (baseline, 1 of 3 failed)" in texts(figure)
+
+
+def test_a_curve_ends_where_half_of_the_runs_have_failed():
+  curve = plots.Curve("a", np.array([1, 2]), np.array([[1.0, NAN], [2.0, NAN]]), 2)
+  figure = plots.learning_curves([plots.CurvePanel("m", "meV", [curve])])
+  np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [1.5, NAN])
+
+
+@pytest.mark.parametrize(("arms", "rows"), [(1, 1), (7, 1), (8, 2), (35, 6)])
+def test_many_arms_take_more_rows_each_with_the_baseline(arms, rows):
+  figure = plots.learning_curves([curves(arms)])
+  assert len(figure.axes) == rows
+  assert sum("arm_0 (baseline)" == text for text in texts(figure)) == rows
+  assert {f"arm_{i}" for i in range(1, arms)} <= set(texts(figure))
+
+
+# Parity.
+
+
+def test_parity_states_errors_with_units():
+  shown = " ".join(texts(parity()))
+  assert "MAE 10.0 meV\nRMSE 10.0 meV" in shown
+  assert "MAE 20.0 meV/Å\nRMSE 20.0 meV/Å" in shown
+  assert "reference (eV)" in shown and "reference (eV/Å)" in shown
+
+
+# All figures.
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_equal_figures_give_equal_bytes(draw):
+  assert plots.svg(draw()) == plots.svg(draw())
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_every_axis_has_a_label_with_a_unit_or_says_step(draw):
+  figure = draw()
+  labels = [label for ax in figure.axes for label in (ax.get_xlabel(), ax.get_ylabel()) if label]
+  assert labels
+  assert all(re.search(r"\(m?eV(/Å)?\)$|step$", label) for label in labels)
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_inline_figures_take_their_colours_from_the_page(draw):
+  text = plots.inline(plots.svg(draw()))
+  ElementTree.fromstring(text)
+  assert text.startswith("<svg") and "var(--ink)" in text
+  assert not re.findall(r"#[0-9a-f]{6}\b", text)
+  assert "<g id" not in text and "<style" not in text
+  assert not re.match(r"<svg[^>]* (width|height)=", text)
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_global_settings_stay_as_they_are(draw):
+  before = dict(matplotlib.rcParams)
+  plots.svg(draw())
+  assert dict(matplotlib.rcParams) == before
+
+
+def luminance(colour):
+  channels = np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)]) / 255
+  linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055)**2.4)
+  return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("shade", [0, 1], ids=["light", "dark"])
+def test_colours_stand_out_from_the_paper(shade):
+  """Contrast as in the Web Content Accessibility Guidelines: text 4.5, marks at least 2."""
+  paper = luminance(plots.PALETTE["paper"][shade])
+  for name, shades in plots.PALETTE.items():
+    light, dark = sorted((paper, luminance(shades[shade])), reverse=True)
+    least = {"ink": 7, "soft": 4.5, "rule": 1.1, "paper": 1}.get(name, 2)
+    assert (light + 0.05) / (dark + 0.05) >= least, name
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: plots.strip_plot([]), "at least one panel"),
+    (lambda: plots.learning_curves([]), "at least one curve"),
+    (lambda: plots.learning_curves([curves()], arms_per_row=9), "from 1 to 8, got 9"),
+    (lambda: plots.parity_plot(
+        np.ones(0), np.ones(0), forces_true=np.ones(3), forces_predicted=np.ones(3)),
+     "at least one")],
+    ids=["strips", "curves", "rows", "empty"])
+def test_bad_input(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
+
+
+def test_pairs_must_match():
+  # The shape checker of the tests sees it first.
+  with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="energy_predicted"):
+    plots.parity_plot(
+        np.ones(3), np.ones(2), forces_true=np.ones(3), forces_predicted=np.ones(3))

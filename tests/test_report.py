@@ -1,0 +1,281 @@
+"""Reports: that they say what the statistics say, escape what users write, and need no network."""
+
+import dataclasses
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+import synthetic_results
+
+from dcnn import report, results, stats
+from dcnn.results import Result, Row, Table
+
+HOSTILE = synthetic_results.HOSTILE
+UNITS = {"energy_loss": "eV", "force_loss": "eV/A", "energy_skill": "1", "force_skill": "1"}
+
+
+def made(seeds=10, factor=2.0, tables=True, config=None, **skill):
+  """Arms a and b; b has `factor` times the error of a with every seed."""
+  rows = []
+  for arm, ratio in (("a", 1.0), ("b", factor)):
+    for seed in range(seeds):
+      values = {"energy_loss": 0.02 * ratio * 1.1**seed, "force_loss": 0.05 * ratio * 1.1**seed,
+                "energy_skill": 0.9, "force_skill": 0.9} | skill
+      rows += [Row("trial", arm, seed, "test", name, UNITS[name], value, 10, "finished")
+               for name, value in values.items()]
+  asked = (Table("Trial", "a", ("a", "b")),) if tables else ()
+  return Result(config or {}, tuple(rows), (), asked, {})
+
+
+def asking(*tables):
+  return dataclasses.replace(made(), tables=tables)
+
+
+def failing(result, arm, seeds):
+  return dataclasses.replace(result, rows=tuple(
+      row._replace(status="diverged@7") if row.arm == arm and row.seed in seeds else row
+      for row in result.rows))
+
+
+def written(result, directory):
+  """The texts of the two reports and the summary."""
+  results.save(result, directory)
+  report.write(directory)
+  page, text = ((directory / f"report.{kind}").read_text() for kind in ("html", "md"))
+  return page, text, json.loads((directory / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def main_job(tmp_path_factory):
+  """Directory and result of a small run of the main job, with hostile names everywhere."""
+  directory = tmp_path_factory.mktemp("main_job")
+  result = synthetic_results.result(seeds=5, chunks=4, frames=20)
+  config = json.loads(json.dumps(result.config))
+  config["config"] |= {"question": f"Why {HOSTILE}? So {HOSTILE}.", "dataset": HOSTILE}
+  config["environment"]["device"] = HOSTILE
+  config["command"] = f"dcnn --workdir='{HOSTILE}'"
+  tables = (*result.tables[:2], result.tables[2]._replace(title=HOSTILE))
+  result = dataclasses.replace(result, config=config, tables=tables)
+  return directory, result, *written(result, directory)
+
+
+class Tags(html.parser.HTMLParser):
+  """Collects tags, attributes and text of a page, and checks that tags are closed in order."""
+
+  VOID = {"meta", "br", "wbr"}
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.tags, self.links, self.text = [], set(), [], []
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.add(tag)
+    self.links += [value for name, value in attrs if name in ("href", "src", "xlink:href")]
+    if tag not in self.VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.tags.add(tag)
+    self.links += [value for name, value in attrs if name in ("href", "src", "xlink:href")]
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.text.append(data)
+
+
+def parsed(page):
+  tags = Tags()
+  tags.feed(page)
+  tags.close()
+  assert tags.open == []
+  return tags
+
+
+# What the reports say.
+
+
+def test_a_verdict_is_a_sentence_in_both_reports(tmp_path):
+  page, text, _ = written(made(), tmp_path)
+  sentence = ("is worse than a on force_loss: 2.00 times the error "
+              "(95 % interval 2.00 to 2.00, Holm p = 0.002).")
+  assert f"- **b** {sentence}" in text
+  shown = "".join(parsed(page).text).replace("\N{NO-BREAK SPACE}", " ")
+  assert f"b {sentence}" in shown
+
+
+@pytest.mark.parametrize(("factor", "relation"), [
+    (0.5, "is better than"), (2.0, "is worse than"), (1.01, "is equivalent to")])
+def test_relations(factor, relation, tmp_path):
+  assert f"**b** {relation} a on energy_loss" in written(made(factor=factor), tmp_path)[1]
+
+
+def test_errors_are_in_meV(tmp_path):
+  _, text, _ = written(made(seeds=2), tmp_path)
+  assert "energy_loss (meV)" in text and "force_loss (meV/Å)" in text
+  assert "| a | 2 | 0 (0–66 %) | 21.0 " in text
+
+
+def test_summary_holds_the_statistics(main_job):
+  _, result, _, _, summary = main_job
+  for table, entry in zip(result.tables, summary["tables"], strict=True):
+    assert (entry["title"], entry["baseline"]) == (table.title, table.baseline)
+    for metric, contrasts in entry["contrasts"].items():
+      errors = result.errors(metric)
+      listed = {arm: errors[arm] for arm in results.with_baseline(table)}
+      for each in stats.compare(listed, table.baseline):
+        arm = summary["arms"][each.arm]
+        assert (arm["n"], arm["failed"]) == (each.n, each.failed)
+        assert arm["failure_rate"] == each.failure_rate._asdict()
+        assert {name: arm["metrics"][metric][name]
+                for name in ("centre", "low", "high")} == each.error._asdict()
+        if each.contrast:
+          assert contrasts[each.arm] == each.contrast._asdict()
+
+
+def test_summary_names_failed_runs(main_job):
+  summary = main_job[-1]
+  assert summary["arms"]["c=1.0"]["failures"] == {"3": "diverged@900"}
+  assert summary["seeds"] == list(range(5))
+
+
+def test_skill_is_one_minus_the_mean_ratio_to_the_constant_predictor():
+  metrics = report.arm_metrics(made(seeds=2, energy_skill=0.84, force_skill=-0.5))
+  assert metrics["a"]["energy_skill"]["centre"] == pytest.approx(0.84)
+  assert metrics["a"]["energy_skill"]["no_better_than_constant"] == 0
+  assert metrics["b"]["force_skill"]["no_better_than_constant"] == 2
+
+
+def test_interval_of_the_skill_holds_its_centre(main_job):
+  skill = main_job[-1]["arms"]["c=0.5"]["metrics"]["energy_skill"]
+  assert skill["low"] < skill["centre"] < skill["high"] < 1
+
+
+@pytest.mark.parametrize(("result", "note"), [
+    (made(seeds=3), "With 3 seeds no test can reach significance"),
+    (made(seeds=1), "With 1 seed no test can reach significance"),
+    (failing(made(), "b", (1, 2)), "2 runs of 20 became non-finite: b (2)."),
+    (made(force_skill=-0.1), "predictor of forces, 20 runs: a (10); b (10)."),
+    (made(tables=False), "Against a: 1 worse."),
+    (asking(Table("T", "a", ("b", "gone"))), "No results for: gone."),
+    (asking(Table("T", "a", ("a",))), "In no table, but in summary.json: b."),
+    (asking(Table("T", "gone", ("a",))), "No results for: gone.")],
+    ids=["three", "one", "failed", "skill", "no-tables", "arm", "left", "baseline"])
+def test_notes(result, note, tmp_path):
+  page, text, _ = written(result, tmp_path)
+  assert note.lower() in text.lower()
+  parsed(page)
+
+
+def test_too_many_arms_for_the_seeds(tmp_path):
+  base = made(seeds=6)
+  rows = base.rows + tuple(
+      row._replace(arm=f"b{i}") for i in range(2) for row in base.rows if row.arm == "b")
+  table = Table("Trial", "a", ("a", "b", "b0", "b1"))
+  text = written(dataclasses.replace(base, rows=rows, tables=(table,)), tmp_path)[1]
+  assert "With 6 seeds and 3 arms to compare, Holm's adjusted p cannot fall below 0.094" in text
+
+
+def test_an_arm_of_failed_runs_only(tmp_path):
+  page, text, summary = written(failing(made(), "b", range(10)), tmp_path)
+  assert "**b** is worse than a on force_loss: in no pair did both runs finish" in text
+  assert "10 of 10 runs of b failed" in text
+  assert summary["arms"]["b"]["metrics"]["force_loss"]["centre"] is None
+  assert "nan" not in "".join(parsed(page).text).split()
+
+
+def test_tuned_learning_rates(tmp_path):
+  tuning = {"learning_rates": [1e-3, 3e-3], "seeds": [100], "chosen": {"a": 1e-3, "b": 3e-3},
+            "scores": {"a": [1.0, float("inf")], "b": [2.0, 1.5]}}
+  page, text, _ = written(made(config={"tuning": tuning}), tmp_path)
+  assert "| arm | 0.001 | 0.003 |\n|:--|--:|--:|\n| a | **1.00** | inf |\n| b |" in text
+  assert "<b>1.50</b>" in page
+
+
+def test_where_and_how_it_ran(main_job):
+  text = main_job[3]
+  for part in ("900 train, 100 valid, 1,000 test", "| compile time | 14.2 s |",
+               "| train time | 3 min 52 s |", "python 3.11.9, jax 0.10.1", "| batch size | 10 |"):
+    assert part in text
+
+
+def test_nothing_is_invented(tmp_path):
+  page, text, _ = written(made(), tmp_path)
+  where = text.split("## Where and how it ran")[1].split("## Definitions")[0]
+  assert re.findall(r"^\| ([a-z].*?) \|", where, re.MULTILINE) == ["seeds"]
+  assert not list((tmp_path / "figures").glob("learning*"))
+  assert "Learning curves" not in page and "Prediction against" not in page
+
+
+# Files and escapes.
+
+
+def test_figures(main_job):
+  directory, _, page, text, _ = main_job
+  names = {path.stem for path in (directory / "figures").iterdir()}
+  assert names == {
+      "errors", "learning_curves_1", "learning_curves_2", "learning_curves_3", "parity"}
+  assert page.count("<svg") == len(names)
+  assert set(re.findall(r"\(figures/(\w+)\.svg\)", text)) == names
+
+
+def test_the_page_stands_alone(main_job):
+  page = main_job[2]
+  tags = parsed(page)
+  assert tags.tags.isdisjoint({"script", "link", "iframe", "img"})
+  assert all(link.startswith(("#", "data:image/png;base64,")) for link in tags.links)
+  assert "@import" not in page and not re.search(r"url\((?!#)", page)
+  assert "prefers-color-scheme: dark" in page
+
+
+def test_what_users_write_shows_as_text(main_job):
+  _, _, page, text, _ = main_job
+  shown = " ".join("".join(parsed(page).text).split())
+  assert f"Why {HOSTILE}?" in shown and f"So {HOSTILE}." in shown
+  assert f"dcnn --workdir='{HOSTILE}'" in shown
+  assert f"{HOSTILE} is " in shown
+  outside_code = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+  assert "<script" not in outside_code and "$\\frac" not in outside_code
+
+
+def test_markdown_tables_have_equal_rows(main_job):
+  lines = [line for line in main_job[3].splitlines() if line.startswith("|")]
+  for line, following in zip(lines, lines[1:], strict=False):
+    if following.startswith("|:--"):
+      cells = following.count("|")
+    count = len(re.findall(r"(?<!\\)\|", line))
+    assert count == cells
+  assert len(lines) > 24
+
+
+def test_the_same_files_give_the_same_report(tmp_path):
+  result = synthetic_results.result(seeds=2, chunks=2, frames=5)
+  written(dataclasses.replace(result, tables=result.tables[2:]), tmp_path)
+  before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+  report.write(tmp_path)
+  assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_errors_of_all_metrics_agree_with_the_rows(main_job):
+  _, result, _, _, summary = main_job
+  values = result.errors("efwt")["min_max"]
+  entry = summary["arms"]["min_max"]["metrics"]["efwt"]
+  assert entry["statistic"] == "median and range"
+  assert entry["centre"] == pytest.approx(np.median(values))
+
+
+# Bad input.
+
+
+def test_a_folder_without_results(tmp_path):
+  with pytest.raises(ValueError, match="expected the work directory of a run"):
+    report.write(tmp_path)
+
+
+def test_an_unfinished_sweep(tmp_path):
+  results.save(dataclasses.replace(made(), rows=made().rows[:-4]), tmp_path)
+  with pytest.raises(ValueError, match="arm 'b', seed 9"):
+    report.write(tmp_path)

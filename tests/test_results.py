@@ -1,0 +1,223 @@
+"""Records of a sweep: errors by arm and seed, text for readers, and files that read back equal."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import synthetic_results
+
+from dcnn import results, stats
+from dcnn.results import Point, Result, Row, Table
+
+NAN, INF = float("nan"), float("inf")
+
+
+def row(arm, seed, value, *, metric="force_loss", split="test", status="finished", unit="eV/A"):
+  return Row("trial", arm, seed, split, metric, unit, value, 10, status)
+
+
+def small(tables=(), config=None, history=(), parity=None):
+  """Two arms, six seeds; b has twice the error of a."""
+  rows = [row(arm, seed, factor * 0.01 * (1 + 0.1 * seed))
+          for arm, factor in (("a", 1.0), ("b", 2.0)) for seed in range(6)]
+  return Result(config or {}, tuple(rows), tuple(history), tuple(tables), parity or {})
+
+
+def changed(result, arm, seed, **fields):
+  rows = tuple(
+      each._replace(**fields) if (each.arm, each.seed) == (arm, seed) else each
+      for each in result.rows)
+  return dataclasses.replace(result, rows=rows)
+
+
+# Errors.
+
+
+def test_errors_by_arm_in_the_order_of_rows_and_seeds():
+  errors = small().errors("force_loss")
+  assert list(errors) == ["a", "b"]
+  np.testing.assert_array_equal(errors["b"], 2 * errors["a"])
+
+
+@pytest.mark.parametrize("fields", [
+    {"status": "diverged@7"}, {"value": NAN}, {"value": -INF}], ids=["status", "nan", "inf"])
+def test_failed_runs_have_infinite_error(fields):
+  errors = changed(small(), "b", 3, **fields).errors("force_loss")
+  assert errors["b"][3] == INF
+  assert np.isfinite(errors["b"]).sum() == 5
+
+
+def test_a_diverged_run_needs_no_row_of_the_metric():
+  result = changed(small(), "b", 3, status="diverged@7", split="train")
+  assert result.errors("force_loss")["b"][3] == INF
+
+
+def test_errors_of_a_run_that_is_missing():
+  result = dataclasses.replace(small(), rows=small().rows[:-1])
+  with pytest.raises(ValueError, match="arm 'b', seed 5"):
+    result.errors("force_loss")
+
+
+def test_errors_of_unknown_metric_list_the_known():
+  with pytest.raises(ValueError, match="known: force_loss on test"):
+    small().errors("energy_loss")
+
+
+def test_compare_puts_an_unlisted_baseline_first():
+  summaries = small().compare(Table("", "b", ("a", "gone")), "force_loss")
+  assert [summary.arm for summary in summaries] == ["b", "a"]
+  assert summaries[1].contrast.ratio == pytest.approx(0.5)
+
+
+# Text.
+
+
+def test_table_states_units_ratio_and_verdict():
+  lines = small([Table("Trial", "a", ("a", "b"))]).table(metrics=("force_loss",)).splitlines()
+  assert lines[0] == "Trial: force_loss"
+  assert "force_loss (meV/Å)" in lines[2]
+  assert "baseline" in lines[4]
+  assert all(part in lines[5] for part in ("2.00 [2.00, 2.00]", "0.031", "worse"))
+  assert len({len(line) for line in lines[2:]}) == 1
+
+
+def test_table_against_a_given_baseline():
+  assert "0.50 [0.50, 0.50]" in small().table(baseline="b", metrics=("force_loss",))
+
+
+@pytest.mark.parametrize(("baseline", "message"), [
+    (None, "expected a baseline"), ("c", "unknown baseline 'c'")], ids=["none", "unknown"])
+def test_table_without_a_baseline(baseline, message):
+  with pytest.raises(ValueError, match=message):
+    small().table(baseline, metrics=("force_loss",))
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (0.0, "0.00"), (18.25, "18.2"), (0.01234, "0.0123"), (999.6, "1000"), (4209.4, "4209"),
+    (-0.369, "-0.369"), (3.2e7, "3.20e+07"), (NAN, "–"), (INF, "inf")])
+def test_numbers_have_three_significant_figures(value, text):
+  assert results.number_text(value) == text
+
+
+@pytest.mark.parametrize(("p", "text"), [
+    (1.0, "1.00"), (0.0994, "0.099"), (0.0996, "0.10"), (0.031, "0.031"), (0.0009, "< 0.001")])
+def test_p_values(p, text):
+  assert results.p_text(p) == text
+
+
+@pytest.mark.parametrize(("interval", "text"), [
+    ((1.823, 1.7, 1.949), "1.82 [1.70, 1.95]"), ((0.9712, 0.93, 1.0), "0.97 [0.93, 1.00]"),
+    ((0.0312, 0.03, 0.0451), "0.0312 [0.0300, 0.0451]"),
+    ((18.23, 17.0, 19.55), "18.2 [17.0, 19.6]"), ((1.5, NAN, NAN), "1.50"),
+    ((0.24, 0.0014, 24.18), "0.24 [0.00140, 24.2]"), ((NAN, NAN, NAN), "–")])
+def test_ratios(interval, text):
+  assert str(results.ratio_text(stats.Interval(*interval))) == text
+
+
+def test_ends_have_the_decimals_of_the_error():
+  text = results.error_text(stats.Interval(0.0325, 0.0308, 0.1), 1000.0)
+  assert str(text) == "32.5 [30.8, 100.0]"
+
+
+@pytest.mark.parametrize(("unit", "values", "expected"), [
+    ("eV", [0.1, 1.0, INF], (1000.0, "meV")), ("eV/A", [0.1], (1000.0, "meV/Å")),
+    ("eV", [4000.0], (1.0, "eV")), ("1", [0.5], (1.0, "1")), ("eV/A", [], (1.0, "eV/Å"))])
+def test_small_values_are_shown_in_meV(unit, values, expected):
+  assert results.display_unit(unit, np.array(values)) == expected
+
+
+@pytest.mark.parametrize(("text", "written"), [
+    ("c=0.1,init_matched", "c=0.1,init_matched"), ("<b>", "&lt;b&gt;"), ("a|b", "a\\|b"),
+    ("`x` *y* [z](w)", "\\`x\\` \\*y\\* \\[z\\](w)"), ("a\n# b", "a # b")])
+def test_markdown_text(text, written):
+  assert results.markdown_text(text) == written
+
+
+# Files.
+
+
+@pytest.fixture(scope="module")
+def made():
+  return synthetic_results.result(seeds=3, chunks=2, frames=5)
+
+
+def test_files_read_back_equal(made, tmp_path):
+  odd = (row('say "a", b\n|ü', 0, NAN), row("= 1", 1, INF), row("x", 2, 0.1 + 0.2))
+  result = dataclasses.replace(
+      made, rows=made.rows + odd, history=(*made.history, Point("x", 1, 2, "valid", "m", -INF)))
+  results.save(result, tmp_path / "new" / "folder")
+  loaded = results.load(tmp_path / "new" / "folder")
+  assert repr(loaded.rows) == repr(result.rows)
+  assert repr(loaded.history) == repr(result.history)
+  assert loaded.tables == result.tables
+  assert loaded.config["environment"] == result.config["environment"]
+  assert set(loaded.parity) == set(result.parity)
+  for name, array in result.parity.items():
+    np.testing.assert_array_equal(loaded.parity[name], array)
+
+
+def test_equal_results_give_equal_bytes(made, tmp_path):
+  for name in ("one", "two"):
+    results.save(made, tmp_path / name)
+  for file in sorted(path.name for path in (tmp_path / "one").iterdir()):
+    assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_loaded_results_are_saved_to_equal_bytes(made, tmp_path):
+  results.save(made, tmp_path / "one")
+  results.save(results.load(tmp_path / "one"), tmp_path / "two")
+  for file in (results.CONFIG_FILE, results.ROWS_FILE, results.HISTORY_FILE):
+    assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_csv_holds_repr_of_floats(tmp_path):
+  result = dataclasses.replace(small(), rows=(
+      row("a", 0, 0.1 + 0.2), row("a", 1, NAN), row("a", 2, INF), row("a", 3, np.float32(0.5))))
+  results.save(result, tmp_path)
+  lines = (tmp_path / "results.csv").read_text().splitlines()
+  assert lines[0] == "experiment,arm,seed,split,metric,unit,value,step,status"
+  assert [line.split(",")[6] for line in lines[1:]] == ["0.30000000000000004", "nan", "inf", "0.5"]
+
+
+def test_curves_and_predictions_may_be_missing(made, tmp_path):
+  results.save(made, tmp_path)
+  (tmp_path / results.HISTORY_FILE).unlink()
+  (tmp_path / results.PARITY_FILE).unlink()
+  loaded = results.load(tmp_path)
+  assert (loaded.history, loaded.parity) == ((), {})
+
+
+def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+  path = tmp_path / "file"
+  results.write_file(path, b"old")
+
+  def broken(source, target):
+    raise OSError("disk full")
+
+  monkeypatch.setattr(os, "replace", broken)
+  with pytest.raises(OSError, match="disk full"):
+    results.write_file(path, b"new")
+  assert [each.name for each in tmp_path.iterdir()] == ["file"]
+  assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(("file", "content", "message"), [
+    ("results.csv", "arm,seed\n", "expected the header experiment,arm"),
+    ("results.csv", "experiment,arm,seed,split,metric,unit,value,step,status\ne,a,x,s,m,u,1,2,f\n",
+     "line 2: expected 9 cells"),
+    ("history.csv", "arm,seed,step,split,metric,value\na,1\n", "line 2: expected 6 cells"),
+    ("config.json", "{", "config.json: expected JSON"),
+    ("config.json", "[]", "expected a JSON object, got list"),
+    ("config.json", '{"config": {"tables": [{"title": "t"}]}}', "title, baseline and arms")],
+    ids=["header", "number", "short", "json", "list", "tables"])
+def test_damaged_files_are_named(made, tmp_path, file, content, message):
+  results.save(made, tmp_path)
+  (tmp_path / file).write_text(content)
+  with pytest.raises(ValueError, match=message):
+    results.load(tmp_path)
+
+
+def test_a_folder_without_results(tmp_path):
+  with pytest.raises(ValueError, match="with config.json, got .* has none"):
+    results.load(tmp_path)
