@@ -6,6 +6,7 @@ network is not charged for the rounding of a total energy of thousands of eV.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -82,7 +83,7 @@ def constant_predictor(
   }
 
 
-def mean_absolute_errors(sums: Mapping[str, Array | np.ndarray | float]) -> dict[str, float]:
+def mean_absolute_errors(sums: Mapping[str, Any]) -> dict[str, float]:
   """energy_loss in eV per configuration and force_loss in eV/A per component.
 
   Args:
@@ -98,7 +99,7 @@ def mean_absolute_errors(sums: Mapping[str, Array | np.ndarray | float]) -> dict
 
 
 def finish(
-    sums: Mapping[str, Array | np.ndarray], constant: Mapping[str, float]
+    sums: Mapping[str, Any], constant: Mapping[str, float]
 ) -> dict[str, float]:
   """From sums over batches to the reported metrics of one run.
 

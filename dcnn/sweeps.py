@@ -447,8 +447,7 @@ def _predictions(plan: Plan, trained: Trained, index: int) -> dict[str, np.ndarr
   each = trained.runs[index]
   test = plan.dataset.take(each.splits.test)
   systems, _ = shared_data(test)
-  hypers = {name: np.float32(value) for name, value in each.arm.hypers.items()}
-  hypers["scale"] = np.float32(each.transform.scale)
+  hypers = {**each.arm.hypers, "scale": float(each.transform.scale)}
   variables = jax.tree.map(lambda leaf: leaf[index], trained.best)
   batches = _filled(np.arange(len(test)))
   stacked = System(*(array[np.maximum(batches, 0)] for array in systems))
