@@ -143,8 +143,8 @@ def _is_integer(value: Any) -> bool:
 def arm_name(overrides: Mapping[str, Any]) -> str:
   """What differs, in short: words by themselves, numbers with the last part of their key."""
   parts = [
-      value if isinstance(value, str) else f"{key.rpartition('.')[2]}={value}"
-      for key, value in overrides.items()]
+      value if isinstance(value, str) and not key.startswith("loss.")  # l1 of energy or forces?
+      else f"{key.rpartition('.')[2]}={value}" for key, value in overrides.items()]
   return ",".join(parts) or "base"
 
 
@@ -152,7 +152,7 @@ def arm_settings(config: ConfigDict) -> dict[str, ConfigDict]:
   """The full configuration of each arm, by name, in the order listed.
 
   Raises:
-    ValueError: on an unknown key, one that arms may not change, or two equal arms.
+    ValueError: on an unknown key, one that arms may not change, or two arms of one name.
   """
   _require_mappings(config.arms, "arms", "{'activation.c': 0.1}")
   arms: dict[str, ConfigDict] = {}
@@ -166,11 +166,32 @@ def arm_settings(config: ConfigDict) -> dict[str, ConfigDict]:
             f"{', '.join(ARM_KEYS)}; the rest is the same for all")
     require(name not in arms, f"arm {name!r} is listed twice")
     arms[name] = with_overrides(config, overrides)
-  described = {name: str(sorted(flat(settings).items())) for name, settings in arms.items()}
+  return arms
+
+
+def effective(config: ConfigDict) -> dict[str, Any]:
+  """The settings of an arm that its program reads, dotted; the names in it must be valid.
+
+  The constant of IReLU is not among them where the activation is SiLU, and so on.
+  """
+  activation, model = config.activation, config.model
+  read = {f"activation.{name}" for name in (
+      "name", "where", *ACTIVATIONS[activation.name].parameters)}
+  read |= {f"model.{name}" for name in ("name", "normaliser", *MODELS[model.name])}
+  unread = {f"loss.{key}_delta" for key, form in (
+      ("energy", config.loss.energy), ("force", config.loss.forces)) if form != "huber"}
+  return {
+      key: value for key, value in flat(config).items()
+      if key.partition(".")[0] in ARM_KEYS and key not in unread
+      and (key in read or not key.startswith(("activation.", "model.")))}
+
+
+def _require_distinct(arms: Mapping[str, ConfigDict]) -> None:
+  described = {name: str(sorted(effective(arm).items())) for name, arm in arms.items()}
   for name, text in described.items():
     twin = next(other for other in described if described[other] == text)
-    require(twin == name, f"arms {twin!r} and {name!r} have the same settings: remove one")
-  return arms
+    require(twin == name, f"arms {twin!r} and {name!r} do the same: remove one, or see whether the "
+            "network, activation or loss reads what they change")
 
 
 def tables(config: ConfigDict) -> tuple[Table, ...]:
@@ -179,6 +200,9 @@ def tables(config: ConfigDict) -> tuple[Table, ...]:
   names = tuple(arm_name(dict(overrides)) for overrides in config.arms)
   if not config.tables:
     return (Table("All arms", names[0], names),) if len(names) > 1 else ()
+  for table in config.tables:
+    require({"title", "baseline", "arms"} <= set(table) and bool(table["arms"]),
+            f"a table needs a title, a baseline and arms, got {dict(table)}")
   return tuple(Table(t["title"], t["baseline"], tuple(t["arms"])) for t in config.tables)
 
 
@@ -258,6 +282,8 @@ def validate(config: ConfigDict) -> None:
            "split.test is given and so is test_dataset, whose frames are the test split: drop one")
   require(not (config.split.per_seed and config.split.method == "blocks"),
            "split.per_seed needs split.method=random: blocks are the same for every seed")
+  require(not config.split.gap or config.split.method == "blocks",
+          "split.gap is for split.method=blocks; a random split has no gap")
   require(len(config.arms) > 0, "arms must list at least one dictionary; {} is the base")
   arms = arm_settings(config)
   for name, settings in arms.items():
@@ -265,6 +291,7 @@ def validate(config: ConfigDict) -> None:
       _validate_arm(settings)
     except ValueError as error:
       raise ValueError(f"arm {name!r}: {error}" if len(arms) > 1 else str(error)) from error
+  _require_distinct(arms)
   for table in tables(config):
     for name in (table.baseline, *table.arms):
       _require_choice(name, arms, f"arm in table {table.title!r}:")
@@ -275,7 +302,12 @@ def validate(config: ConfigDict) -> None:
 
 def _validate_tuning(config: ConfigDict, reported: Sequence[int]) -> None:
   if not config.tuning.learning_rates:
+    require(not config.tuning.seeds, "tuning.seeds without tuning.learning_rates tunes nothing")
     return
+  require(not any("optimizer.learning_rate" in arm for arm in config.arms),
+          "tuning.learning_rates would replace the learning rates that arms set: drop one")
+  require(not config.split.per_seed,
+          "tuning needs split.per_seed=False: it would see test frames of other seeds")
   for rate in config.tuning.learning_rates:
     _require_positive(rate, "tuning.learning_rates")
   common = sorted(set(tuning_seeds(config)) & set(reported))
@@ -315,7 +347,11 @@ def _validate_arm(config: ConfigDict) -> None:
   require(len(model.hidden) > 0 and all(_is_integer(n) and n > 0 for n in model.hidden),
            f"model.hidden must list positive sizes, got {model.hidden}")
   require(config.init != "init_matched" or activation.name == "irelu",
-           f"init=init_matched is for irelu, whose constant it undoes, not {activation.name}")
+          f"init=init_matched is for irelu, whose constant it undoes, not {activation.name}")
+  require(config.init != "init_matched" or activation.offset == 0,
+          "init=init_matched needs activation.offset=0: weights scale an offset, too")
+  require(model.name != "MLP" or not config.split.per_seed,
+          "model=MLP needs split.per_seed=False: all runs share one scaling of its inputs")
 
 
 def _require_positive(value: Any, key: str, whole: bool = False) -> None:

@@ -46,7 +46,8 @@ class Engine(NamedTuple):
   """The compiled functions of a group, for one number of runs.
 
   Attributes:
-    place: puts stacked arguments on the devices.
+    place: puts stacked arguments on the devices, each run on one.
+    share: puts what all runs see on every device.
     init: (runs) -> states.
     chunk: (states, runs, shared, batches, steps) -> (states, records); the states are donated.
     evaluate: (variables, runs, shared) -> sums of each batch of `scored`.
@@ -55,6 +56,7 @@ class Engine(NamedTuple):
   """
 
   place: Callable[[Any], Any]
+  share: Callable[[Any], Any]
   init: Callable[[Runs], RunState]
   chunk: Callable[[RunState, Runs, Any, Any, int], tuple[RunState, training.ChunkRecord]]
   evaluate: Callable[[Any, Runs, Any], dict[str, Array]]
@@ -104,8 +106,8 @@ def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -
   """
   started = time.monotonic()
   split, common = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), ()))
-  place = functools.partial(jax.device_put, device=split)
-  runs, batches, shared = place(runs), place(batches), jax.device_put(shared, common)
+  place, share = (functools.partial(jax.device_put, device=where) for where in (split, common))
+  runs, batches, shared = place(runs), place(batches), share(shared)
 
   def init_one(one: Runs, _):
     return training.init(program, jax.random.fold_in(one.key, 0), one.hypers)
@@ -125,7 +127,7 @@ def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -
   states = jax.eval_shape(over_runs(init_one, mesh), runs, None)
   states = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split), states)
-  steps = jax.device_put(np.int32(0), common)
+  steps = share(np.int32(0))
   chunk = jax.jit(
       lambda states, runs, batches, shared, steps: over_runs(chunk_one, mesh)(
           (states, runs, batches), (shared, steps)),
@@ -135,9 +137,10 @@ def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -
   memory: Any = chunk.memory_analysis()
   return Engine(
       place=place,
+      share=share,
       init=lambda runs: init(runs, None),
       chunk=lambda states, runs, shared, batches, steps: chunk(
-          states, runs, place(batches), shared, jax.device_put(np.int32(steps), common)),
+          states, runs, place(batches), shared, share(np.int32(steps))),
       evaluate=lambda variables, runs, shared: evaluate((variables, runs), shared),
       compile_seconds=time.monotonic() - started,
       bytes_needed=(

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import jax
 from rich.console import Console
 
-from dcnn import arguments, configs, display, results, running
+from dcnn import arguments, configs, display, results, running, sweeps
 from dcnn.data import generation
 
 USAGE = """\
@@ -145,8 +145,6 @@ def configure_jax() -> None:
   if "JAX_NUM_CPU_DEVICES" not in os.environ and (
       "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")):
     jax.config.update("jax_num_cpu_devices", arguments.usable_cores())
-  # Accelerators would multiply float32 in fewer bits, too few for second derivatives.
-  jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def check_workdir(workdir: pathlib.Path, config: configs.ConfigDict) -> None:
@@ -187,16 +185,12 @@ def first_difference(held: Any, asked: Any, key: str) -> tuple[str, Any, Any] | 
 def _write(finished: running.Finished, workdir: pathlib.Path) -> None:
   """All files of a finished experiment.
 
-  `checkpoints/` holds for each group, in order, the variables of all its runs along a leading
-  axis, arm by arm and within an arm seed by seed: those validation chose, and the last.
+  `checkpoints/` holds what `sweeps.by_arm` returns.
   """
   from dcnn import checkpoints  # Orbax takes a second to import
 
   results.save(finished.result, workdir)
-  groups = {
-      f"group_{i}": {"best": group.best, "last": group.last}
-      for i, group in enumerate(finished.groups)}
-  checkpoints.save(groups, workdir / "checkpoints")
+  checkpoints.save(sweeps.by_arm(finished.groups), workdir / "checkpoints")
   _draw(workdir)
 
 

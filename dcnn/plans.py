@@ -15,7 +15,7 @@ import optax
 from dcnn import data, labels, losses, models, sweeps
 from dcnn.activations import ACTIVATIONS
 from dcnn.base import Dataset, System
-from dcnn.configs import ARM_KEYS, MODELS, ConfigDict, arm_settings, flat, require, seeds
+from dcnn.configs import MODELS, ConfigDict, arm_settings, effective, flat, require, seeds, tables
 from dcnn.models import mlp
 from dcnn.schedules import SCHEDULES
 from dcnn.tasks import forcefield
@@ -95,6 +95,7 @@ def build(
              f"arm {name!r}: batch_size {settings.batch_size} is larger than the "
              f"{config.split.train} training configurations")
   _warn_of_kinks(arms)
+  _warn_of_confounding(config)
   return sweeps.Plan(
       name=config.experiment,
       dataset=dataset,
@@ -137,6 +138,20 @@ def _warn_of_kinks(arms: Mapping[str, ConfigDict]) -> None:
         stacklevel=3)
 
 
+def _warn_of_confounding(config: ConfigDict) -> None:
+  """An arm that inherits what its baseline sets may differ in more than its name tells."""
+  base = flat(config)
+  overrides = dict(zip(arm_settings(config), map(dict, config.arms), strict=True))
+  for table in tables(config):
+    for key, value in overrides[table.baseline].items():
+      heirs = [name for name in table.arms if overrides[name] and key not in overrides[name]]
+      if heirs and base[key] != value:
+        warnings.warn(
+            f"table {table.title!r}: {', '.join(heirs)} differ from {table.baseline} in {key}, too "
+            f"({base[key]} against {value}); set it in these arms or change no base value",
+            stacklevel=3)
+
+
 def _order(config: ConfigDict) -> float:
   record = ACTIVATIONS[config.activation.name]
   return record.order_at(**_parameters(config))
@@ -158,9 +173,7 @@ def _arm(
 def _structure(config: ConfigDict) -> str:
   """All settings of an arm that change its program, as text that can be compared."""
   numeric = (*HYPERS.values(), *_NUMERIC_CHOICES)
-  structure = {
-      key: value for key, value in flat(config).items()
-      if key.partition(".")[0] in ARM_KEYS and key not in numeric}
+  structure = {key: value for key, value in effective(config).items() if key not in numeric}
   return str(sorted(structure.items()) + sorted(_switches(config).items()))
 
 
@@ -216,7 +229,7 @@ def _make_model(
   options = {name: model[name] for name in MODELS[model.name]}
   if model.name == "MLP":
     _require_one_molecule(dataset)
-    # Of the first seed's training data: an input scaling, shared by all runs of the group.
+    # All seeds have the same training data, or `validate` has refused.
     systems = dataset.take(splits[0].train).systems
     mean, deviation = mlp.descriptor_statistics(systems)
     options |= {"descriptor_mean": mean, "descriptor_deviation": deviation}
@@ -245,7 +258,8 @@ def _make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTra
   warmup = config.optimizer.warmup
   schedule = SCHEDULES[config.optimizer.schedule](config.steps - warmup)
   if warmup:
-    schedule = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), schedule], [warmup])
+    rise = optax.linear_schedule(1 / (warmup + 1), 1.0, warmup)  # no step of size zero
+    schedule = optax.join_schedules([rise, schedule], [warmup])
 
   def make_optimizer(hypers):
     clip = optax.clip_by_global_norm(hypers["clip_norm"])

@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import subprocess
+from typing import Any
 
 import jax
 
@@ -15,14 +16,15 @@ PACKAGES = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 def environment() -> dict:
   """What a reader needs to know of the machine and the program, ready for JSON."""
   device = jax.devices()[0]
+  settings: Any = jax.config
   return {
       "versions": {"python": platform.python_version(), **_versions()},
       "device": device.device_kind if device.platform != "cpu" else _processor(),
       "platform": device.platform,
       "devices": jax.local_device_count(),
       "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-      "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
-      "float64": bool(jax.config.values["jax_enable_x64"]),
+      "matmul_precision": settings.jax_default_matmul_precision or "default",
+      "float64": bool(settings.jax_enable_x64),
       "git": _git_revision(),
       "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
   }

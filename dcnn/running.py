@@ -2,9 +2,11 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from dcnn import configs, plans, provenance, sweeps
@@ -44,6 +46,12 @@ def run(
   Raises:
     ValueError: if the configuration is not valid.
   """
+  # Accelerators would multiply float32 in fewer bits, too few for second derivatives.
+  with jax.default_matmul_precision("highest"):
+    return _run(config, on_progress, command)
+
+
+def _run(config: ConfigDict, on_progress: OnProgress, command: str) -> Finished:
   started = time.monotonic()
   configs.validate(config)
   sources = plans.load(config)
@@ -75,6 +83,9 @@ def sweep(
     on_progress: OnProgress = lambda progress: None,
 ) -> Result:
   """Runs an experiment and returns its result: the engine of the command line, for notebooks.
+
+  The runs are spread over the devices of JAX. A CPU is one device unless told otherwise, before
+  its first use: `jax.config.update("jax_num_cpu_devices", CORES)`, as the command line does.
 
   Args:
     config: from `configs.default()`, changed.
@@ -113,6 +124,11 @@ def _tune(
           _score(outcome.rows, _tuning_name(name, rate), settings) for rate in rates]
       for name, settings in arms.items()}
   chosen = {name: rates[int(np.argmin(values))] for name, values in scores.items()}
+  at_edge = [name for name, rate in chosen.items() if rate in (min(rates), max(rates))]
+  if at_edge:
+    warnings.warn(
+        f"the best learning rate lies at the edge of the grid for {', '.join(at_edge)}: widen "
+        "tuning.learning_rates", stacklevel=2)
   return {"learning_rates": rates, "seeds": list(configs.tuning_seeds(config)),
           "scores": scores, "chosen": chosen}
 

@@ -111,7 +111,8 @@ class Trained(NamedTuple):
     program: of the group.
     runs: one for each entry of the leading axis of the variables.
     best: variables that validation chose, NumPy.
-    last: variables after the last step, or where the run diverged, NumPy.
+    last: variables after the last step, or where the run diverged, NumPy; where a moving average
+      is kept, with the averaged parameters.
   """
 
   program: Program
@@ -128,7 +129,7 @@ class Outcome(NamedTuple):
     history: the curves, in the order arm, seed, step.
     groups: trained variables.
     parity: predictions on its test split of one run: of the arm with the lowest median validation
-      score, the run of median score. Empty if no run finished.
+      force_loss, the median run. Empty if no run finished.
     timing: seconds by phase, and counts.
   """
 
@@ -163,7 +164,8 @@ def run(plan: Plan, on_progress: Callable[[Progress], None] = lambda progress: N
   meter = _Meter(
       len(plan.arms) * len(plan.seeds) * plan.steps, on_progress,
       {arm.name: float("nan") for arm in plan.arms})
-  finished = [_run_group(plan, arms, meter) for arms in grouped(plan.arms)]
+  groups = [_prepare(plan, arms) for arms in grouped(plan.arms)]  # mistakes show before training
+  finished = [_run_group(plan, group, meter) for group in groups]
   order = {arm.name: i for i, arm in enumerate(plan.arms)}
   records = sorted(
       (record for group in finished for record in group.records),
@@ -176,6 +178,32 @@ def run(plan: Plan, on_progress: Callable[[Progress], None] = lambda progress: N
       timing={**meter.seconds, "groups": len(finished), "launches": meter.launches,
               "runs": len(records)},
   )
+
+
+def by_arm(groups: Sequence[Trained]) -> dict[str, dict[str, Any]]:
+  """Trained variables with what their use needs, by the arm's name; `/` in a name becomes `:`.
+
+  Args:
+    groups: of an outcome.
+
+  Returns:
+    For each arm `best` and `last` (variables, leading axis `seeds`), `seed`, and `shift` and
+    `scale` of its labels: energy = scale * network + shift, in eV. `shift` is that of the first
+    frame; a scheme with atomic references has another for each composition.
+  """
+  arms: dict[str, dict[str, Any]] = {}
+  for group in groups:
+    for name in dict.fromkeys(each.arm.name for each in group.runs):
+      rows = np.array([i for i, each in enumerate(group.runs) if each.arm.name == name])
+      runs = [group.runs[i] for i in rows]
+      arms[name.replace("/", ":")] = {
+          "best": jax.tree.map(lambda leaf, rows=rows: leaf[rows], group.best),
+          "last": jax.tree.map(lambda leaf, rows=rows: leaf[rows], group.last),
+          "seed": np.array([each.seed for each in runs]),
+          "shift": np.array([each.shift[0] for each in runs]),
+          "scale": np.array([float(each.transform.scale) for each in runs]),
+      }
+  return arms
 
 
 @dataclasses.dataclass
@@ -201,7 +229,6 @@ class _Record(NamedTuple):
   """What is written down of one run."""
 
   run: Run
-  score: float  # of the chosen checkpoint on validation data; inf if the run diverged
   rows: tuple[Row, ...]
   history: tuple[Point, ...]
 
@@ -220,12 +247,19 @@ class _Launch(NamedTuple):
   filled: tuple[Run, ...]
 
 
-def _run_group(plan: Plan, arms: tuple[Arm, ...], meter: _Meter) -> _Finished:
-  program = arms[0].make_program()
+def _prepare(plan: Plan, arms: tuple[Arm, ...]) -> tuple[Program, tuple[Run, ...]]:
   runs = tuple(_make_run(plan, arm, i) for arm in arms for i in range(len(plan.seeds)))
-  shared = shared_data(plan.dataset)
-  built, size = _fitting_engine(plan, program, runs, shared)
-  meter.seconds["compile_seconds"] += built.compile_seconds
+  return arms[0].make_program(), runs
+
+
+def _run_group(
+    plan: Plan, group: tuple[Program, tuple[Run, ...]], meter: _Meter
+) -> _Finished:
+  program, runs = group
+  started = time.monotonic()
+  built, size = _fitting_engine(plan, program, runs, shared_data(plan.dataset))
+  shared = built.share(shared_data(plan.dataset))
+  meter.seconds["compile_seconds"] += time.monotonic() - started
   records, best, last = [], [], []
   for launch in _launches(runs, size):
     meter.launches += 1
@@ -281,8 +315,8 @@ def _fitting_engine(
       return built, per_device * devices
     if per_device == 1:
       raise ValueError(
-          f"one run needs {built.bytes_needed / 1e6:.1f} MB on a device and "
-          f"{budget / 1e6:.1f} MB are allowed: take a smaller batch or network, or raise "
+          f"one run needs {built.bytes_needed / 1e6:.3f} MB on a device and "
+          f"{budget / 1e6:.3f} MB are allowed: take a smaller batch or network, or raise "
           "max_memory")
     per_device = max(1, min(per_device - 1, int(per_device * budget / built.bytes_needed)))
 
@@ -348,8 +382,9 @@ def _train(
     steps = min(plan.chunk, plan.steps - start)
     state, record = built.chunk(
         state, arguments, shared, _batches(launch.filled, plan, program.batch_size, start), steps)
-    _write_history(history, launch.real, jax.device_get(record), start + steps)
-    diverged = int(np.sum(np.asarray(state.diverged_at)[:len(launch.real)] != NOT_DIVERGED))
+    alive = np.asarray(state.diverged_at)[:len(launch.real)] == NOT_DIVERGED
+    _write_history(history, launch.real, jax.device_get(record), start + steps, alive)
+    diverged = int(np.sum(~alive))
     meter.done += steps * len(launch.real)
     meter.force_loss |= _latest_force_loss(launch.real, history)
     meter.report(diverged)
@@ -359,16 +394,21 @@ def _train(
 
 
 def _write_history(
-    history: list[list[Point]], runs: Sequence[Run], record: training.ChunkRecord, step: int
+    history: list[list[Point]], runs: Sequence[Run], record: training.ChunkRecord, step: int,
+    alive: np.ndarray,
 ) -> None:
-  """Adds the chunk's training terms and validation metrics to the curve of each run."""
+  """Adds the chunk's training terms and validation metrics to the curve of each run.
+
+  A run that has diverged stands still; its curve goes on as nan, not as a line of its last error.
+  """
   for i, (each, points) in enumerate(zip(runs, history, strict=True)):
     valid = {name: values[i] for name, values in record.valid.items()}
     points += [
-        Point(each.arm.name, each.seed, step, "train", f"loss_{name}", float(values[i]))
+        Point(each.arm.name, each.seed, step, "train", f"loss_{name}",
+              float(values[i]) if alive[i] else math.nan)
         for name, values in record.terms.items()]
     points += [
-        Point(each.arm.name, each.seed, step, "valid", name, value)
+        Point(each.arm.name, each.seed, step, "valid", name, value if alive[i] else math.nan)
         for name, value in metrics.mean_absolute_errors(valid).items()]
 
 
@@ -396,12 +436,14 @@ def _evaluate(
       np.asarray(leaf) for leaf in (state.diverged_at, state.best.step, state.best.score))
   records = []
   for i, each in enumerate(launch.real):
-    failed = diverged_at[i] != NOT_DIVERGED
+    # A run whose every validation was non-finite has no checkpoint but its start.
+    failed_at = plan.steps if np.isinf(score[i]) else NOT_DIVERGED
+    failed_at = diverged_at[i] if diverged_at[i] != NOT_DIVERGED else failed_at
+    finished = failed_at == NOT_DIVERGED
     rows = _rows(
         plan, each, {name: values[i] for name, values in sums.items()}, step=int(step[i]),
-        status=f"diverged@{diverged_at[i]}" if failed else "finished")
-    records.append(_Record(
-        each, float("inf") if failed else float(score[i]), rows, tuple(history[i])))
+        status="finished" if finished else f"diverged@{failed_at}")
+    records.append(_Record(each, rows, tuple(history[i])))
   meter.seconds["evaluate_seconds"] += time.monotonic() - started
   return records
 
@@ -429,9 +471,9 @@ def _rows(
 def _parity(plan: Plan, finished: Sequence[_Finished]) -> dict[str, np.ndarray]:
   """Reference and prediction on the test split, of one run that validation data choose."""
   scored = [
-      (record.score, group, i)
+      (_valid_force_loss(record), group, i)
       for group in finished for i, record in enumerate(group.records)
-      if np.isfinite(record.score)]
+      if record.rows[0].status == "finished"]
   if not scored:
     return {}
   by_arm: dict[str, list] = {}
@@ -441,6 +483,11 @@ def _parity(plan: Plan, finished: Sequence[_Finished]) -> dict[str, np.ndarray]:
   medians = [entries[(len(entries) - 1) // 2] for entries in ranked]
   _, group, index = min(medians, key=lambda entry: entry[0])
   return _predictions(plan, group.trained, index)
+
+
+def _valid_force_loss(record: _Record) -> float:
+  return next(row.value for row in record.rows
+              if (row.split, row.metric) == ("valid", "force_loss"))
 
 
 def _predictions(plan: Plan, trained: Trained, index: int) -> dict[str, np.ndarray]:

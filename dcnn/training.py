@@ -53,8 +53,8 @@ class RunState(NamedTuple):
     optimizer: optax state.
     average: moving average of the parameters; empty where none is kept.
     best: chosen on validation data; never a non-finite one.
-    diverged_at: the step whose loss or gradient was not finite, or -1. From then on the run
-      stands still.
+    diverged_at: the step, counted from 0, whose loss, gradient or new parameters were not finite,
+      or -1. From then on the run stands still.
   """
 
   step: Int[Array, ""]
@@ -89,7 +89,7 @@ def init(program: Program, key: Array, hypers: Hypers) -> RunState:
 def step(
     program: Program, state: RunState, hypers: Hypers, batch: Batch, key: Array
 ) -> tuple[RunState, dict[str, Array]]:
-  """One optimiser step; a run whose loss or gradient is not finite stops where it stands.
+  """One optimiser step; a run that would leave the finite numbers stops where it stands.
 
   Args:
     program: shared by the group.
@@ -108,7 +108,8 @@ def step(
   (total, (terms, network_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
   updates, optimizer = program.make_optimizer(hypers).update(gradient, state.optimizer, params)
   new_params = optax.apply_updates(params, updates)
-  finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
+  finite = (jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
+            & jnp.isfinite(optax.tree.norm(new_params)))
   alive = finite & (state.diverged_at == NOT_DIVERGED)
   moved = state._replace(
       variables={**network_state, "params": new_params},

@@ -5,6 +5,7 @@ import jaxtyping
 import pytest
 
 jaxtyping.install_import_hook("dcnn", "beartype.beartype")
+jax.config.update("jax_num_cpu_devices", 2)  # so that runs are spread, and odd numbers filled up
 
 
 def pytest_addoption(parser):

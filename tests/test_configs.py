@@ -23,9 +23,10 @@ def experiment(name, variant=""):
     ({}, "base"),
     ({"activation.c": 0.1}, "c=0.1"),
     ({"labels": "min_max"}, "min_max"),
+    ({"loss.forces": "l2"}, "forces=l2"),
     ({"activation.c": 0.1, "init": "init_matched", "labels": "standardize"},
      "c=0.1,init_matched,standardize"),
-], ids=["none", "number", "word", "three"])
+], ids=["none", "number", "word", "loss", "three"])
 def test_arms_are_named_by_what_differs(overrides, name):
   assert configs.arm_name(overrides) == name
 
@@ -55,7 +56,10 @@ MISTAKES = {
     "unknown_arm_key": ({"arms": ({"activation.cc": 1.0},)}, "did you mean 'activation.c'"),
     "forbidden_arm_key": ({"arms": ({"steps": 1},)}, "arms may change"),
     "arm_type": ({"arms": ({"model.features": "many"},)}, "arm 'many'"),
-    "equal_arms": ({"arms": ({}, {"activation.c": 0.5})}, "have the same settings"),
+    "equal_arms": ({"arms": ({}, {"activation.c": 0.5})}, "do the same"),
+    "unread": ({"activation__name": "silu", "arms": ({}, {"activation.c": 0.1})}, "do the same"),
+    "gap": ({"split__gap": 3}, "split.gap is for split.method=blocks"),
+    "table_keys": ({"tables": ({"title": "T"},)}, "needs a title, a baseline and arms"),
     "twice": ({"arms": ({}, {})}, "listed twice"),
     "matched_silu": ({"activation__name": "silu", "init": "init_matched"}, "is for irelu"),
     "nothing_trained": ({"loss__energy_weight": 0.0, "loss__force_weight": 0.0}, "nothing would"),
@@ -91,6 +95,18 @@ def test_a_kinked_activation_is_warned_of():
   config = tiny.config(activation__name="relu")
   with pytest.warns(UserWarning, match="use its integral"):
     plans.build(config, plans.load(config))
+
+
+def test_an_arm_that_inherits_what_its_baseline_sets_is_warned_of():
+  config = tiny.config(activation__c=0.3, arms=({"activation.c": 0.5}, {"labels": "min_max"}))
+  with pytest.warns(UserWarning, match="min_max differ from c=0.5 in activation.c, too"):
+    plans.build(config, plans.load(config))
+
+
+def test_the_smoke_variant_runs():
+  config = experiment("ablations", "smoke")
+  config.steps, config.chunk, config.seeds = 2, 2, 1
+  assert len(running.run(config).result.rows) == 3 * 3 * 7
 
 
 VARIANTS = [("ablations", variant) for variant in (
@@ -143,10 +159,11 @@ def test_a_second_file_is_the_test_split(tmp_path):
 
 
 def test_tuning_chooses_by_validation_with_other_seeds():
-  config = tiny.config(arms=({}, {"activation.c": 0.25}), steps=3, seeds=1)
+  config = tiny.config(arms=({}, {"activation.c": 0.25}), steps=40, chunk=20, seeds=1)
   config.tuning.learning_rates = (1e-9, 1e-2)
   config.tuning.seeds = (7, 8)
-  finished = running.run(config)
+  with pytest.warns(UserWarning, match="edge of the grid for base, c=0.25"):
+    finished = running.run(config)
   tuning = finished.result.config["tuning"]
   assert tuning["chosen"] == {"base": 1e-2, "c=0.25": 1e-2} and tuning["seeds"] == [7, 8]
   assert {row.arm for row in finished.result.rows} == {"base", "c=0.25"}
@@ -158,5 +175,6 @@ def test_mixed_molecules_need_schnet():
   config.split.test = None
   sources = plans.load(config)
   plan = plans.build(config, sources)
+  np.testing.assert_array_equal(plan.splits[0].test, np.arange(2000, 4000))
   with pytest.raises(ValueError, match="take SchNet"):
     plan.arms[0].make_program()

@@ -20,7 +20,7 @@ def test_notebook_example_runs(capsys):
   assert "c=0.5" in printed and "c=1.0" in printed
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\((\w[\w/.]*\.\w+)\)", README))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((\w[\w/.]*\.\w+)\)", README))))
 def test_linked_files_exist(path):
   assert (ROOT / path).exists()
 

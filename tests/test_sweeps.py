@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dcnn import configs, engine, plans, running, sweeps, training
+from dcnn import checkpoints, configs, engine, plans, running, sweeps, training
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"}, {"init": "variance_preserving"})
 
@@ -52,7 +52,7 @@ def test_same_experiment_twice_gives_the_same_numbers(swept):
 
 
 @pytest.mark.parametrize("arm", [1, 2], ids=["constant", "labels"])
-def test_a_run_alone_is_the_same_run_as_in_a_sweep(swept, arm):
+def test_a_run_alone_is_the_same_run_as_in_a_sweep(swept, arm, mapping):
   alone = running.run(tiny.config(arms=(ARMS[arm],), seeds=(1,)))
   name = configs.arm_name(ARMS[arm])
   together = [row for row in rows_of(swept.result, name) if row.seed == 1]
@@ -61,7 +61,14 @@ def test_a_run_alone_is_the_same_run_as_in_a_sweep(swept, arm):
     np.testing.assert_allclose(a.value, b.value, rtol=2e-5)
 
 
-def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were():
+@pytest.fixture(params=["one_after_another", "vmapped"])
+def mapping(request, monkeypatch):
+  """Both ways of mapping over runs: a CPU's and an accelerator's."""
+  if request.param == "vmapped":
+    monkeypatch.setattr(engine, "_one_after_another", jax.vmap)
+
+
+def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were(mapping):
   sound = running.run(tiny.config(arms=({}, {"activation.c": 0.25})))
   beside = running.run(tiny.config(arms=({}, {"activation.c": 1e30})))
   assert rows_of(beside.result, "base") == rows_of(sound.result, "base")
@@ -71,25 +78,51 @@ def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were():
   assert np.isinf(beside.result.errors("force_loss")["c=1e+30"]).all()
 
 
+def test_a_run_that_blows_up_on_its_way_is_recorded_there(mapping):
+  finished = running.run(tiny.config(
+      arms=({}, {"optimizer.learning_rate": 1e6}), seeds=1, optimizer__schedule="constant"))
+  status, = {row.status for row in rows_of(finished.result, "learning_rate=1000000.0")}
+  assert status.startswith("diverged@") and 0 < int(status.partition("@")[2]) < 6
+  curve = [p.value for p in finished.result.history
+           if (p.arm, p.metric) == ("learning_rate=1000000.0", "force_loss")]
+  assert np.isnan(curve[-1])
+
+
 def test_launches_that_fit_the_memory_give_the_same_results(swept):
-  plan_bytes = _bytes_of_all_runs()
-  split = running.run(tiny.config(arms=ARMS, max_memory=0.6 * plan_bytes / 1e9))
+  split = running.run(tiny.config(arms=ARMS, max_memory=1.1 * _bytes_of_one_run() / 1e9))
   assert split.result.config["timing"]["launches"] > 1
   for a, b in zip(split.result.rows, swept.result.rows, strict=True):
     assert a[:6] == b[:6]
     np.testing.assert_allclose(a.value, b.value, rtol=2e-5)
 
 
-def _bytes_of_all_runs():
+def _bytes_of_one_run():
   with pytest.raises(ValueError, match="one run needs .* MB on a device") as caught:
     running.run(tiny.config(arms=ARMS[:1], seeds=1, max_memory=1e-9))
-  one = float(str(caught.value).split("needs ")[1].split(" MB")[0]) * 1e6
-  return one * len(ARMS)
+  return float(str(caught.value).split("needs ")[1].split(" MB")[0]) * 1e6
 
 
-def test_seeds_differ_and_arms_share_their_data_order(swept):
+def test_seeds_differ(swept):
   energies = swept.result.errors("energy_loss")
   assert all(len(set(values)) == 2 for values in energies.values())
+
+
+def test_checkpoints_by_arm_hold_what_their_use_needs(swept, tmp_path):
+  checkpoints.save(sweeps.by_arm(swept.groups), tmp_path / "saved")
+  read = checkpoints.restore(tmp_path / "saved")
+  assert set(read) == {"base", "c=0.25", "min_max", "variance_preserving"}
+  arm = read["min_max"]
+  assert list(arm["seed"]) == [0, 1] and (arm["shift"] < -309).all() and (arm["scale"] < 2).all()
+  plan = plans.build(tiny.config(), plans.load(tiny.config()))
+  test = plan.dataset.take(plan.splits[0].test)
+  group = swept.groups[0]
+  systems, _ = sweeps.shared_data(test)
+  hypers = {**group.runs[0].arm.hypers, "scale": 1.0}
+  output = group.program.task.predict(
+      jax.tree.map(lambda leaf: leaf[0], arm["best"]), hypers, systems).energy
+  energy = arm["scale"][0] * np.asarray(output) + arm["shift"][0]
+  error = np.abs(energy - test.labels.energy).mean()
+  np.testing.assert_allclose(error, swept.result.errors("energy_loss")["min_max"][0], rtol=1e-3)
 
 
 def test_mapped_one_after_another_equals_vmapped():

@@ -77,5 +77,5 @@ class MLP(nn.Module):
       act = self.activation if last or self.where == "everywhere" else self.elsewhere
       hidden = self.normaliser()(layers.dense(size, gain, name=f"hidden_{index}")(features))
       features = act(hidden)
-      gain = self.init_gain if act is self.activation else 1.0
+      gain = self.init_gain if last or self.where == "everywhere" else 1.0
     return layers.dense(1, gain, name="output")(features)[0]
