@@ -128,8 +128,8 @@ def _require_extra() -> None:
 
 def _first_geometry(smiles: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
   """Atomic numbers and MMFF-relaxed positions from RDKit."""
-  from rdkit import Chem, rdBase
-  from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+  from rdkit import Chem, rdBase  # pyright: ignore[reportMissingImports]  (an extra)
+  from rdkit.Chem import rdDistGeom, rdForceFieldHelpers  # pyright: ignore[reportMissingImports]  (an extra)
 
   with rdBase.BlockLogs():
     molecule = Chem.MolFromSmiles(smiles)
@@ -146,7 +146,7 @@ def _first_geometry(smiles: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_neutral(molecule, smiles: str) -> None:
   """The dynamics knows neither charge nor spin, and nothing holds two molecules together."""
-  from rdkit import Chem
+  from rdkit import Chem  # pyright: ignore[reportMissingImports]  (an extra)
 
   charge = Chem.GetFormalCharge(molecule)
   unpaired = sum(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
@@ -202,7 +202,7 @@ def _trajectory(index: int, job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarr
   import ase.md.velocitydistribution
   import ase.optimize
   import ase.units
-  import tblite.ase
+  import tblite.ase  # pyright: ignore[reportMissingImports]  (an extra)
 
   rng = np.random.default_rng(job.entropy)
   atoms = ase.Atoms(job.species, job.start)
