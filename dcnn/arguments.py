@@ -13,6 +13,7 @@ import runpy
 import shlex
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
@@ -32,31 +33,38 @@ class Stop(Exception):
     self.status = status
 
 
-def parse_train(arguments: Sequence[str]) -> tuple[str, pathlib.Path, list[str]]:
+class Training(NamedTuple):
+  """A training command: FILE.py[:VARIANT], the work directory, --fresh, and all other arguments."""
+
+  config: str
+  workdir: pathlib.Path
+  fresh: bool
+  overrides: list[str]
+
+
+def parse_train(arguments: Sequence[str]) -> Training:
   """Takes a training command apart.
 
   Args:
     arguments: of the command line.
 
-  Returns:
-    The value of --config, the work directory, and all other arguments.
-
   Raises:
-    Stop: where one is missing.
+    Stop: where something is missing or unknown.
   """
   values = flag_values()
   flags.DEFINE_string("config", None, "", flag_values=values)
   flags.DEFINE_string("workdir", None, "", flag_values=values)
+  flags.DEFINE_boolean("fresh", False, "", flag_values=values)
   rest = parse(values, arguments, known_only=True)
   for unknown in rest:
     if re.match("--?[a-zA-Z]", unknown) and not _override_key(unknown):
-      raise Stop(_unknown_flag(unknown, ("config", "workdir", "config.KEY")))
+      raise Stop(_unknown_flag(unknown, ("config", "workdir", "fresh", "config.KEY")))
   if not values.config:
     raise Stop("--config is missing: which experiment to run, "
                "as in --config=experiments/ablations.py")
   if not values.workdir:
     raise Stop("--workdir is missing: where to write, as in --workdir=results/ablations")
-  return values.config, pathlib.Path(values.workdir), rest
+  return Training(values.config, pathlib.Path(values.workdir), values.fresh, rest)
 
 
 def load_config(argument: str) -> configs.ConfigDict:

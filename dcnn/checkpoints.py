@@ -1,32 +1,252 @@
-"""Trained variables on disk, through Orbax."""
+"""The saved state of a sweep, through Orbax: written in the background, never half, never blindly.
 
+A folder of checkpoints holds `finished/N`, one for each launch whose runs have all ended, and
+`running/N`, the newest two states of the launch under way. Each carries a digest of its contents,
+so that damage is found out when it is read. Reading runs no code of the files.
+"""
+
+import concurrent.futures
+import hashlib
+import json
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+import shutil
+import warnings
+from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
-
-def save(tree: Any, path: str | os.PathLike) -> None:
-  """Writes a pytree of arrays to a new folder, whole or not at all; an older one is replaced.
-
-  Args:
-    tree: dictionaries of NumPy or JAX arrays.
-    path: of the folder.
-  """
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(pathlib.Path(path).absolute(), tree, force=True)
+FINISHED, RUNNING = "finished", "running"
+KEPT = 2  # states of the launch under way
+_TRASH = "trash"  # beginning of the name of what is being removed
 
 
-def restore(path: str | os.PathLike) -> Mapping[str, Any]:
-  """Reads what `save` wrote. Reading runs no code of the file.
+class Checkpoint(NamedTuple):
+  """Nested dictionaries of NumPy arrays, and a dictionary that fits into JSON."""
+
+  arrays: dict[str, Any]
+  record: dict[str, Any]
+
+
+class Store:
+  """Writes the checkpoints of a sweep in a thread of its own, one after another."""
+
+  def __init__(self, directory: str | os.PathLike[str]) -> None:
+    """Checkpoints in `directory`, which is made with the first of them."""
+    self._directory = pathlib.Path(directory).absolute()
+    self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+    self._pending: concurrent.futures.Future[None] | None = None
+    _sweep_out(self._directory)
+
+  def finished(self) -> list[Checkpoint]:
+    """See `finished`."""
+    return finished(self._directory)
+
+  def running(self) -> Checkpoint | None:
+    """See `running`."""
+    return running(self._directory)
+
+  def save_running(self, checkpoint: Checkpoint) -> None:
+    """Saves the launch under way; returns at once unless the last save is still being written.
+
+    Args:
+      checkpoint: whose arrays nobody changes any more.
+
+    Raises:
+      OSError: if the last save failed.
+    """
+    self._start(RUNNING, checkpoint)
+
+  def save_finished(self, checkpoint: Checkpoint) -> None:
+    """Saves a launch that has ended, after which its states on the way are removed.
+
+    Raises:
+      OSError: if the last save failed.
+    """
+    self._start(FINISHED, checkpoint)
+
+  def flush(self) -> None:
+    """Waits until all is written.
+
+    Raises:
+      OSError: if the last save failed.
+    """
+    pending, self._pending = self._pending, None
+    if pending is not None:
+      pending.result()
+
+  def _start(self, kind: str, checkpoint: Checkpoint) -> None:
+    self.flush()
+    self._pending = self._writer.submit(self._write, kind, checkpoint)
+
+  def _write(self, kind: str, checkpoint: Checkpoint) -> None:
+    folder = self._directory / kind
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      _save(folder / str(max(_numbers(folder), default=-1) + 1), checkpoint)
+      keep = 0 if kind == FINISHED else KEPT
+      states = sorted(_numbers(self._directory / RUNNING), reverse=True)
+      for number in states[keep:]:
+        _remove(self._directory / RUNNING / str(number))
+    except Exception as error:  # Orbax and tensorstore pass on a full disk in many ways
+      raise OSError(
+          f"{folder}: cannot save a checkpoint ({_first_line(error)}). What was saved before is "
+          "intact: make room, then give the same command again") from error
+
+
+def finished(directory: str | os.PathLike[str]) -> list[Checkpoint]:
+  """The launches that have ended, in the order in which they did.
 
   Raises:
-    FileNotFoundError: naming the folder, if there is no checkpoint.
+    ValueError: if one cannot be read, naming it.
   """
-  folder = pathlib.Path(path).absolute()
+  folder = pathlib.Path(directory).absolute() / FINISHED
+  return [_finished(folder / str(number)) for number in sorted(_numbers(folder))]
+
+
+def running(directory: str | os.PathLike[str]) -> Checkpoint | None:
+  """The newest readable state of the launch under way; None if none was ever saved.
+
+  Warns, once, where the newest cannot be read and the one before is taken.
+
+  Raises:
+    ValueError: if there are some and none can be read.
+  """
+  folder = pathlib.Path(directory).absolute() / RUNNING
+  failures = []
+  for number in sorted(_numbers(folder), reverse=True):
+    path = folder / str(number)
+    try:
+      checkpoint = _read(path)
+    except Exception as error:  # a damaged file fails in many ways
+      failures.append(f"{path}: {_first_line(error)}")
+      continue
+    if failures:
+      warnings.warn(f"damaged checkpoint passed over ({'; '.join(failures)}): going on from "
+                    f"{path}, the one before", stacklevel=2)
+    return checkpoint
+  if failures:
+    raise ValueError(
+        f"no checkpoint can be read ({'; '.join(failures)}). Nothing was changed; --fresh moves "
+        "the directory aside and starts over")
+  return None
+
+
+def has_any(directory: str | os.PathLike[str]) -> bool:
+  """Whether there is a checkpoint, readable or not, in this form or another."""
+  directory = pathlib.Path(directory)
+  kinds = (directory / FINISHED, directory / RUNNING)
+  if not directory.exists():
+    return False
+  return any(map(_numbers, kinds)) or any(path not in kinds for path in directory.iterdir())
+
+
+def load(directory: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+  """Trained variables with what their use needs, by the name of the arm.
+
+  Args:
+    directory: `checkpoints` in the work directory of a sweep.
+
+  Returns:
+    For each arm `best` (chosen on validation data) and `last` (variables, leading axis `seeds`),
+    `seed`, and `shift` and `scale` of its labels: energy = scale * network + shift, in eV. `shift`
+    is that of the first frame; a scheme with atomic references has another for each composition.
+
+  Raises:
+    ValueError: if there is none, or one cannot be read.
+  """
+  launches = finished(directory)
+  if not launches:
+    raise ValueError(f"{directory}: no checkpoints of finished runs there")
+  parts: dict[str, list[Any]] = {}
+  for arrays, record in launches:
+    runs = [tuple(run) for run in record["runs"]]
+    for name in dict.fromkeys(arm for arm, _ in runs):
+      rows = np.array([i for i, (arm, _) in enumerate(runs) if arm == name])
+      mine = jax.tree.map(lambda leaf, rows=rows: leaf[rows], arrays["variables"])
+      seeds = np.array([runs[i][1] for i in rows])
+      labels = {key: arrays[key][rows] for key in ("shift", "scale")}
+      parts.setdefault(name, []).append({**mine, **labels, "seed": seeds})
+  return {name: jax.tree.map(lambda *leaves: np.concatenate(leaves), *listed)
+          for name, listed in parts.items()}
+
+
+def _finished(path: pathlib.Path) -> Checkpoint:
+  try:
+    return _read(path)
+  except Exception as error:  # a damaged file fails in many ways
+    raise ValueError(
+        f"{path}: the checkpoint cannot be read ({_first_line(error)}). Nothing was changed: "
+        "remove that folder to train its runs again, or pass --fresh to start over in a new "
+        "directory") from error
+
+
+def _save(path: pathlib.Path, checkpoint: Checkpoint) -> None:
+  """Writes a checkpoint under a temporary name, then renames it."""
+  record = {"digest": _digest(checkpoint), **checkpoint.record}
+  with _checkpointer() as checkpointer:
+    checkpointer.save(path, args=ocp.args.Composite(
+        arrays=ocp.args.StandardSave(checkpoint.arrays), record=ocp.args.JsonSave(record)))
+
+
+def _read(path: pathlib.Path) -> Checkpoint:
+  """Reads a checkpoint and compares its digest.
+
+  Raises:
+    ValueError: if it differs; anything else that Orbax raises on damaged files.
+  """
+  with _checkpointer() as checkpointer:
+    read = checkpointer.restore(path, args=ocp.args.Composite(
+        arrays=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()))
+  record = dict(read.record)
+  digest = record.pop("digest", None)
+  checkpoint = Checkpoint(jax.tree.map(np.asarray, read.arrays), record)
+  if digest != _digest(checkpoint):
+    raise ValueError("its contents do not match its digest")
+  return checkpoint
+
+
+def _checkpointer() -> ocp.Checkpointer:
+  return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+  digest = hashlib.sha256(json.dumps(checkpoint.record, sort_keys=True).encode())
+  leaves = jax.tree_util.tree_leaves_with_path(checkpoint.arrays)
+  for path, leaf in sorted((jax.tree_util.keystr(path), leaf) for path, leaf in leaves):
+    digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
+    digest.update(np.ascontiguousarray(leaf).data)
+  return digest.hexdigest()
+
+
+def _numbers(folder: pathlib.Path) -> list[int]:
   if not folder.is_dir():
-    raise FileNotFoundError(f"{folder}: no checkpoint there; a finished sweep writes one")
-  with ocp.StandardCheckpointer() as checkpointer:
-    return checkpointer.restore(folder)
+    return []
+  return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+
+
+def _remove(path: pathlib.Path) -> None:
+  """Under another name first: a removal cut short must not leave half a checkpoint."""
+  trash = path.with_name(f"{_TRASH}-{path.name}")
+  shutil.rmtree(trash, ignore_errors=True)
+  path.rename(trash)
+  shutil.rmtree(trash, ignore_errors=True)
+
+
+def _sweep_out(directory: pathlib.Path) -> None:
+  """Removes what a killed process left half written or half removed, and says so of the first."""
+  for kind in (FINISHED, RUNNING):
+    folder = directory / kind
+    for path in folder.iterdir() if folder.is_dir() else ():
+      if path.name.isdecimal():
+        continue
+      if not path.name.startswith(_TRASH):
+        warnings.warn(f"{path}: this save was cut short; going on from the one before it",
+                      stacklevel=3)
+      shutil.rmtree(path, ignore_errors=True)
+
+
+def _first_line(error: BaseException) -> str:
+  return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__

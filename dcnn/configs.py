@@ -34,6 +34,7 @@ MODELS = {
 }
 INITS = ("plain", "init_matched", "variance_preserving")
 SPLITS = ("random", "blocks")
+DIVERGENCE_POLICIES = ("record", "stop")
 
 
 def default() -> ConfigDict:
@@ -99,6 +100,8 @@ def default() -> ConfigDict:
   config.steps = 2000
   config.batch_size = 10
   config.chunk = 100  # steps between two validations
+  config.patience = 0  # validations without a better one, after which a run ends; 0: never
+  config.on_divergence = "record"  # the run, and go on with the others; or stop the sweep
   config.seeds = config_dict.placeholder(object)  # a number n for 0 ... n - 1, or a list
   config.seeds = 10
 
@@ -110,6 +113,7 @@ def default() -> ConfigDict:
   config.tuning.seeds = ()  # disjoint from config.seeds
 
   config.max_memory = config_dict.placeholder(float)  # GB a launch; None: 80 % of the device
+  config.checkpoint_every = 30.0  # seconds, at most, of work lost if the machine dies
   return config.lock()
 
 
@@ -278,6 +282,10 @@ def validate(config: ConfigDict) -> None:
   for key in ("steps", "chunk", "split.train", "split.valid"):
     _require_positive(flat(config)[key], key, whole=True)
   _require_choice(config.split.method, SPLITS, "split.method")
+  _require_choice(config.on_divergence, DIVERGENCE_POLICIES, "on_divergence")
+  require(_is_integer(config.patience) and config.patience >= 0,
+          f"patience must be a whole number of validations, 0 for none, got {config.patience!r}")
+  _require_positive(config.checkpoint_every, "checkpoint_every")
   require(not config.test_dataset or config.split.test is None,
            "split.test is given and so is test_dataset, whose frames are the test split: drop one")
   require(not (config.split.per_seed and config.split.method == "blocks"),

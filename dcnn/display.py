@@ -38,10 +38,11 @@ class Status(NamedTuple):
   @property
   def rate(self) -> float:
     """Steps a second, all runs together, compilation left out; nan before the first chunk."""
-    if self.progress is None:
+    if self.progress is None or self.progress.done == self.progress.reused:
       return math.nan
     seconds = self.elapsed - self.progress.compile_seconds
-    return self.progress.done / seconds if seconds > 0 else math.nan
+    done = self.progress.done - self.progress.reused
+    return done / seconds if seconds > 0 else math.nan
 
   @property
   def left(self) -> float:

@@ -49,7 +49,9 @@ class Engine(NamedTuple):
     place: puts stacked arguments on the devices, each run on one.
     share: puts what all runs see on every device.
     init: (runs) -> states.
-    chunk: (states, runs, shared, batches, steps) -> (states, records); the states are donated.
+    train: (states, runs, shared, batches, first, steps) -> states; the states are donated. The
+      batches have been placed.
+    validate: (states, runs, shared, steps) -> (states, validations); the states are donated.
     evaluate: (variables, runs, shared) -> sums of each batch of `scored`.
     compile_seconds: that all this took.
     bytes_needed: that training takes on a device.
@@ -58,7 +60,8 @@ class Engine(NamedTuple):
   place: Callable[[Any], Any]
   share: Callable[[Any], Any]
   init: Callable[[Runs], RunState]
-  chunk: Callable[[RunState, Runs, Any, Any, int], tuple[RunState, training.ChunkRecord]]
+  train: Callable[[RunState, Runs, Any, Any, int, int], RunState]
+  validate: Callable[[RunState, Runs, Any, int], tuple[RunState, training.Validation]]
   evaluate: Callable[[Any, Runs, Any], dict[str, Array]]
   compile_seconds: float
   bytes_needed: int
@@ -112,12 +115,18 @@ def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -
   def init_one(one: Runs, _):
     return training.init(program, jax.random.fold_in(one.key, 0), one.hypers)
 
-  def chunk_one(arguments, shared_and_steps):
+  def train_one(arguments, shared_and_steps):
     state, one, rows = arguments
+    everyone, first, steps = shared_and_steps
+    return training.train(
+        program, state, one.hypers, (everyone, one.data), rows, first=first, steps=steps,
+        key=jax.random.fold_in(one.key, 1))
+
+  def validate_one(arguments, shared_and_steps):
+    state, one = arguments
     everyone, steps = shared_and_steps
-    return training.chunk(
-        program, state, one.hypers, (everyone, one.data), rows, steps=steps,
-        key=jax.random.fold_in(one.key, 1), valid=one.valid)
+    return training.validate(
+        program, state, one.hypers, (everyone, one.data), steps=steps, valid=one.valid)
 
   def evaluate_one(arguments, everyone):
     variables, one = arguments
@@ -127,26 +136,35 @@ def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -
   states = jax.eval_shape(over_runs(init_one, mesh), runs, None)
   states = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split), states)
-  steps = share(np.int32(0))
-  chunk = jax.jit(
-      lambda states, runs, batches, shared, steps: over_runs(chunk_one, mesh)(
-          (states, runs, batches), (shared, steps)),
-      donate_argnums=0).lower(states, runs, batches, shared, steps).compile()
+  count = share(np.int32(0))
+  train = jax.jit(
+      lambda states, runs, batches, shared, first, steps: over_runs(train_one, mesh)(
+          (states, runs, batches), (shared, first, steps)),
+      donate_argnums=0).lower(states, runs, batches, shared, count, count).compile()
+  validate = jax.jit(
+      lambda states, runs, shared, steps: over_runs(validate_one, mesh)(
+          (states, runs), (shared, steps)),
+      donate_argnums=0).lower(states, runs, shared, count).compile()
   evaluate = jax.jit(over_runs(evaluate_one, mesh)).lower(
       (states.best.variables, runs), shared).compile()
-  memory: Any = chunk.memory_analysis()
   return Engine(
       place=place,
       share=share,
       init=lambda runs: init(runs, None),
-      chunk=lambda states, runs, shared, batches, steps: chunk(
-          states, runs, place(batches), shared, share(np.int32(steps))),
+      train=lambda states, runs, shared, batches, first, steps: train(
+          states, runs, batches, shared, share(np.int32(first)), share(np.int32(steps))),
+      validate=lambda states, runs, shared, steps: validate(
+          states, runs, shared, share(np.int32(steps))),
       evaluate=lambda variables, runs, shared: evaluate((variables, runs), shared),
       compile_seconds=time.monotonic() - started,
-      bytes_needed=(
-          memory.argument_size_in_bytes + memory.temp_size_in_bytes
-          + memory.output_size_in_bytes - memory.alias_size_in_bytes),
+      bytes_needed=max(map(_bytes_needed, (train, validate, evaluate))),
   )
+
+
+def _bytes_needed(compiled: Any) -> int:
+  memory = compiled.memory_analysis()
+  return (memory.argument_size_in_bytes + memory.temp_size_in_bytes
+          + memory.output_size_in_bytes - memory.alias_size_in_bytes)
 
 
 def device_memory(device: Any) -> float:

@@ -7,31 +7,32 @@ and leaves nothing behind; an error of ours keeps its traceback.
 import concurrent.futures
 import contextlib
 import importlib.metadata
-import json
 import os
 import pathlib
 import shlex
+import signal
 import sys
-import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 from rich.console import Console
 
-from dcnn import arguments, configs, display, results, running, sweeps
+from dcnn import arguments, display, interruption, results, running, sweeps, workdirs
 from dcnn.data import generation
 
 USAGE = """\
 dcnn trains derivative-constrained networks and compares what their ingredients buy.
 
-  dcnn --config=FILE.py[:VARIANT] --workdir=DIR [--config.KEY=VALUE ...]
+  dcnn --config=FILE.py[:VARIANT] --workdir=DIR [--fresh] [--config.KEY=VALUE ...]
       Runs the experiment of a file, which is Python code. DIR/report.html is what to read.
+      The same command continues what was interrupted; more seeds and arms extend what is
+      finished. --fresh moves an old DIR aside first.
 
   dcnn report DIR
-      Draws the report again from the files in DIR.
+      Draws the report again from the files in DIR, also while a sweep is under way.
 
   dcnn generate --smiles=SMILES --out=FILE.npz [--frames=2000] [--seed=0]
                 [--temperature=500] [--workers=CORES]
@@ -45,10 +46,8 @@ Examples:
   dcnn generate --smiles=CCO --out=ethanol.npz"""
 
 FAILURE = 1  # exit status: something may have been written
-INTERRUPTED = 130
 
 _python_format = warnings.formatwarning
-_Returned = TypeVar("_Returned")
 
 
 def entry() -> int:
@@ -57,11 +56,22 @@ def entry() -> int:
   try:
     run(sys.argv[1:])
   except arguments.Stop as stop:
-    print(f"dcnn: error: {_one_line(str(stop))}", file=sys.stderr)
+    _complain(f"error: {_one_line(str(stop))}")
     return stop.status
   except KeyboardInterrupt:
-    return _interrupted()
+    _complain("interrupted")
+    return 128 + signal.SIGINT
+  except _Interrupted as interrupted:
+    interruption.leave(interrupted.status)
   return 0
+
+
+class _Interrupted(Exception):
+  """A signal ended a sweep; all has been written that will be."""
+
+  def __init__(self, status: int) -> None:
+    super().__init__()
+    self.status = status
 
 
 def run(argv: Sequence[str]) -> None:
@@ -89,23 +99,72 @@ def run(argv: Sequence[str]) -> None:
 
 
 def train(argv: Sequence[str]) -> None:
-  """`dcnn --config=... --workdir=...`: runs an experiment and writes its report."""
-  file, workdir, overrides = arguments.parse_train(argv)
+  """`dcnn --config=... --workdir=...`: runs an experiment, or continues it, and reports."""
+  asked = arguments.parse_train(argv)
   configure_jax()
-  config = arguments.load_config(file)
-  arguments.override(config, overrides)
+  config = arguments.load_config(asked.config)
+  arguments.override(config, asked.overrides)
   with _told():
-    configs.validate(config)
-  check_workdir(workdir, config)
+    experiment = running.prepare(config)
+    _check_writable(asked.workdir)
+    if asked.fresh and asked.workdir.exists():
+      print(f"moved {asked.workdir} to {workdirs.move_aside(asked.workdir)}")
+  with contextlib.ExitStack() as claim:
+    with _told():
+      claim.enter_context(workdirs.claimed(asked.workdir))
+      manifest = running.describe(experiment, shlex.join(["dcnn", *argv]))
+      workdirs.check(asked.workdir, manifest)
+    with _told(FAILURE), interruption.heeded(_complain) as request:
+      workdirs.begin(asked.workdir, manifest)
+      _run(experiment, manifest, asked.workdir, request)
+
+
+def _run(
+    experiment: running.Experiment, manifest: Mapping[str, Any], workdir: pathlib.Path,
+    request: interruption.Request,
+) -> None:
+  """Runs an experiment in a claimed directory and writes all there is to write of it."""
   try:
-    with _told(), display.sweep_display(Console()) as on_progress:
-      finished = _interruptible(lambda: running.run(
-          config, on_progress, command=shlex.join(["dcnn", *argv])))
-  except KeyboardInterrupt:
-    os._exit(_interrupted())  # an orderly end would wait for compiled code to return
-  with _told(FAILURE):
-    _write(finished, workdir)
+    finished = _trained(experiment, manifest, workdir, request)
+  except sweeps.Diverged as diverged:
+    _write_so_far(workdir)
+    raise arguments.Stop(str(diverged), FAILURE) from diverged
+  except sweeps.Interrupted as interrupted:
+    _write_so_far(workdir)
+    raise _Interrupted(request.status) from interrupted
+  results.save(finished.result, workdir)
+  _draw(workdir)
   _tell(finished.result, workdir)
+  if request.is_made():
+    raise _Interrupted(request.status)
+
+
+def _trained(
+    experiment: running.Experiment, manifest: Mapping[str, Any], workdir: pathlib.Path,
+    request: interruption.Request,
+) -> running.Finished:
+  """Runs an experiment in another thread: this one hears signals while compiled code holds it.
+
+  A request that comes in training is heard between two stretches of it; in compilation and
+  evaluation, which are not cut short, all has been saved and nobody waits.
+
+  Raises:
+    Interrupted: after a request.
+  """
+  phase = ""
+  with display.sweep_display(Console()) as show:
+    def on_progress(progress: sweeps.Progress) -> None:
+      nonlocal phase
+      phase = progress.phase
+      show(progress)
+
+    worker = concurrent.futures.ThreadPoolExecutor(1).submit(
+        running.run, experiment, on_progress, manifest=manifest, directory=workdir,
+        should_stop=request.is_made)
+    while not concurrent.futures.wait([worker], timeout=0.1).done:
+      if request.is_made() and phase != sweeps.TRAINING:
+        raise sweeps.Interrupted
+  return worker.result()
 
 
 def report(argv: Sequence[str]) -> None:
@@ -118,8 +177,11 @@ def report(argv: Sequence[str]) -> None:
   if not directory.is_dir():
     raise arguments.Stop(f"{directory}: no such directory")
   with _told():
-    results.load(directory)
+    unfinished = workdirs.is_unfinished(directory)
+    result = workdirs.so_far(directory) if unfinished else results.load(directory)
   with _told(FAILURE):
+    if unfinished:
+      results.save(result, directory)
     _draw(directory)
   print(f"report: {directory / 'report.html'}")
 
@@ -147,51 +209,27 @@ def configure_jax() -> None:
     jax.config.update("jax_num_cpu_devices", arguments.usable_cores())
 
 
-def check_workdir(workdir: pathlib.Path, config: configs.ConfigDict) -> None:
-  """Makes sure that the results can be written, before any are computed.
-
-  Args:
-    workdir: that exists or not; it may hold the results of an equal configuration.
-    config: of the results to come.
-
-  Raises:
-    Stop: if it cannot be written to, or holds the results of another configuration.
-  """
+def _check_writable(workdir: pathlib.Path) -> None:
   existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
   if not existing.is_dir():
     raise arguments.Stop(f"--workdir={workdir}: {existing} is a file, expected a directory")
   if not os.access(existing, os.W_OK | os.X_OK):
     raise arguments.Stop(f"--workdir={workdir}: {existing} cannot be written to")
-  if not (workdir / results.CONFIG_FILE).exists():
+
+
+def _write_so_far(workdir: pathlib.Path) -> None:
+  """Results and report of what has ended or been validated, and how to go on."""
+  try:
+    result = workdirs.so_far(workdir)
+  except ValueError as error:  # nothing to report yet
+    _complain(str(error))
     return
-  difference = first_difference(_held_config(workdir), _json_config(config), "config")
-  if difference is not None:
-    key, held, asked = difference
-    raise arguments.Stop(f"{workdir} holds results of {key}={_shown(held)}, and {_shown(asked)} "
-                         "is asked for: choose another --workdir")
-
-
-def first_difference(held: Any, asked: Any, key: str) -> tuple[str, Any, Any] | None:
-  """The first key at which two nested dictionaries differ, with both values; None if equal."""
-  if not isinstance(held, dict) or not isinstance(asked, dict):
-    return None if held == asked else (key, held, asked)
-  for name in [*asked, *(name for name in held if name not in asked)]:
-    found = first_difference(held.get(name), asked.get(name), f"{key}.{name}")
-    if found is not None:
-      return found
-  return None
-
-
-def _write(finished: running.Finished, workdir: pathlib.Path) -> None:
-  """All files of a finished experiment.
-
-  `checkpoints/` holds what `sweeps.by_arm` returns.
-  """
-  from dcnn import checkpoints  # Orbax takes a second to import
-
-  results.save(finished.result, workdir)
-  checkpoints.save(sweeps.by_arm(finished.groups), workdir / "checkpoints")
+  results.save(result, workdir)
+  ended = {(row.arm, row.seed) for row in result.rows if not results.is_interrupted(row.status)}
+  print(f"{len(ended)} runs have ended; the same command goes on with the others")
+  print(f"results so far: {workdir}", flush=True)
   _draw(workdir)
+  print(f"report so far: {workdir / 'report.html'}", flush=True)
 
 
 def _draw(directory: pathlib.Path) -> None:
@@ -215,14 +253,8 @@ def _tell(result: results.Result, workdir: pathlib.Path) -> None:
   print(f"report: {workdir / 'report.html'}")
 
 
-def _interrupted() -> int:
-  print("dcnn: interrupted", file=sys.stderr, flush=True)
-  return INTERRUPTED
-
-
-def _interruptible(function: Callable[[], _Returned]) -> _Returned:
-  """Calls in another thread: this one hears Ctrl-C while compiled code holds the other."""
-  return concurrent.futures.ThreadPoolExecutor(1).submit(function).result()
+def _complain(text: str) -> None:
+  print(f"dcnn: {text}", file=sys.stderr, flush=True)
 
 
 def format_warning(message, category, filename, lineno, line=None) -> str:
@@ -251,24 +283,6 @@ def _told(status: int = arguments.MISTAKE) -> Iterator[None]:
 
 def _one_line(text: str) -> str:
   return " ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _held_config(workdir: pathlib.Path) -> dict:
-  try:
-    return json.loads((workdir / results.CONFIG_FILE).read_text(encoding="utf-8"))["config"]
-  except (OSError, ValueError, TypeError, KeyError) as error:
-    raise arguments.Stop(f"{workdir / results.CONFIG_FILE} is not a config that dcnn wrote "
-                         f"({arguments.message(error)}): choose another --workdir") from error
-
-
-def _json_config(config: configs.ConfigDict) -> dict:
-  """The configuration as `results.save` writes it."""
-  tables = [table._asdict() for table in configs.tables(config)]
-  return json.loads(json.dumps({**configs.to_dict(config), "tables": tables}))
-
-
-def _shown(value: Any) -> str:
-  return textwrap.shorten(json.dumps(value), 60, placeholder=" ...")
 
 
 if __name__ == "__main__":

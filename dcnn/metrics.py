@@ -6,6 +6,7 @@ without a shift keeps the whole energy, and with it the rounding of float32: 3e-
 5e-4 eV at -4209 eV. That belongs to such a scheme and is not corrected.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,18 +85,18 @@ def constant_predictor(
   }
 
 
-def mean_absolute_errors(sums: Mapping[str, Any]) -> dict[str, float]:
+def mean_absolute_errors(sums: Mapping[str, Any]) -> dict[str, Any]:
   """energy_loss in eV per configuration and force_loss in eV/A per component.
 
   Args:
-    sums: what `force_field_sums` returned, added up over batches.
+    sums: what `force_field_sums` returned, added up over batches; of one run or of many.
 
   Returns:
     The two errors; nan where the sums are not finite.
   """
   return {
-      "energy_loss": float(sums["energy_absolute"] / sums["frames"]),
-      "force_loss": float(sums["force_absolute"] / sums["components"]),
+      "energy_loss": sums["energy_absolute"] / sums["frames"],
+      "force_loss": sums["force_absolute"] / sums["components"],
   }
 
 
@@ -120,7 +121,12 @@ def finish(
       **errors,
       "energy_rmse": float(np.sqrt(total["energy_squared"] / total["frames"])),
       "force_rmse": float(np.sqrt(total["force_squared"] / total["components"])),
-      "energy_skill": 1 - errors["energy_loss"] / constant["energy_loss"],
-      "force_skill": 1 - errors["force_loss"] / constant["force_loss"],
+      "energy_skill": _skill(errors["energy_loss"], constant["energy_loss"]),
+      "force_skill": _skill(errors["force_loss"], constant["force_loss"]),
       "efwt": total["hits"] / total["frames"],
   }
+
+
+def _skill(error: float, constant: float) -> float:
+  """nan where the constant predictor makes no error: there is nothing to know better."""
+  return 1 - error / constant if constant else math.nan

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from dcnn import data, labels, losses, models, sweeps
+from dcnn import data, groups, labels, losses, models
 from dcnn.activations import ACTIVATIONS
 from dcnn.base import Dataset, System
 from dcnn.configs import MODELS, ConfigDict, arm_settings, effective, flat, require, seeds, tables
@@ -72,7 +72,7 @@ def load(config: ConfigDict) -> Sources:
 
 def build(
     config: ConfigDict, sources: Sources, arms: Mapping[str, ConfigDict] | None = None
-) -> sweeps.Plan:
+) -> groups.Plan:
   """The plan of an experiment.
 
   Args:
@@ -96,7 +96,7 @@ def build(
              f"{config.split.train} training configurations")
   _warn_of_kinks(arms)
   _warn_of_confounding(config)
-  return sweeps.Plan(
+  return groups.Plan(
       name=config.experiment,
       dataset=dataset,
       arms=tuple(_arm(name, settings, dataset, splits) for name, settings in arms.items()),
@@ -105,6 +105,8 @@ def build(
       steps=config.steps,
       chunk=min(config.chunk, config.steps),
       max_memory=None if config.max_memory is None else config.max_memory * 1e9,
+      stop_on_divergence=config.on_divergence == "stop",
+      checkpoint_every=config.checkpoint_every,
   )
 
 
@@ -159,9 +161,9 @@ def _order(config: ConfigDict) -> float:
 
 def _arm(
     name: str, config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]
-) -> sweeps.Arm:
+) -> groups.Arm:
   numbers = {hyper: float(flat(config)[key]) for hyper, key in HYPERS.items()}
-  return sweeps.Arm(
+  return groups.Arm(
       name=name,
       structure=_structure(config),
       make_program=functools.partial(_program, config, dataset, splits),
@@ -208,14 +210,15 @@ def _init_gain(config: ConfigDict) -> float:
 
 def _program(config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]) -> Program:
   switches = _switches(config)
-  example = System(*(array[0] for array in sweeps.shared_data(dataset)[0]))
+  example = System(*(array[0] for array in groups.shared_data(dataset)[0]))
   task = forcefield.make_task(
       _make_model(config, dataset, splits), example,
       energy_loss=losses.ENERGY_LOSSES[config.loss.energy],
       force_loss=losses.FORCE_LOSSES[config.loss.forces],
       use_forces=switches["forces"])
   return Program(
-      task, _make_optimizer(config), sweeps.take, config.batch_size, switches["average"])
+      task, _make_optimizer(config), groups.take, config.batch_size, switches["average"],
+      patience=config.patience * config.chunk)
 
 
 def _make_model(

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pathlib
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +25,10 @@ CONFIG_FILE = "config.json"
 ROWS_FILE = "results.csv"
 HISTORY_FILE = "history.csv"
 PARITY_FILE = "predictions.npz"
+UNFINISHED = ".tmp"  # end of the name of a file that is being written
+
+# How a run ended; but for `finished`, @ and the step follow.
+FINISHED, PATIENCE, DIVERGED, INTERRUPTED = "finished", "patience", "diverged", "interrupted"
 
 _MILLI_BELOW = 10.0  # eV; typical errors below this are shown in meV
 _EXPONENT_FROM = 1e6
@@ -39,9 +44,12 @@ class Row(NamedTuple):
     split: train, valid or test.
     metric: energy_loss, force_loss, ...
     unit: of the value: eV, eV/A or 1.
-    value: of a diverged run the last finite one.
-    step: of the checkpoint that was evaluated.
-    status: `finished` or `diverged@STEP`.
+    value: of the checkpoint that validation chose; of a diverged run, before it diverged.
+    step: of that checkpoint.
+    status: `finished`, `patience@STEP`, `diverged@STEP` or, of a run that can be continued,
+      `interrupted@STEP`.
+    cause: of a diverged run what was not finite: loss terms joined by `+`; where all were finite,
+      `gradient` or `parameters`; `validation` if no validation ever was.
   """
 
   experiment: str
@@ -53,6 +61,7 @@ class Row(NamedTuple):
   value: float
   step: int
   status: str
+  cause: str
 
 
 class Point(NamedTuple):
@@ -218,7 +227,12 @@ class Result:
 
 def is_failed(status: str) -> bool:
   """Whether a run of this status failed."""
-  return status.startswith("diverged")
+  return status.startswith(DIVERGED)
+
+
+def is_interrupted(status: str) -> bool:
+  """Whether a run of this status can be continued."""
+  return status.startswith(INTERRUPTED)
 
 
 def with_baseline(table: Table) -> tuple[str, ...]:
@@ -294,13 +308,13 @@ def save(result: Result, directory: str | os.PathLike[str]) -> None:
   directory.mkdir(parents=True, exist_ok=True)
   tables = [{**table._asdict(), "arms": list(table.arms)} for table in result.tables]
   config = {**result.config, "config": {**result.config.get("config", {}), "tables": tables}}
-  write_file(directory / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
   write_file(directory / ROWS_FILE, _csv(Row._fields, result.rows))
   write_file(directory / HISTORY_FILE, _csv(Point._fields, result.history))
   arrays = io.BytesIO()
   parity: dict[str, Any] = {name: result.parity[name] for name in sorted(result.parity)}
   np.savez_compressed(arrays, **parity)
   write_file(directory / PARITY_FILE, arrays.getvalue())
+  write_json(directory / CONFIG_FILE, config)  # last: its times say that the rest is there
 
 
 def load(directory: str | os.PathLike[str]) -> Result:
@@ -332,11 +346,19 @@ def load(directory: str | os.PathLike[str]) -> Result:
   )
 
 
+def write_json(path: pathlib.Path, content: Any) -> None:
+  """Writes a JSON file as `write_file` does."""
+  write_file(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
 def write_file(path: pathlib.Path, content: bytes) -> None:
-  """Writes a file under a temporary name, then renames it: no reader sees half of it."""
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  """Writes a file whole or not at all: under another name first, which nobody can have foreseen."""
+  temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
   try:
-    temporary.write_bytes(content)
+    with temporary.open("xb") as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)

@@ -1,19 +1,35 @@
 """Runs an experiment from its configuration: the engine of the command line and of notebooks."""
 
+import functools
 import math
-import time
+import pathlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from dcnn import configs, plans, provenance, sweeps
+from dcnn import checkpoints, configs, plans, provenance, saving, sweeps
 from dcnn.configs import ConfigDict
-from dcnn.results import Result, Row
+from dcnn.groups import Plan, grouped
+from dcnn.results import Result, Row, is_failed
 
 OnProgress = Callable[[sweeps.Progress], None]
+
+
+class Experiment(NamedTuple):
+  """A configuration that has been checked against its data.
+
+  Attributes:
+    config: valid.
+    sources: the data.
+    arms: full configuration of each arm, by name.
+  """
+
+  config: ConfigDict
+  sources: plans.Sources
+  arms: dict[str, ConfigDict]
 
 
 class Finished(NamedTuple):
@@ -28,53 +44,83 @@ class Finished(NamedTuple):
   groups: tuple[sweeps.Trained, ...]
 
 
+def prepare(config: ConfigDict) -> Experiment:
+  """Reads the data and finds every mistake that can be found before training.
+
+  Args:
+    config: from `default()`, changed.
+
+  Returns:
+    What `run` takes.
+
+  Raises:
+    ValueError: if the configuration is not valid, or does not fit the data.
+    OSError: if the data cannot be read.
+  """
+  configs.validate(config)
+  experiment = Experiment(config, plans.load(config), configs.arm_settings(config))
+  grouped(plans.build(*experiment))
+  return experiment
+
+
+def describe(experiment: Experiment, command: str = "") -> dict[str, Any]:
+  """What config.json says of an experiment before it runs: settings, data, versions, machine.
+
+  Args:
+    experiment: prepared.
+    command: the command line, for the report.
+  """
+  config, dataset = experiment.config, experiment.sources.dataset
+  return {
+      "config": configs.to_dict(config) | {
+          "tables": [table._asdict() for table in configs.tables(config)]},
+      "seeds": list(configs.seeds(config)),
+      "dataset": {"name": dataset.name, "source": dataset.source, "checksum": dataset.checksum,
+                  "frames": len(dataset)},
+      "environment": provenance.environment(),
+      "command": command,
+  }
+
+
 def run(
-    config: ConfigDict,
+    experiment: Experiment,
     on_progress: OnProgress = lambda progress: None,
-    command: str = "",
+    *,
+    manifest: Mapping[str, Any] | None = None,
+    directory: pathlib.Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Finished:
   """Runs an experiment: tunes learning rates if asked to, then trains every arm and seed.
 
   Args:
-    config: from `default()`, changed.
-    on_progress: called after every chunk.
-    command: the command line, for the report.
+    experiment: prepared.
+    on_progress: called after every stretch of training.
+    manifest: of the experiment, where it has been made.
+    directory: where checkpoints are kept and, if there are some, continued; none without it.
+    should_stop: asked after every stretch.
 
   Returns:
     Results and trained variables.
 
   Raises:
-    ValueError: if the configuration is not valid.
+    ValueError, OSError, Interrupted, Diverged: as `sweeps.run`.
   """
   # Accelerators would multiply float32 in fewer bits, too few for second derivatives.
   with jax.default_matmul_precision("highest"):
-    return _run(config, on_progress, command)
-
-
-def _run(config: ConfigDict, on_progress: OnProgress, command: str) -> Finished:
-  started = time.monotonic()
-  configs.validate(config)
-  sources = plans.load(config)
-  dataset = sources.dataset
-  arms = configs.arm_settings(config)
-  tuning = _tune(config, sources, arms, on_progress) if config.tuning.learning_rates else {}
-  if tuning:
-    arms = {
-        name: configs.with_overrides(settings, {"optimizer.learning_rate": tuning["chosen"][name]})
-        for name, settings in arms.items()}
-  outcome = sweeps.run(plans.build(config, sources, arms), on_progress)
-  record = {
-      "config": configs.to_dict(config),
-      "tables": [table._asdict() for table in configs.tables(config)],
-      "dataset": {"name": dataset.name, "source": dataset.source, "checksum": dataset.checksum,
-                  "frames": len(dataset)},
-      "environment": provenance.environment(),
-      "command": command,
-      "timing": {**outcome.timing, "total_seconds": time.monotonic() - started},
-      **({"tuning": tuning} if tuning else {}),
-  }
+    sweep_in = functools.partial(_sweep, directory, on_progress, should_stop)
+    config, sources, arms = experiment
+    tuning = {}
+    if config.tuning.learning_rates:
+      tuning = _tune(experiment, functools.partial(sweep_in, saving.TUNING))
+      arms = {
+          name: configs.with_overrides(
+              settings, {"optimizer.learning_rate": tuning["chosen"][name]})
+          for name, settings in arms.items()}
+    outcome = sweep_in(saving.CHECKPOINTS, plans.build(config, sources, arms))
+  record = {**(manifest or describe(experiment)), "timing": outcome.timing}
   result = Result(
-      record, outcome.rows, outcome.history, configs.tables(config), outcome.parity)
+      record | ({"tuning": tuning} if tuning else {}), outcome.rows, outcome.history,
+      configs.tables(config), outcome.parity)
   return Finished(result, outcome.groups)
 
 
@@ -89,7 +135,7 @@ def sweep(
 
   Args:
     config: from `configs.default()`, changed.
-    on_progress: called after every chunk.
+    on_progress: called after every stretch of training.
 
   Returns:
     The result; `result.table(baseline=...)` compares its arms.
@@ -97,28 +143,32 @@ def sweep(
   Raises:
     ValueError: if the configuration is not valid.
   """
-  return run(config, on_progress).result
+  return run(prepare(config), on_progress).result
 
 
-def _tune(
-    config: ConfigDict,
-    sources: plans.Sources,
-    arms: Mapping[str, ConfigDict],
-    on_progress: OnProgress,
-) -> dict:
+def _sweep(
+    directory: pathlib.Path | None, on_progress: OnProgress, should_stop: Callable[[], bool],
+    folder: str, plan: Plan,
+) -> sweeps.Outcome:
+  store = checkpoints.Store(directory / folder) if directory else None
+  return sweeps.run(plan, on_progress, store=store, should_stop=should_stop)
+
+
+def _tune(experiment: Experiment, sweep_in: Callable[[Plan], sweeps.Outcome]) -> dict:
   """Chooses a learning rate for each arm on validation data, by the same grid and seeds for all.
 
   Returns:
     `learning_rates`, `seeds`, `scores` (of each arm and rate: geometric mean over seeds of the
     weighted validation errors; inf where a run diverged) and `chosen`.
   """
+  config, sources, arms = experiment
   rates = [float(rate) for rate in config.tuning.learning_rates]
   candidates = {
       _tuning_name(name, rate): configs.with_overrides(settings, {"optimizer.learning_rate": rate})
       for name, settings in arms.items() for rate in rates}
-  tuning = configs.with_overrides(config, {})
+  tuning = configs.with_overrides(config, {"on_divergence": "record"})  # a rate may be too large
   tuning.seeds = config.tuning.seeds
-  outcome = sweeps.run(plans.build(tuning, sources, candidates), on_progress)
+  outcome = sweep_in(plans.build(tuning, sources, candidates))
   scores = {
       name: [
           _score(outcome.rows, _tuning_name(name, rate), settings) for rate in rates]
@@ -140,7 +190,7 @@ def _tuning_name(arm: str, rate: float) -> str:
 def _score(rows: Sequence[Row], arm: str, config: ConfigDict) -> float:
   """Geometric mean over seeds of the weighted validation errors; inf if a run diverged."""
   mine = [row for row in rows if row.arm == arm and row.split == "valid"]
-  if any(row.status != "finished" for row in mine):
+  if any(is_failed(row.status) for row in mine):
     return math.inf
   energy, forces = (
       np.array([row.value for row in mine if row.metric == metric])

@@ -1,104 +1,69 @@
-"""All runs of an experiment: arms of equal structure compile once and train as one program.
+"""Trains all runs of an experiment, launch after launch, and can be stopped and continued.
 
-A run is an arm and a seed. The runs of a group lie on one axis, `runs`; where memory asks for it
-they are cut into launches of equal size that reuse the same compiled program.
+Between two visits of the host a launch trains for about a second, so that a request to stop is
+heard soon. How the training is cut into such stretches does not change its result, and neither
+does a stop: what is saved is all that a run carries.
 """
 
+import contextlib
 import dataclasses
-import functools
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
 
-from dcnn import engine, metrics, training
-from dcnn.base import Dataset, Labels, System
-from dcnn.data import Indices
-from dcnn.labels import LabelTransform
-from dcnn.results import Point, Row
-from dcnn.tasks.forcefield import Batch
-from dcnn.training import NOT_DIVERGED, Program, RunState
+from dcnn import engine, saving, scoring, training
+from dcnn.checkpoints import Store
+from dcnn.groups import (
+    Group,
+    Key,
+    Launch,
+    Plan,
+    Run,
+    chunk_batches,
+    grouped,
+    launches,
+    shared_data,
+    stacked,
+)
+from dcnn.results import Point, Row, is_failed
+from dcnn.saving import Begun, Ended
+from dcnn.scoring import Curves
+from dcnn.training import NEVER, Program, RunState
 
-EVALUATION_BATCH = 100  # configurations; bounds the memory of an evaluation
-
-
-class Arm(NamedTuple):
-  """One setting under comparison.
-
-  Attributes:
-    name: what differs from the base configuration.
-    structure: equal for arms that can share a program.
-    make_program: builds that program; called once a group.
-    hypers: the numbers of the arm, but for `scale`, which the labels of each seed decide.
-    fit_labels: from training labels (float64) and species to the arm's transform.
-  """
-
-  name: str
-  structure: Hashable
-  make_program: Callable[[], Program]
-  hypers: Mapping[str, float]
-  fit_labels: Callable[[Labels, Any], LabelTransform]
+STRETCH_SECONDS = 1.0  # of training between two visits of the host
+COMPILING, TRAINING, EVALUATING = "compiling", "training", "evaluating"
 
 
-class Plan(NamedTuple):
-  """A whole experiment, ready to run.
-
-  Attributes:
-    name: of the experiment.
-    dataset: float64, physical units.
-    arms: with distinct names.
-    seeds: shared by all arms.
-    splits: of each seed, in the order of `seeds`.
-    steps: of a run.
-    chunk: steps between two validations.
-    max_memory: bytes that one launch may take on a device; None for 80 % of the device.
-  """
-
-  name: str
-  dataset: Dataset
-  arms: tuple[Arm, ...]
-  seeds: tuple[int, ...]
-  splits: tuple[Indices, ...]
-  steps: int
-  chunk: int
-  max_memory: float | None = None
+class Interrupted(Exception):
+  """A sweep was asked to stop and has saved what it had."""
 
 
-class Run(NamedTuple):
-  """One training: an arm and a seed, and the labels as this run sees them.
-
-  Attributes:
-    arm: of the plan.
-    seed: of the plan.
-    splits: of the seed.
-    transform: fitted on the training labels.
-    shift: (frames), what the transform takes off each energy, float64, eV.
-  """
-
-  arm: Arm
-  seed: int
-  splits: Indices
-  transform: LabelTransform
-  shift: Float[np.ndarray, " frames"]
+class Diverged(Exception):
+  """A run became non-finite in a sweep that stops for that; it has saved what it had."""
 
 
 class Progress(NamedTuple):
   """Where a sweep stands, for a display.
 
   Attributes:
-    done, total: steps of single runs, over all groups and launches.
+    phase: `compiling`, `training` or `evaluating`; only in training there is something to lose.
+    done, total: steps of single runs, over all groups and launches; those that an ended run does
+      not take count as done.
+    reused: of those done, how many were read from checkpoints.
     force_loss: the latest validation force_loss of each arm, eV/A: the geometric mean of its
       finite runs, nan where there is none.
     diverged: runs that have become non-finite so far.
     compile_seconds: so far.
   """
 
+  phase: str
   done: int
   total: int
+  reused: int
   force_loss: dict[str, float]
   diverged: int
   compile_seconds: float
@@ -111,8 +76,8 @@ class Trained(NamedTuple):
     program: of the group.
     runs: one for each entry of the leading axis of the variables.
     best: variables that validation chose, NumPy.
-    last: variables after the last step, or where the run diverged, NumPy; where a moving average
-      is kept, with the averaged parameters.
+    last: variables after the last step, or where the run ended, NumPy; where a moving average is
+      kept, with the averaged parameters.
   """
 
   program: Program
@@ -140,380 +105,324 @@ class Outcome(NamedTuple):
   timing: dict[str, float]
 
 
-def grouped(arms: Sequence[Arm]) -> list[tuple[Arm, ...]]:
-  """Arms of equal structure together, in the order of their first appearance."""
-  groups: dict[Hashable, list[Arm]] = {}
-  for arm in arms:
-    groups.setdefault(arm.structure, []).append(arm)
-  return [tuple(group) for group in groups.values()]
+@dataclasses.dataclass
+class _Session:
+  """What goes along with a sweep: its callers' wishes, its clock and its counts."""
+
+  plan: Plan
+  on_progress: Callable[[Progress], None]
+  store: Store | None
+  should_stop: Callable[[], bool]
+  ended: dict[Key, Ended] = dataclasses.field(default_factory=dict)
+  begun: Begun | None = None
+  seconds: dict[str, float] = dataclasses.field(default_factory=lambda: {
+      "compile_seconds": 0.0, "train_seconds": 0.0, "evaluate_seconds": 0.0,
+      "total_seconds": 0.0})
+  launches: int = 0
+  reused: int = 0
+  force_loss: dict[str, float] = dataclasses.field(default_factory=dict)
+  started: float = dataclasses.field(default_factory=time.monotonic)
+  saved: float = dataclasses.field(default_factory=time.monotonic)
+
+  @contextlib.contextmanager
+  def timed(self, phase: str) -> Iterator[None]:
+    """Adds the time that the context lasts to that of a phase."""
+    started = time.monotonic()
+    yield
+    self.seconds[phase] += time.monotonic() - started
+
+  def so_far(self) -> dict[str, Any]:
+    """Times and counts, sessions before this one included."""
+    now = time.monotonic()
+    total = self.seconds["total_seconds"] + now - self.started
+    return {"seconds": {**self.seconds, "total_seconds": total}, "launches": self.launches}
+
+  def take_up(self, so_far: Mapping[str, Any]) -> None:
+    """Goes on counting where an earlier session left off."""
+    self.seconds = dict(so_far["seconds"])
+    self.launches = so_far["launches"] - (self.begun is not None)  # that one is counted again
+
+  def tell(self, phase: str, launch_steps: int = 0, diverged: int = 0) -> None:
+    """Reports progress; `launch_steps` and `diverged` are of the launch under way."""
+    plan = self.plan
+    failed = sum(is_failed(each.rows[0].status) for each in self.ended.values())
+    self.on_progress(Progress(
+        phase, len(self.ended) * plan.steps + launch_steps,
+        len(plan.arms) * len(plan.seeds) * plan.steps, self.reused, dict(self.force_loss),
+        failed + diverged, self.seconds["compile_seconds"]))
 
 
-def run(plan: Plan, on_progress: Callable[[Progress], None] = lambda progress: None) -> Outcome:
+def run(
+    plan: Plan,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    *,
+    store: Store | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
   """Trains and evaluates every arm with every seed.
 
   Args:
     plan: what to run.
-    on_progress: called after every chunk.
+    on_progress: called after every stretch of training.
+    store: where checkpoints go, and where those of an earlier, equal sweep are taken from; none
+      are kept without it.
+    should_stop: asked after every stretch.
 
   Returns:
     Results, curves, trained variables and timings.
 
   Raises:
-    ValueError: if not even one run fits in memory, or labels cannot be scaled.
+    ValueError: if not even one run fits in memory, labels cannot be scaled, or no checkpoint of
+      those there are can be read.
+    OSError: if a checkpoint cannot be saved.
+    Interrupted: when asked to stop.
+    Diverged: if a run became non-finite and the plan says to stop then.
   """
-  meter = _Meter(
-      len(plan.arms) * len(plan.seeds) * plan.steps, on_progress,
-      {arm.name: float("nan") for arm in plan.arms})
-  groups = [_prepare(plan, arms) for arms in grouped(plan.arms)]  # mistakes show before training
-  finished = [_run_group(plan, group, meter) for group in groups]
-  order = {arm.name: i for i, arm in enumerate(plan.arms)}
-  records = sorted(
-      (record for group in finished for record in group.records),
-      key=lambda record: order[record.run.arm.name])
+  groups = grouped(plan)  # mistakes show before training
+  session = _Session(plan, on_progress, store, should_stop)
+  session.force_loss = {arm.name: math.nan for arm in plan.arms}
+  if store is not None:
+    _restore(session, store)
+  for group in groups:
+    _run_group(session, group)
+  if store is not None:
+    store.flush()
+  return _outcome(plan, groups, session)
+
+
+def _outcome(plan: Plan, groups: Sequence[Group], session: _Session) -> Outcome:
+  """Everything in the order of the plan, whatever the order in which it was computed."""
+  by_key = {each.key: (group, each) for group in groups for each in group.runs}
+  keys = [Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds]
+  ended = [session.ended[key] for key in keys]
+  shown = scoring.median_run([each.rows for each in ended])
+  parity = {}
+  if shown is not None:
+    group, each = by_key[keys[shown]]
+    parity = scoring.predictions(plan, group.program.task, each, ended[shown].best)
   return Outcome(
-      rows=tuple(row for record in records for row in record.rows),
-      history=tuple(point for record in records for point in record.history),
-      groups=tuple(group.trained for group in finished),
-      parity=_parity(plan, finished),
-      timing={**meter.seconds, "groups": len(finished), "launches": meter.launches,
-              "runs": len(records)},
+      rows=tuple(row for each in ended for row in each.rows),
+      history=tuple(point for each in ended for point in each.history),
+      groups=tuple(_trained(group, session.ended) for group in groups),
+      parity=parity,
+      timing={**session.so_far()["seconds"], "groups": len(groups),
+              "launches": session.launches, "runs": len(keys)},
   )
 
 
-def by_arm(groups: Sequence[Trained]) -> dict[str, dict[str, Any]]:
-  """Trained variables with what their use needs, by the arm's name; `/` in a name becomes `:`.
-
-  Args:
-    groups: of an outcome.
-
-  Returns:
-    For each arm `best` and `last` (variables, leading axis `seeds`), `seed`, and `shift` and
-    `scale` of its labels: energy = scale * network + shift, in eV. `shift` is that of the first
-    frame; a scheme with atomic references has another for each composition.
-  """
-  arms: dict[str, dict[str, Any]] = {}
-  for group in groups:
-    for name in dict.fromkeys(each.arm.name for each in group.runs):
-      rows = np.array([i for i, each in enumerate(group.runs) if each.arm.name == name])
-      runs = [group.runs[i] for i in rows]
-      arms[name.replace("/", ":")] = {
-          "best": jax.tree.map(lambda leaf, rows=rows: leaf[rows], group.best),
-          "last": jax.tree.map(lambda leaf, rows=rows: leaf[rows], group.last),
-          "seed": np.array([each.seed for each in runs]),
-          "shift": np.array([each.shift[0] for each in runs]),
-          "scale": np.array([float(each.transform.scale) for each in runs]),
-      }
-  return arms
+def _trained(group: Group, ended: dict[Key, Ended]) -> Trained:
+  mine = [ended[each.key] for each in group.runs]
+  best, last = (
+      jax.tree.map(lambda *leaves: np.stack(leaves), *variables)
+      for variables in zip(*((each.best, each.last) for each in mine), strict=True))
+  return Trained(group.program, group.runs, best, last)
 
 
-@dataclasses.dataclass
-class _Meter:
-  """Adds up times and steps over groups and launches, and tells the display."""
-
-  total: int
-  on_progress: Callable[[Progress], None]
-  force_loss: dict[str, float]
-  done: int = 0
-  diverged: int = 0
-  launches: int = 0
-  seconds: dict[str, float] = dataclasses.field(default_factory=lambda: {
-      "compile_seconds": 0.0, "train_seconds": 0.0, "evaluate_seconds": 0.0})
-
-  def report(self, diverged: int) -> None:
-    self.on_progress(Progress(
-        self.done, self.total, self.force_loss, self.diverged + diverged,
-        self.seconds["compile_seconds"]))
-
-
-class _Record(NamedTuple):
-  """What is written down of one run."""
-
-  run: Run
-  rows: tuple[Row, ...]
-  history: tuple[Point, ...]
-
-
-class _Finished(NamedTuple):
-  """A group after its last launch."""
-
-  trained: Trained
-  records: tuple[_Record, ...]
-
-
-class _Launch(NamedTuple):
-  """Runs that train together, filled up with copies of the first to a fixed number."""
-
-  real: tuple[Run, ...]
-  filled: tuple[Run, ...]
-
-
-def _prepare(plan: Plan, arms: tuple[Arm, ...]) -> tuple[Program, tuple[Run, ...]]:
-  runs = tuple(_make_run(plan, arm, i) for arm in arms for i in range(len(plan.seeds)))
-  return arms[0].make_program(), runs
-
-
-def _run_group(
-    plan: Plan, group: tuple[Program, tuple[Run, ...]], meter: _Meter
-) -> _Finished:
-  program, runs = group
-  started = time.monotonic()
-  built, size = _fitting_engine(plan, program, runs, shared_data(plan.dataset))
-  shared = built.share(shared_data(plan.dataset))
-  meter.seconds["compile_seconds"] += time.monotonic() - started
-  records, best, last = [], [], []
-  for launch in _launches(runs, size):
-    meter.launches += 1
-    arguments = built.place(_stack(launch.filled, plan))
-    state, history = _train(plan, program, built, launch, arguments, shared, meter)
-    records += _evaluate(plan, built, launch, arguments, shared, state, history, meter)
-    best.append(_first(state.best.variables, len(launch.real)))
-    last.append(_first(training.evaluated_variables(program, state), len(launch.real)))
-  stack = functools.partial(jax.tree.map, lambda *parts: np.concatenate(parts))
-  return _Finished(Trained(program, runs, stack(*best), stack(*last)), tuple(records))
-
-
-def _make_run(plan: Plan, arm: Arm, index: int) -> Run:
-  splits = plan.splits[index]
-  train = plan.dataset.take(splits.train)
-  transform = arm.fit_labels(train.labels, train.systems.species)
-  shift = np.broadcast_to(
-      np.asarray(transform.shift_of(plan.dataset.systems.species), np.float64),
-      (len(plan.dataset),))
-  return Run(arm, plan.seeds[index], splits, transform, shift)
-
-
-def shared_data(dataset: Dataset) -> tuple[System, np.ndarray]:
-  """What every run sees alike, in float32: systems and forces."""
-  systems = System(
-      np.asarray(dataset.systems.positions, np.float32),
-      np.asarray(dataset.systems.species, np.int32))
-  return systems, np.asarray(dataset.labels.forces, np.float32)
-
-
-def take(data: tuple[tuple[System, Any], Any], indices: Int[Any, " batch"]) -> Batch:
-  """Picks configurations from a run's data: ((systems, forces), energies of this run)."""
-  (systems, forces), energy = data
-  return Batch(
-      System(systems.positions[indices], systems.species[indices]),
-      Labels(energy[indices], forces[indices]))
+def _run_group(session: _Session, group: Group) -> None:
+  """Trains what has not ended yet: first the launch that was begun, if it is of this group."""
+  pending = [each for each in group.runs if each.key not in session.ended]
+  if not pending:
+    return
+  plan, program, begun = session.plan, group.program, None
+  if session.begun and session.begun.keys[0] in {each.key for each in pending}:
+    begun, session.begun = session.begun, None
+  keys = begun.keys if begun else ()
+  by_key = {each.key: each for each in pending}
+  first = [by_key[key] for key in keys]
+  rest = [each for each in pending if each.key not in keys]
+  session.tell(COMPILING)
+  with session.timed("compile_seconds"):
+    built, size = _fitting_engine(plan, program, first or rest, begun)
+    shared = built.share(shared_data(plan.dataset))
+  for launch in (*launches(first, size), *launches(rest, size)):
+    session.launches += 1
+    arguments = built.place(stacked(launch.filled, plan.dataset))
+    state, curves = _train(session, program, built, launch, arguments, shared, begun)
+    _finish(session, program, built, launch, arguments, shared, state, curves)
+    begun = None
 
 
 def _fitting_engine(
-    plan: Plan, program: Program, runs: tuple[Run, ...], shared: Any
+    plan: Plan, program: Program, runs: Sequence[Run], begun: Begun | None
 ) -> tuple[engine.Engine, int]:
-  """Compiles for all runs at once, or for as many as fit in memory; and says how many."""
-  mesh = engine.local_mesh(len(runs))
+  """Compiles for all runs at once, or for as many as fit in memory; and says how many.
+
+  A launch that was begun keeps its size, so that the rest is cut as it would have been.
+  """
+  mesh = engine.local_mesh(begun.size if begun else len(runs))
   devices = mesh.size
   budget = plan.max_memory or engine.device_memory(mesh.devices.flat[0])
-  per_device = math.ceil(len(runs) / devices)
+  per_device = math.ceil((begun.size if begun else len(runs)) / devices)
+  shared = shared_data(plan.dataset)
   while True:
-    launch = next(_launches(runs, per_device * devices))
+    launch = next(launches(runs, per_device * devices))
     built = engine.build(
-        program, _stack(launch.filled, plan), shared,
-        _batches(launch.filled, plan, program.batch_size, 0), mesh)
+        program, stacked(launch.filled, plan.dataset), shared,
+        chunk_batches(launch.filled, plan, program.batch_size, 0), mesh)
     if built.bytes_needed <= budget:
       return built, per_device * devices
-    if per_device == 1:
+    if per_device == 1 or begun:
+      what = f"the launch of {begun.size} runs that was begun" if begun else "one run"
       raise ValueError(
-          f"one run needs {built.bytes_needed / 1e6:.3f} MB on a device and "
+          f"{what} needs {built.bytes_needed / 1e6:.3f} MB on a device and "
           f"{budget / 1e6:.3f} MB are allowed: take a smaller batch or network, or raise "
           "max_memory")
     per_device = max(1, min(per_device - 1, int(per_device * budget / built.bytes_needed)))
 
 
-def _launches(runs: tuple[Run, ...], size: int) -> Iterator[_Launch]:
-  for start in range(0, len(runs), size):
-    real = runs[start:start + size]
-    yield _Launch(real, real + (runs[0],) * (size - len(real)))
-
-
-def _stack(runs: Sequence[Run], plan: Plan) -> engine.Runs:
-  """The arguments of the runs of a launch."""
-  hypers = [{**each.arm.hypers, "scale": float(each.transform.scale)} for each in runs]
-  energy = np.asarray(plan.dataset.labels.energy, np.float64)
-  scored = [np.concatenate(list(_filled_splits(each).values())) for each in runs]
-  return engine.Runs(
-      hypers={
-          name: np.array([numbers[name] for numbers in hypers], np.float32)
-          for name in hypers[0]},
-      data=np.stack([(energy - each.shift).astype(np.float32) for each in runs]),
-      key=jax.vmap(jax.random.key)(np.array([each.seed for each in runs], np.uint32)),
-      valid=np.stack([_filled(each.splits.valid) for each in runs]),
-      scored=np.stack(scored),
-  )
-
-
-def _filled(indices: Int[np.ndarray, " frames"]) -> Int[np.ndarray, "batches batch"]:
-  return training.filled_batches(indices, min(EVALUATION_BATCH, len(indices)))
-
-
-def _filled_splits(each: Run) -> dict[str, Int[np.ndarray, "batches batch"]]:
-  """The batches of each split, in rows of one length."""
-  size = min(EVALUATION_BATCH, max(map(len, each.splits)))
-  return {
-      name: training.filled_batches(indices, size)
-      for name, indices in each.splits._asdict().items()}
-
-
-def _batches(
-    runs: Sequence[Run], plan: Plan, batch_size: int, start: int
-) -> Int[np.ndarray, "runs chunk batch"]:
-  """The batches of the next chunk; each seed's are computed once."""
-  steps = min(plan.chunk, plan.steps - start)
-  orders: dict[int, np.ndarray] = {}
-  for each in runs:
-    if each.seed not in orders:
-      rows = training.batch_order(
-          each.seed, each.splits.train, batch_size=batch_size, start=start, steps=steps)
-      orders[each.seed] = np.pad(rows, ((0, plan.chunk - steps), (0, 0)))
-  return np.stack([orders[each.seed] for each in runs])
-
-
 def _train(
-    plan: Plan, program: Program, built: engine.Engine, launch: _Launch, arguments: engine.Runs,
-    shared: Any, meter: _Meter,
-) -> tuple[RunState, list[list[Point]]]:
-  """Trains one launch to the end; returns its states and the curve of each run."""
-  started = time.monotonic()
-  state = built.init(arguments)
-  history: list[list[Point]] = [[] for _ in launch.real]
-  diverged = 0
-  for start in range(0, plan.steps, plan.chunk):
-    steps = min(plan.chunk, plan.steps - start)
-    state, record = built.chunk(
-        state, arguments, shared, _batches(launch.filled, plan, program.batch_size, start), steps)
-    alive = np.asarray(state.diverged_at)[:len(launch.real)] == NOT_DIVERGED
-    _write_history(history, launch.real, jax.device_get(record), start + steps, alive)
-    diverged = int(np.sum(~alive))
-    meter.done += steps * len(launch.real)
-    meter.force_loss |= _latest_force_loss(launch.real, history)
-    meter.report(diverged)
-  meter.diverged += diverged
-  meter.seconds["train_seconds"] += time.monotonic() - started
-  return state, history
+    session: _Session, program: Program, built: engine.Engine, launch: Launch,
+    arguments: engine.Runs, shared: Any, begun: Begun | None,
+) -> tuple[RunState, Curves]:
+  """Trains one launch to its end; returns its states and the curves of its runs."""
+  plan, runs = session.plan, len(launch.real)
+  state, curves, done = built.init(arguments), scoring.no_curves(runs), 0
+  if begun:
+    state = built.place(saving.refilled(begun.state, state, len(launch.filled)))
+    curves, done = begun.curves, begun.step
+  pace = _Pace()
+  while done < plan.steps and not _ended(state, runs).all():
+    start = done - done % plan.chunk
+    end = min(start + plan.chunk, plan.steps)
+    batches = built.place(chunk_batches(launch.filled, plan, program.batch_size, start))
+    while done < end:
+      steps = pace.steps(end - done)
+      with session.timed("train_seconds"), pace.measured(steps):
+        state = built.train(state, arguments, shared, batches, done - start, steps)
+        jax.block_until_ready(state.step)
+      done = end if _ended(state, runs).all() else done + steps
+      if done < end:
+        _visit(session, launch, state, curves, done)
+    with session.timed("train_seconds"):
+      state, validation = built.validate(state, arguments, shared, end - start)
+      curves = _with_validation(curves, state, validation, launch, start=start, end=end)
+    session.force_loss |= scoring.latest_force_loss(curves, launch.keys)
+    _visit(session, launch, state, curves, done)
+  return state, curves
 
 
-def _write_history(
-    history: list[list[Point]], runs: Sequence[Run], record: training.ChunkRecord, step: int,
-    alive: np.ndarray,
+def _visit(
+    session: _Session, launch: Launch, state: RunState, curves: Curves, done: int
 ) -> None:
-  """Adds the chunk's training terms and validation metrics to the curve of each run.
-
-  A run that has diverged stands still; its curve goes on as nan, not as a line of its last error.
-  """
-  for i, (each, points) in enumerate(zip(runs, history, strict=True)):
-    valid = {name: values[i] for name, values in record.valid.items()}
-    points += [
-        Point(each.arm.name, each.seed, step, "train", f"loss_{name}",
-              float(values[i]) if alive[i] else math.nan)
-        for name, values in record.terms.items()]
-    points += [
-        Point(each.arm.name, each.seed, step, "valid", name, value if alive[i] else math.nan)
-        for name, value in metrics.mean_absolute_errors(valid).items()]
-
-
-def _latest_force_loss(runs: Sequence[Run], history: list[list[Point]]) -> dict[str, float]:
-  """Geometric mean over the finite runs of each arm."""
-  values: dict[str, list[float]] = {}
-  for each, points in zip(runs, history, strict=True):
-    values.setdefault(each.arm.name, []).append(points[-1].value)
-  return {arm: _geometric_mean(np.array(errors)) for arm, errors in values.items()}
+  """Between two stretches: tells how far it is, saves if it is time, and stops if asked to."""
+  plan, runs = session.plan, len(launch.real)
+  diverged = np.asarray(state.diverged_at)[:runs] != NEVER
+  session.tell(TRAINING, done * runs, int(diverged.sum()))
+  stop = session.should_stop()
+  refused = plan.stop_on_divergence and diverged.any()
+  if stop or refused or time.monotonic() - session.saved >= plan.checkpoint_every:
+    _save_running(session, launch, state, curves, done)
+  if session.store is not None and (stop or refused):
+    session.store.flush()
+  if refused:
+    raise Diverged(_refusal(launch, _on_host(state, runs), diverged, plan.steps))
+  if stop:
+    raise Interrupted
 
 
-def _geometric_mean(errors: np.ndarray) -> float:
-  finite = errors[np.isfinite(errors) & (errors > 0)]
-  return float(np.exp(np.mean(np.log(finite)))) if finite.size else float("nan")
+def _refusal(launch: Launch, state: RunState, diverged: np.ndarray, steps: int) -> str:
+  first = int(np.argmax(diverged))
+  run, ended = launch.real[first], scoring.ending(state, first, steps)
+  others = f" and {diverged.sum() - 1} more" if diverged.sum() > 1 else ""
+  return (f"arm {run.arm.name!r}, seed {run.seed}{others}: {ended.status} (not finite: "
+          f"{ended.cause}), and on_divergence is stop. Everything is saved; "
+          "--config.on_divergence=record goes on with the others")
 
 
-def _evaluate(
-    plan: Plan, built: engine.Engine, launch: _Launch, arguments: engine.Runs, shared: Any,
-    state: RunState, history: list[list[Point]], meter: _Meter,
-) -> list[_Record]:
-  """Scores the chosen checkpoint of each run on its training, validation and test data."""
-  started = time.monotonic()
-  sums = jax.device_get(built.evaluate(state.best.variables, arguments, shared))
-  diverged_at, step, score = (
-      np.asarray(leaf) for leaf in (state.diverged_at, state.best.step, state.best.score))
-  records = []
+def _with_validation(
+    curves: Curves, state: RunState, validation: training.Validation, launch: Launch, *,
+    start: int, end: int,
+) -> Curves:
+  """The curves after the chunk from `start` to `end`; runs that ended before it get no point."""
+  runs = len(launch.real)
+  diverged_at, stopped_at = (
+      np.asarray(leaf)[:runs] for leaf in (state.diverged_at, state.stopped_at))
+  diverged = diverged_at != NEVER
+  before = diverged & (diverged_at < start) | (stopped_at != NEVER) & (stopped_at <= start)
+  return scoring.extended(
+      curves, jax.tree.map(lambda leaf: np.asarray(leaf)[:runs], validation), end,
+      running=~before, diverged=diverged)
+
+
+def _finish(
+    session: _Session, program: Program, built: engine.Engine, launch: Launch,
+    arguments: engine.Runs, shared: Any, state: RunState, curves: Curves,
+) -> None:
+  """Scores the chosen checkpoint of each run of a launch, and saves the launch as ended."""
+  plan, runs = session.plan, len(launch.real)
+  _save_running(session, launch, state, curves, plan.steps)  # evaluation may take a while
+  session.tell(EVALUATING, plan.steps * runs)
+  with session.timed("evaluate_seconds"):
+    sums = jax.device_get(built.evaluate(state.best.variables, arguments, shared))
+  host = _on_host(state, runs)
+  last = training.evaluated_variables(program, host)
+  histories = scoring.points(curves, launch.keys)
   for i, each in enumerate(launch.real):
-    # A run whose every validation was non-finite has no checkpoint but its start.
-    failed_at = plan.steps if np.isinf(score[i]) else NOT_DIVERGED
-    failed_at = diverged_at[i] if diverged_at[i] != NOT_DIVERGED else failed_at
-    finished = failed_at == NOT_DIVERGED
-    rows = _rows(
-        plan, each, {name: values[i] for name, values in sums.items()}, step=int(step[i]),
-        status="finished" if finished else f"diverged@{failed_at}")
-    records.append(_Record(each, rows, tuple(history[i])))
-  meter.seconds["evaluate_seconds"] += time.monotonic() - started
-  return records
+    session.ended[each.key] = Ended(
+        scoring.rows(
+            plan, each, {name: values[i] for name, values in sums.items()},
+            step=int(host.best.step[i]), ended=scoring.ending(host, i, plan.steps)),
+        histories[i], *(saving.of_run(tree, i) for tree in (host.best.variables, last)))
+  if session.store is not None:
+    ended = [session.ended[key] for key in launch.keys]
+    session.store.save_finished(saving.from_ended(launch, ended, curves, session.so_far()))
+    session.saved = time.monotonic()
+  session.tell(TRAINING)
 
 
-def _rows(
-    plan: Plan, each: Run, sums: dict[str, np.ndarray], *, step: int, status: str
-) -> tuple[Row, ...]:
-  rows, start = [], 0
-  mean_energy = float(np.mean(plan.dataset.labels.energy[each.splits.train]))
-  for (split, batches), indices in zip(
-      _filled_splits(each).items(), each.splits, strict=True):
-    part = slice(start, start + len(batches))
-    start = part.stop
-    reference = plan.dataset.take(indices)
-    constant = metrics.constant_predictor(
-        reference.labels, reference.systems.species, mean_energy)
-    values = metrics.finish({name: value[part] for name, value in sums.items()}, constant)
-    rows += [
-        Row(plan.name, each.arm.name, each.seed, split, metric, metrics.UNITS[metric], value,
-            step, status)
-        for metric, value in values.items()]
-  return tuple(rows)
+def _save_running(
+    session: _Session, launch: Launch, state: RunState, curves: Curves, step: int
+) -> None:
+  session.saved = time.monotonic()
+  if session.store is not None:
+    leaves = saving.named(_on_host(state, len(launch.real)))
+    begun = Begun(launch.keys, len(launch.filled), step, leaves, curves)
+    session.store.save_running(saving.from_begun(begun, session.so_far()))
 
 
-def _parity(plan: Plan, finished: Sequence[_Finished]) -> dict[str, np.ndarray]:
-  """Reference and prediction on the test split, of one run that validation data choose."""
-  scored = [
-      (_valid_force_loss(record), group, i)
-      for group in finished for i, record in enumerate(group.records)
-      if record.rows[0].status == "finished"]
-  if not scored:
-    return {}
-  by_arm: dict[str, list] = {}
-  for entry in scored:
-    by_arm.setdefault(entry[1].records[entry[2]].run.arm.name, []).append(entry)
-  ranked = [sorted(entries, key=lambda entry: entry[0]) for entries in by_arm.values()]
-  medians = [entries[(len(entries) - 1) // 2] for entries in ranked]
-  _, group, index = min(medians, key=lambda entry: entry[0])
-  return _predictions(plan, group.trained, index)
+def _restore(session: _Session, store: Store) -> None:
+  """Takes up what the checkpoints of an earlier sweep hold."""
+  plan = session.plan
+  wanted = {Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds}
+  saved = store.finished()
+  for checkpoint in saved:
+    ended = saving.to_ended(checkpoint)
+    session.ended |= {key: each for key, each in ended.items() if key in wanted}
+  running = store.running()
+  if running and Key(*running.record["runs"][0]) not in session.ended:
+    session.begun = saving.to_begun(running)
+    saved.append(running)
+  if saved:
+    session.take_up(saved[-1].record)
+  session.reused = len(session.ended) * plan.steps
+  if session.begun:
+    session.reused += session.begun.step * len(session.begun.keys)
 
 
-def _valid_force_loss(record: _Record) -> float:
-  return next(row.value for row in record.rows
-              if (row.split, row.metric) == ("valid", "force_loss"))
+def _on_host(state: RunState, runs: int) -> RunState:
+  """A copy of the first runs: the device will write over its own."""
+  return jax.tree.map(lambda leaf: np.array(leaf)[:runs], state)
 
 
-def _predictions(plan: Plan, trained: Trained, index: int) -> dict[str, np.ndarray]:
-  each = trained.runs[index]
-  test = plan.dataset.take(each.splits.test)
-  systems, _ = shared_data(test)
-  hypers = {**each.arm.hypers, "scale": float(each.transform.scale)}
-  variables = jax.tree.map(lambda leaf: leaf[index], trained.best)
-  batches = _filled(np.arange(len(test)))
-  stacked = System(*(array[np.maximum(batches, 0)] for array in systems))
-  predict = functools.partial(trained.program.task.predict, variables, hypers)
-  predicted = jax.jit(functools.partial(jax.lax.map, predict))(stacked)
-  count = len(test)
-  energy = np.asarray(predicted.energy, np.float64).reshape(-1)[:count]
-  forces = np.asarray(predicted.forces, np.float64).reshape(-1, *systems.positions.shape[1:])
-  real = np.asarray(systems.species) > 0
-  return {
-      "energy_true": np.asarray(test.labels.energy),
-      "energy_predicted": energy + each.shift[each.splits.test],
-      "forces_true": np.asarray(test.labels.forces)[real].reshape(-1),
-      "forces_predicted": forces[:count][real].reshape(-1),
-      "arm": np.array(each.arm.name),
-      "seed": np.array(each.seed),
-  }
+def _ended(state: RunState, runs: int) -> np.ndarray:
+  """Which of the first runs stand still."""
+  diverged_at, stopped_at = (np.asarray(leaf) for leaf in (state.diverged_at, state.stopped_at))
+  return training.has_ended(state._replace(diverged_at=diverged_at, stopped_at=stopped_at))[:runs]
 
 
-def _first(tree: Any, count: int) -> Any:
-  """The first runs of stacked variables, on the host."""
-  return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], tree)
+class _Pace:
+  """How many steps fit into a stretch, learnt from the stretch before."""
+
+  def __init__(self) -> None:
+    self._seconds_per_step = math.inf
+
+  def steps(self, left: int) -> int:
+    """Steps of the next stretch: one at first, and no more than `left`."""
+    return max(1, min(left, int(STRETCH_SECONDS / self._seconds_per_step)))
+
+  @contextlib.contextmanager
+  def measured(self, steps: int) -> Iterator[None]:
+    """Learns from a stretch of so many steps."""
+    started = time.monotonic()
+    yield
+    self._seconds_per_step = max(time.monotonic() - started, 1e-9) / steps

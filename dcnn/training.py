@@ -1,9 +1,10 @@
-"""One run as pure functions: its state, a step, and a chunk of steps with a validation at its end.
+"""One run as pure functions: its state, a step, a stretch of steps, and a validation.
 
-Nothing here knows chemistry, arms or seeds. `sweeps` vmaps these functions over runs.
+Nothing here knows chemistry, arms or seeds. `engine` maps these functions over runs.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dcnn.tasks.base import Batch, Hypers, Task, Variables
 
-NOT_DIVERGED = -1
+NEVER = -1  # a step that has not come
 
 
 class Program(NamedTuple):
@@ -27,6 +28,7 @@ class Program(NamedTuple):
     take: (data, indices) -> batch; picks configurations from one run's data.
     batch_size: configurations a step.
     averaged: whether an exponential moving average of the parameters is kept and evaluated.
+    patience: steps without a better validation after which a run stops; 0: it never does.
   """
 
   task: Task
@@ -34,6 +36,7 @@ class Program(NamedTuple):
   take: Callable[[Any, Int[Array, " batch"]], Batch]
   batch_size: int
   averaged: bool
+  patience: int = 0
 
 
 class Best(NamedTuple):
@@ -52,21 +55,27 @@ class RunState(NamedTuple):
     variables: parameters and network state.
     optimizer: optax state.
     average: moving average of the parameters; empty where none is kept.
+    sums: of the loss terms since the last validation.
     best: chosen on validation data; never a non-finite one.
     diverged_at: the step, counted from 0, whose loss, gradient or new parameters were not finite,
       or -1. From then on the run stands still.
+    culprits: what was not finite at that step: loss terms by name, `gradient`, `parameters`.
+    stopped_at: steps taken when patience ended, or -1. From then on the run stands still.
   """
 
   step: Int[Array, ""]
   variables: Variables
   optimizer: optax.OptState
   average: Any
+  sums: dict[str, Float[Array, ""]]
   best: Best
   diverged_at: Int[Array, ""]
+  culprits: dict[str, Bool[Array, ""]]
+  stopped_at: Int[Array, ""]
 
 
-class ChunkRecord(NamedTuple):
-  """What a chunk tells the host: mean training loss terms and the sums of the validation."""
+class Validation(NamedTuple):
+  """What a validation tells the host: mean training loss terms since the last, and its sums."""
 
   terms: dict[str, Float[Array, ""]]
   valid: dict[str, Float[Array, ""]]
@@ -81,9 +90,18 @@ def init(program: Program, key: Array, hypers: Hypers) -> RunState:
       variables=variables,
       optimizer=program.make_optimizer(hypers).init(params),
       average=params if program.averaged else {},
+      sums={name: jnp.float32(0) for name in program.task.terms},
       best=Best(variables, jnp.float32(jnp.inf), jnp.int32(0)),
-      diverged_at=jnp.int32(NOT_DIVERGED),
+      diverged_at=jnp.int32(NEVER),
+      culprits={
+          name: jnp.bool_(False) for name in (*program.task.terms, "gradient", "parameters")},
+      stopped_at=jnp.int32(NEVER),
   )
+
+
+def has_ended(state: RunState) -> Bool[Any, "*runs"]:
+  """Whether a run stands still; of one run or of many, on the device or on the host."""
+  return (state.diverged_at != NEVER) | (state.stopped_at != NEVER)
 
 
 def step(
@@ -108,65 +126,94 @@ def step(
   (total, (terms, network_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
   updates, optimizer = program.make_optimizer(hypers).update(gradient, state.optimizer, params)
   new_params = optax.apply_updates(params, updates)
-  finite = (jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
-            & jnp.isfinite(optax.tree.norm(new_params)))
-  alive = finite & (state.diverged_at == NOT_DIVERGED)
+  culprits = {name: ~jnp.isfinite(value) for name, value in terms.items()}
+  culprits |= {name: ~jnp.isfinite(optax.tree.norm(tree)) for name, tree in (
+      ("gradient", gradient), ("parameters", new_params))}
+  finite = jnp.isfinite(total) & ~jnp.any(jnp.stack(list(culprits.values())))
+  ended = has_ended(state)
   moved = state._replace(
+      step=state.step + 1,
       variables={**network_state, "params": new_params},
       optimizer=optimizer,
-      average=_average(program, state.average, new_params, hypers, state.step))
-  kept = jax.tree.map(lambda new, old: jnp.where(alive, new, old), moved, state)
-  first_failure = ~finite & (state.diverged_at == NOT_DIVERGED)
+      average=_average(program, state.average, new_params, hypers, state.step),
+      sums=jax.tree.map(jnp.add, state.sums, terms))
+  kept = _where(finite & ~ended, moved, state)
+  fails = ~finite & ~ended
   return kept._replace(
-      step=state.step + 1,
-      diverged_at=jnp.where(first_failure, state.step, state.diverged_at)), terms
+      diverged_at=jnp.where(fails, state.step, state.diverged_at),
+      culprits=_where(fails, culprits, state.culprits)), terms
 
 
-def chunk(
+def train(
     program: Program,
     state: RunState,
     hypers: Hypers,
     data: Any,
     batches: Int[Array, "steps batch"],
     *,
+    first: Int[Array, ""] | int,
     steps: Int[Array, ""] | int,
     key: Array,
+) -> RunState:
+  """Trains for `steps` steps; how a training is cut into such stretches does not change it.
+
+  Args:
+    program: shared by the group.
+    state: of the run; one that has ended is returned as it is.
+    hypers: numbers of the arm.
+    data: of the run; `program.take` picks batches from it.
+    batches: the configurations of each step.
+    first: the row of `batches` to begin with.
+    steps: how many rows to use, so that stretches of any length share a compiled program.
+    key: of the run; the key of a step depends on it and the step's number alone.
+  """
+  def body(i, state):
+    batch = program.take(data, batches[i])
+    return step(program, state, hypers, batch, jax.random.fold_in(key, state.step))[0]
+
+  # The condition saves the work of an ended run wherever runs follow one another.
+  return jax.lax.cond(
+      has_ended(state),
+      lambda state: state,
+      lambda state: jax.lax.fori_loop(first, first + steps, body, state),
+      state)
+
+
+def validate(
+    program: Program,
+    state: RunState,
+    hypers: Hypers,
+    data: Any,
+    *,
+    steps: Int[Array, ""] | int,
     valid: Int[Array, "valid_batches valid_batch"],
-) -> tuple[RunState, ChunkRecord]:
-  """Trains for `steps` steps, validates, and keeps the parameters if they are the best so far.
+) -> tuple[RunState, Validation]:
+  """Keeps the parameters if they are the best so far, and ends a run whose patience is at its end.
 
   Args:
     program: shared by the group.
     state: of the run.
     hypers: numbers of the arm.
-    data: of the run; `program.take` picks batches from it.
-    batches: the configurations of each step; only the first `steps` rows are used, so that a
-      shorter last chunk needs no second compilation.
-    steps: how many steps to take, at most `batches.shape[0]`.
-    key: of the run; the key of a step depends on it and the step's number alone.
+    data: of the run.
+    steps: taken since the last validation.
     valid: the validation configurations, rows filled up with -1.
 
   Returns:
-    The new state and the record of the chunk.
+    The new state and what the host writes down.
   """
-  def body(i, carry):
-    state, sums = carry
-    batch = program.take(data, batches[i])
-    state, terms = step(program, state, hypers, batch, jax.random.fold_in(key, state.step))
-    return state, jax.tree.map(jnp.add, sums, terms)
-
-  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _terms_like(
-      program, state, hypers, data, batches, key))
-  state, sums = jax.lax.fori_loop(0, steps, body, (state, zeros))
   current = evaluated_variables(program, state)
-  valid_sums = evaluate(program, current, hypers, data, valid)
-  totals = {name: jnp.sum(values) for name, values in valid_sums.items()}
+  sums = evaluate(program, current, hypers, data, valid)
+  totals = {name: jnp.sum(values) for name, values in sums.items()}
   score = program.task.score(totals, hypers)
-  better = (score < state.best.score) & (state.diverged_at == NOT_DIVERGED)
-  best = jax.tree.map(
-      lambda new, old: jnp.where(better, new, old), Best(current, score, state.step), state.best)
-  record = ChunkRecord({name: value / steps for name, value in sums.items()}, totals)
-  return state._replace(best=best), record
+  ended = has_ended(state)
+  better = (score < state.best.score) & ~ended
+  best = _where(better, Best(current, score, state.step), state.best)
+  spent = (state.step - best.step >= program.patience) & (program.patience > 0) & ~ended
+  record = Validation({name: value / steps for name, value in state.sums.items()}, totals)
+  return state._replace(
+      sums=jax.tree.map(jnp.zeros_like, state.sums),
+      best=best,
+      stopped_at=jnp.where(spent, state.step, state.stopped_at)), record
 
 
 def evaluate(
@@ -249,9 +296,5 @@ def _average(program, average, params, hypers, taken):
   return optax.incremental_update(params, average, 1.0 - decay)
 
 
-def _terms_like(program, state, hypers, data, batches, key) -> Mapping[str, jax.ShapeDtypeStruct]:
-  """Shapes of the loss terms, found without computing them."""
-  def terms(variables):
-    return program.task.loss(variables, hypers, program.take(data, batches[0]), key)[1][0]
-
-  return jax.eval_shape(terms, state.variables)
+def _where(condition, new, old):
+  return jax.tree.map(functools.partial(jnp.where, condition), new, old)

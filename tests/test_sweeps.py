@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import tiny
 
-from dcnn import checkpoints, configs, engine, plans, running, sweeps, training
+from dcnn import checkpoints, configs, engine, groups, plans, running, training
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"}, {"init": "variance_preserving"})
+
+
+def run(config, **options):
+  return running.run(running.prepare(config), **options)
 
 
 def rows_of(result, arm):
@@ -17,7 +21,7 @@ def rows_of(result, arm):
 
 @pytest.fixture(scope="module")
 def swept():
-  return running.run(tiny.config(arms=ARMS))
+  return run(tiny.config(arms=ARMS))
 
 
 def test_numbers_share_a_program_and_structure_does_not():
@@ -26,16 +30,16 @@ def test_numbers_share_a_program_and_structure_does_not():
       {"activation.name": "silu"}, {"model.features": 8}, {"loss.force_weight": 1.0},
       {"loss.force_weight": 0.0}, {"batch_size": 2}, {"optimizer.ema_decay": 0.9}))
   plan = plans.build(config, plans.load(config))
-  groups = [[arm.name for arm in group] for group in sweeps.grouped(plan.arms)]
-  assert groups == [
+  names = [[arm.name for arm in group] for group in groups.arms_by_structure(plan.arms)]
+  assert names == [
       ["base", "c=0.1", "robust", "learning_rate=0.01", "force_weight=1.0"],
       ["silu"], ["features=8"], ["force_weight=0.0"], ["batch_size=2"], ["ema_decay=0.9"]]
 
 
 def test_all_arms_and_seeds_are_one_compilation(monkeypatch):
-  counted = chex.assert_max_traces(training.chunk, n=1)
-  monkeypatch.setattr(training, "chunk", counted)
-  finished = running.run(tiny.config(arms=ARMS, steps=8))
+  counted = chex.assert_max_traces(training.train, n=1)
+  monkeypatch.setattr(training, "train", counted)
+  finished = run(tiny.config(arms=ARMS, steps=8))
   assert finished.result.config["timing"]["groups"] == 1
   assert len(finished.result.rows) == len(ARMS) * 2 * 3 * 7
 
@@ -47,13 +51,13 @@ def test_results_hold_every_arm_seed_split_and_metric_once(swept):
 
 
 def test_same_experiment_twice_gives_the_same_numbers(swept):
-  again = running.run(tiny.config(arms=ARMS))
+  again = run(tiny.config(arms=ARMS))
   assert again.result.rows == swept.result.rows and again.result.history == swept.result.history
 
 
 @pytest.mark.parametrize("arm", [1, 2], ids=["constant", "labels"])
 def test_a_run_alone_is_the_same_run_as_in_a_sweep(swept, arm, mapping):
-  alone = running.run(tiny.config(arms=(ARMS[arm],), seeds=(1,)))
+  alone = run(tiny.config(arms=(ARMS[arm],), seeds=(1,)))
   name = configs.arm_name(ARMS[arm])
   together = [row for row in rows_of(swept.result, name) if row.seed == 1]
   for a, b in zip(alone.result.rows, together, strict=True):
@@ -69,8 +73,8 @@ def mapping(request, monkeypatch):
 
 
 def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were(mapping):
-  sound = running.run(tiny.config(arms=({}, {"activation.c": 0.25})))
-  beside = running.run(tiny.config(arms=({}, {"activation.c": 1e30})))
+  sound = run(tiny.config(arms=({}, {"activation.c": 0.25})))
+  beside = run(tiny.config(arms=({}, {"activation.c": 1e30})))
   assert rows_of(beside.result, "base") == rows_of(sound.result, "base")
   assert [p for p in beside.result.history if p.arm == "base"] == [
       p for p in sound.result.history if p.arm == "base"]
@@ -79,7 +83,7 @@ def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were(mapping):
 
 
 def test_a_run_that_blows_up_on_its_way_is_recorded_there(mapping):
-  finished = running.run(tiny.config(
+  finished = run(tiny.config(
       arms=({}, {"optimizer.learning_rate": 1e6}), seeds=1, optimizer__schedule="constant"))
   status, = {row.status for row in rows_of(finished.result, "learning_rate=1000000.0")}
   assert status.startswith("diverged@") and 0 < int(status.partition("@")[2]) < 6
@@ -88,18 +92,38 @@ def test_a_run_that_blows_up_on_its_way_is_recorded_there(mapping):
   assert np.isnan(curve[-1])
 
 
-def test_launches_that_fit_the_memory_give_the_same_results(swept):
-  split = running.run(tiny.config(arms=ARMS, max_memory=1.1 * _bytes_of_one_run() / 1e9))
-  assert split.result.config["timing"]["launches"] > 1
-  for a, b in zip(split.result.rows, swept.result.rows, strict=True):
-    assert a[:6] == b[:6]
+@pytest.fixture
+def runs_per_device(monkeypatch):
+  """A function that lets so many runs fit on a device."""
+  build = engine.build
+
+  def built(program, runs, shared, batches, mesh):
+    return build(program, runs, shared, batches, mesh)._replace(
+        bytes_needed=len(runs.key) // mesh.size)
+
+  def limit(runs):
+    monkeypatch.setattr(engine, "build", built)
+    monkeypatch.setattr(engine, "device_memory", lambda device: runs)
+
+  return limit
+
+
+def assert_same_but_for_rounding(result, expected):
+  for a, b in zip(result.rows, expected.rows, strict=True):
+    assert (a[:6], a[7:]) == (b[:6], b[7:])
     np.testing.assert_allclose(a.value, b.value, rtol=2e-5)
 
 
-def _bytes_of_one_run():
-  with pytest.raises(ValueError, match="one run needs .* MB on a device") as caught:
-    running.run(tiny.config(arms=ARMS[:1], seeds=1, max_memory=1e-9))
-  return float(str(caught.value).split("needs ")[1].split(" MB")[0]) * 1e6
+def test_launches_that_fit_the_memory_give_the_same_results(swept, runs_per_device):
+  runs_per_device(1)
+  split = run(tiny.config(arms=ARMS)).result
+  assert split.config["timing"]["launches"] == 4
+  assert_same_but_for_rounding(split, swept.result)
+
+
+def test_a_run_that_does_not_fit_is_refused_with_the_numbers():
+  with pytest.raises(ValueError, match="one run needs .* MB on a device and 0.000 MB are allowed"):
+    run(tiny.config(arms=ARMS[:1], seeds=1, max_memory=1e-9))
 
 
 def test_seeds_differ(swept):
@@ -108,15 +132,15 @@ def test_seeds_differ(swept):
 
 
 def test_checkpoints_by_arm_hold_what_their_use_needs(swept, tmp_path):
-  checkpoints.save(sweeps.by_arm(swept.groups), tmp_path / "saved")
-  read = checkpoints.restore(tmp_path / "saved")
+  run(tiny.config(arms=ARMS), directory=tmp_path)
+  read = checkpoints.load(tmp_path / "checkpoints")
   assert set(read) == {"base", "c=0.25", "min_max", "variance_preserving"}
   arm = read["min_max"]
   assert list(arm["seed"]) == [0, 1] and (arm["shift"] < -309).all() and (arm["scale"] < 2).all()
   plan = plans.build(tiny.config(), plans.load(tiny.config()))
   test = plan.dataset.take(plan.splits[0].test)
   group = swept.groups[0]
-  systems, _ = sweeps.shared_data(test)
+  systems, _ = groups.shared_data(test)
   hypers = {**group.runs[0].arm.hypers, "scale": 1.0}
   output = group.program.task.predict(
       jax.tree.map(lambda leaf: leaf[0], arm["best"]), hypers, systems).energy
@@ -156,6 +180,6 @@ def test_parity_holds_the_test_split_in_physical_units(swept):
 
 
 def test_energies_without_forces_build_no_force_graph():
-  finished = running.run(tiny.config(loss__force_weight=0.0, seeds=1))
+  finished = run(tiny.config(loss__force_weight=0.0, seeds=1))
   terms = {point.metric for point in finished.result.history if point.split == "train"}
   assert terms == {"loss_energy"}

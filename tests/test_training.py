@@ -129,41 +129,61 @@ def test_batch_larger_than_the_training_set_is_refused():
 
 
 def run_chunks(program, numbers, lengths, seed=0):
+  """Trains and validates once for each length; a length of several numbers in as many stretches."""
   frames = data()
   state = jax.jit(functools.partial(training.init, program))(jax.random.key(seed), numbers)
   valid = jnp.asarray(training.filled_batches(np.arange(8, FRAMES), 3))
-  chunk = jax.jit(functools.partial(training.chunk, program))
-  start = 0
-  for steps in lengths:
-    rows = training.batch_order(seed, np.arange(8), batch_size=4, start=start, steps=steps)
-    rows = np.pad(rows, ((0, 6 - steps), (0, 0)))
-    state, record = chunk(
-        state, numbers, frames, jnp.asarray(rows), steps=steps, key=jax.random.key(seed),
-        valid=valid)
-    start += steps
-  return state, record
+  train = jax.jit(functools.partial(training.train, program))
+  validate = jax.jit(functools.partial(training.validate, program))
+  rows = training.batch_order(seed, np.arange(8), batch_size=4, start=0, steps=12)
+  records, taken = [], 0
+  for length in lengths:
+    for steps in length:
+      state = train(state, numbers, frames, jnp.asarray(rows), first=taken, steps=steps,
+                    key=jax.random.key(seed))
+      taken += steps
+    state, record = validate(state, numbers, frames, steps=sum(length), valid=valid)
+    records.append(record)
+  return state, records
+
+
+def assert_equal(one, two):
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("averaged", [False, True], ids=["plain", "averaged"])
-def test_two_chunks_are_one(averaged):
+def test_stretches_do_not_change_a_training(averaged):
   program = make_program(mlp, adam, averaged)
-  one, _ = run_chunks(program, hypers(), [6])
-  two, _ = run_chunks(program, hypers(), [4, 2])
-  assert one.step == two.step == 6
-  for a, b in zip(jax.tree.leaves((one.variables, one.optimizer, one.average)),
-                  jax.tree.leaves((two.variables, two.optimizer, two.average)), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-6)
+  one = run_chunks(program, hypers(), [[6]])
+  assert_equal(run_chunks(program, hypers(), [[1, 3, 2]]), one)
+  two, _ = run_chunks(program, hypers(), [[4], [2]])
+  assert one[0].step == two.step == 6
+  assert_equal((two.variables, two.optimizer, two.average),
+               (one[0].variables, one[0].optimizer, one[0].average))
+
+
+def test_patience_ends_a_run_that_gets_no_better():
+  program = make_program(mlp, adam)._replace(patience=2)
+  state, records = run_chunks(program, hypers(learning_rate=-1e-2), [[1]] * 8)
+  scores = [float(program.task.score(record.valid, hypers())) for record in records]
+  best = int(np.argmin(scores[:int(state.stopped_at)])) + 1
+  assert state.stopped_at == best + 2 == state.step < 8  # and from then on nothing moves
+  assert state.best.step == best and len(set(scores[best + 1:])) == 1
+  patient, _ = run_chunks(make_program(mlp, adam), hypers(learning_rate=-1e-2), [[1]] * 8)
+  assert patient.stopped_at == training.NEVER and patient.step == 8
 
 
 def test_a_run_that_is_not_finite_stands_still_and_is_never_best():
   program = make_program(mlp, adam)
-  before, _ = run_chunks(program, hypers(), [3])
+  before, _ = run_chunks(program, hypers(), [[3]])
   frames = data()
   broken = take(frames, jnp.arange(4))
   broken = broken._replace(labels=broken.labels._replace(energy=jnp.full(4, jnp.nan)))
   step = jax.jit(functools.partial(training.step, program))
   after, _ = step(before, hypers(), broken, jax.random.key(0))
-  assert after.diverged_at == 3 and after.step == 4
+  assert after.diverged_at == after.step == 3
+  assert [name for name, flag in after.culprits.items() if flag] == ["energy"]
   again, _ = step(after, hypers(), take(frames, jnp.arange(4)), jax.random.key(0))
   assert again.diverged_at == 3
   for a, b in zip(jax.tree.leaves((before.variables, before.optimizer, before.best)),
@@ -173,14 +193,9 @@ def test_a_run_that_is_not_finite_stands_still_and_is_never_best():
 
 def test_best_is_the_lowest_validation_score():
   program = make_program(mlp, adam)
-  state, scores = training.init(program, jax.random.key(0), hypers()), []
-  frames, valid = data(), jnp.asarray(training.filled_batches(np.arange(8, FRAMES), 4))
-  chunk = jax.jit(functools.partial(training.chunk, program))
-  for start in range(12):
-    rows = training.batch_order(0, np.arange(8), batch_size=4, start=start, steps=1)
-    state, record = chunk(state, hypers(learning_rate=0.1), frames, jnp.asarray(rows), steps=1,
-                          key=jax.random.key(0), valid=valid)
-    scores.append(float(program.task.score(record.valid, hypers())))
+  frames, valid = data(), jnp.asarray(training.filled_batches(np.arange(8, FRAMES), 3))
+  state, records = run_chunks(program, hypers(learning_rate=0.1), [[1]] * 12)
+  scores = [float(program.task.score(record.valid, hypers())) for record in records]
   assert state.best.score == min(scores) and state.best.step == 1 + int(np.argmin(scores))
   sums = training.evaluate(program, state.best.variables, hypers(), frames, valid)
   totals = {name: values.sum() for name, values in sums.items()}
@@ -189,11 +204,11 @@ def test_best_is_the_lowest_validation_score():
 
 def test_average_starts_at_the_parameters_and_lags_behind():
   program = make_program(mlp, adam, averaged=True)
-  state, _ = run_chunks(program, hypers(ema_decay=0.9), [6])
+  state, _ = run_chunks(program, hypers(ema_decay=0.9), [[6]])
   gap = optax.tree.norm(jax.tree.map(
       jnp.subtract, state.average, state.variables["params"]))
   assert 0 < gap < 1
-  fast, _ = run_chunks(program, hypers(ema_decay=0.0), [6])
+  fast, _ = run_chunks(program, hypers(ema_decay=0.0), [[6]])
   for a, b in zip(jax.tree.leaves(fast.average), jax.tree.leaves(fast.variables["params"]),
                   strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-6)

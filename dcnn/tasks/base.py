@@ -24,6 +24,7 @@ class Task(NamedTuple):
   """What is trained, as pure functions of variables, hypers and data.
 
   Attributes:
+    terms: names of the loss terms.
     init: (key, hypers) -> variables.
     loss: see `LossFn`.
     evaluate: (variables, hypers, batch, counted) -> sums and counts by name; `counted` (batch) is
@@ -32,6 +33,7 @@ class Task(NamedTuple):
     predict: (variables, hypers, batch) -> predicted labels, in physical units.
   """
 
+  terms: tuple[str, ...]
   init: Callable[[Array, Hypers], Variables]
   loss: LossFn
   evaluate: Callable[[Variables, Hypers, Batch, Array], dict[str, Array]]

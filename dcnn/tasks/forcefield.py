@@ -105,7 +105,8 @@ def make_task(
     predicted = predict(variables, hypers, batch.systems)
     return metrics.force_field_sums(predicted, batch.labels, batch.systems.species, counted)
 
-  return Task(init, loss, evaluate, _score, predict)
+  terms = ("energy", "forces") if use_forces else ("energy",)
+  return Task(terms, init, loss, evaluate, _score, predict)
 
 
 def _energy_term(

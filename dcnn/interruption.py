@@ -1,0 +1,71 @@
+"""SIGINT and SIGTERM as requests to stop, with a time after which the process stops regardless."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+GRACE_SECONDS = 9.0  # schedulers kill after thirty, impatient users after ten
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclasses.dataclass
+class Request:
+  """Whether a signal has come, and which; none is 0."""
+
+  signal: int = 0
+
+  def is_made(self) -> bool:
+    """Whether a signal has come."""
+    return self.signal != 0
+
+  @property
+  def status(self) -> int:
+    """Exit status of a process that the signal ends."""
+    return 128 + self.signal
+
+
+@contextlib.contextmanager
+def heeded(say: Callable[[str], None]) -> Iterator[Request]:
+  """Turns the signals into a request while the context lasts.
+
+  Whoever runs in the context asks for the request and ends in good order. A second Ctrl-C, or the
+  end of the time of grace, ends the process at once.
+
+  Args:
+    say: told what happens, in a line.
+
+  Yields:
+    The request.
+  """
+  request = Request()
+
+  def handle(number: int, frame: object) -> None:
+    del frame
+    if request.is_made():
+      if number == signal.SIGINT:
+        leave(request.status)
+      return
+    request.signal = number
+    say(f"{signal.Signals(number).name}: saving what there is; a second Ctrl-C stops at once")
+    timer = threading.Timer(GRACE_SECONDS, leave, [request.status])
+    timer.daemon = True
+    timer.start()
+
+  before = {number: signal.signal(number, handle) for number in SIGNALS}
+  try:
+    yield request
+  finally:
+    if not request.is_made():  # after a signal, the time of grace runs to the end of the process
+      for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def leave(status: int) -> None:
+  """Ends the process without waiting for compiled code in other threads to return."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)

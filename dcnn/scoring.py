@@ -1,0 +1,193 @@
+"""From trained states to what is written down: curves, rows of results.csv, and predictions."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from dcnn import groups, metrics
+from dcnn.base import System
+from dcnn.groups import Key, Plan, Run
+from dcnn.results import DIVERGED, FINISHED, PATIENCE, Point, Row, is_failed
+from dcnn.tasks.base import Task
+from dcnn.training import NEVER, RunState, Validation
+
+
+class Curves(NamedTuple):
+  """Training loss terms and validation errors of the runs of a launch.
+
+  Attributes:
+    steps: at which they were validated.
+    values: by `split.metric`; nan from where a run diverged.
+    counts: points of each run; one that has ended gets no more.
+  """
+
+  steps: Int[np.ndarray, " points"]
+  values: dict[str, Float[np.ndarray, "points runs"]]
+  counts: Int[np.ndarray, " runs"]
+
+
+class Ending(NamedTuple):
+  """How a run ended: `status` and `cause` of its rows."""
+
+  status: str
+  cause: str
+
+
+def no_curves(runs: int) -> Curves:
+  """Those of runs that have not been validated yet."""
+  return Curves(np.zeros(0, np.int64), {}, np.zeros(runs, np.int64))
+
+
+def extended(
+    curves: Curves, validation: Validation, step: int, *, running: Bool[np.ndarray, " runs"],
+    diverged: Bool[np.ndarray, " runs"],
+) -> Curves:
+  """Curves with one more validation.
+
+  Args:
+    curves: so far.
+    validation: of the runs.
+    step: number of steps taken.
+    running: which runs had not ended at the validation before.
+    diverged: which runs have diverged; their curve ends with nan, not with their last error.
+  """
+  values = {
+      f"train.loss_{name}": np.asarray(term, np.float64)
+      for name, term in validation.terms.items()}
+  values |= {
+      f"valid.{name}": np.asarray(error, np.float64)
+      for name, error in metrics.mean_absolute_errors(validation.valid).items()}
+  none = np.zeros((0, len(running)))
+  return Curves(
+      np.append(curves.steps, step),
+      {name: np.concatenate([curves.values.get(name, none), np.where(diverged, np.nan, new)[None]])
+       for name, new in values.items()},
+      curves.counts + running)
+
+
+def points(curves: Curves, keys: Sequence[Key]) -> list[tuple[Point, ...]]:
+  """The curves of each run as lines of history.csv."""
+  named = [(*name.split(".", 1), values) for name, values in curves.values.items()]
+  return [
+      tuple(
+          Point(*key, int(curves.steps[k]), split, metric, float(values[k, i]))
+          for k in range(curves.counts[i]) for split, metric, values in named)
+      for i, key in enumerate(keys)]
+
+
+def latest_force_loss(curves: Curves, keys: Sequence[Key]) -> dict[str, float]:
+  """Geometric mean over the finite runs of each arm at their last validation; nan without any."""
+  errors = curves.values.get("valid.force_loss")
+  latest: dict[str, list[float]] = {}
+  for i, key in enumerate(keys):
+    last = errors[curves.counts[i] - 1, i] if errors is not None and curves.counts[i] else math.nan
+    latest.setdefault(key.arm, []).append(last)
+  return {arm: _geometric_mean(np.array(values)) for arm, values in latest.items()}
+
+
+def _geometric_mean(errors: np.ndarray) -> float:
+  finite = errors[np.isfinite(errors) & (errors > 0)]
+  return float(np.exp(np.mean(np.log(finite)))) if finite.size else math.nan
+
+
+def ending(state: RunState, run: int, steps: int) -> Ending:
+  """How a run of a launch ended.
+
+  Args:
+    state: of the launch, on the host.
+    run: its place.
+    steps: that a run takes if nothing ends it.
+  """
+  if state.diverged_at[run] != NEVER:
+    return Ending(f"{DIVERGED}@{state.diverged_at[run]}", _cause(state.culprits, run))
+  if np.isinf(state.best.score[run]):  # it has no checkpoint but its start
+    return Ending(f"{DIVERGED}@{steps}", "validation")
+  if state.stopped_at[run] != NEVER and state.stopped_at[run] < steps:
+    return Ending(f"{PATIENCE}@{state.stopped_at[run]}", "")
+  return Ending(FINISHED, "")
+
+
+def _cause(culprits: Mapping[str, Any], run: int) -> str:
+  """The loss terms that were not finite; where all were, the gradient or the new parameters."""
+  guilty = [name for name, flags in culprits.items() if flags[run]]
+  terms = [name for name in guilty if name not in ("gradient", "parameters")]
+  return "+".join(terms or guilty[:1]) or "loss"
+
+
+def rows(
+    plan: Plan, run: Run, sums: Mapping[str, Float[np.ndarray, " batches"]], *, step: int,
+    ended: Ending,
+) -> tuple[Row, ...]:
+  """The lines of results.csv of one run.
+
+  Args:
+    plan: of the sweep.
+    run: that was evaluated.
+    sums: of each batch of `groups.scored_batches`.
+    step: of the checkpoint that was evaluated.
+    ended: how the run ended.
+  """
+  lines, start = [], 0
+  mean_energy = float(np.mean(plan.dataset.labels.energy[run.splits.train]))
+  for (split, batches), indices in zip(
+      groups.scored_batches(run).items(), run.splits, strict=True):
+    part = slice(start, start + len(batches))
+    start = part.stop
+    reference = plan.dataset.take(indices)
+    constant = metrics.constant_predictor(
+        reference.labels, reference.systems.species, mean_energy)
+    values = metrics.finish({name: value[part] for name, value in sums.items()}, constant)
+    lines += [
+        Row(plan.name, *run.key, split, metric, metrics.UNITS[metric], value, step, *ended)
+        for metric, value in values.items()]
+  return tuple(lines)
+
+
+def valid_force_loss(lines: Sequence[Row]) -> float:
+  """The validation force_loss among the rows of a run."""
+  return next(
+      row.value for row in lines if (row.split, row.metric) == ("valid", "force_loss"))
+
+
+def median_run(rows_of_runs: Sequence[Sequence[Row]]) -> int | None:
+  """The run to show: of the arm of the lowest median validation force_loss the median run.
+
+  Args:
+    rows_of_runs: of each run.
+
+  Returns:
+    Its place; None if all failed.
+  """
+  arms: dict[str, list[tuple[float, int]]] = {}
+  for i, lines in enumerate(rows_of_runs):
+    if not is_failed(lines[0].status):
+      arms.setdefault(lines[0].arm, []).append((valid_force_loss(lines), i))
+  medians = [sorted(runs)[(len(runs) - 1) // 2] for runs in arms.values()]
+  return min(medians)[1] if medians else None
+
+
+def predictions(plan: Plan, task: Task, run: Run, variables: Any) -> dict[str, np.ndarray]:
+  """Reference and prediction on the test split of one run, for the parity plot."""
+  test = plan.dataset.take(run.splits.test)
+  systems, _ = groups.shared_data(test)
+  batches = groups.evaluation_batches(np.arange(len(test)))
+  stacked = System(*(array[np.maximum(batches, 0)] for array in systems))
+  predict = functools.partial(task.predict, variables, groups.hypers(run))
+  predicted = jax.jit(functools.partial(jax.lax.map, predict))(stacked)
+  count = len(test)
+  energy = np.asarray(predicted.energy, np.float64).reshape(-1)[:count]
+  forces = np.asarray(predicted.forces, np.float64).reshape(-1, *systems.positions.shape[1:])
+  real = np.asarray(systems.species) > 0
+  return {
+      "energy_true": np.asarray(test.labels.energy),
+      "energy_predicted": energy + run.shift[run.splits.test],
+      "forces_true": np.asarray(test.labels.forces)[real].reshape(-1),
+      "forces_predicted": forces[:count][real].reshape(-1),
+      "arm": np.array(run.arm.name),
+      "seed": np.array(run.seed),
+  }

@@ -1,0 +1,215 @@
+"""The work directory of a sweep: who may use it, and whether it may be continued.
+
+It belongs to one process at a time. What it was made with stands in its config.json; a command
+that asks for something else is refused, unless that only adds to what is there.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import filelock
+
+from dcnn import checkpoints, results, saving
+from dcnn.results import Result, Table
+from dcnn.saving import CHECKPOINTS, TUNING
+
+LOCK = ".lock"
+# Settings that change no run: what is compared, how it is told, and how the work is done.
+SAFE_KEYS = ("question", "tables", "max_memory", "checkpoint_every", "on_divergence")
+# Compared by themselves: the contents of the data, and what may only grow.
+_OTHERWISE = ("dataset", "test_dataset", "seeds", "arms")
+_VERSIONS = ("dcnn", "jax", "jaxlib", "flax", "optax")
+_ADVICE = ("Choose another --workdir, or pass --fresh to move this one aside. What may change: "
+           f"more arms, more seeds, {', '.join(SAFE_KEYS)}")
+
+
+@contextlib.contextmanager
+def claimed(directory: pathlib.Path) -> Iterator[None]:
+  """Holds a directory for this process alone; one that is left without work is removed again.
+
+  Args:
+    directory: made where it is missing.
+
+  Raises:
+    ValueError: if another process holds it.
+    OSError: if it cannot be made or written to.
+  """
+  missing = not directory.exists()
+  directory.mkdir(parents=True, exist_ok=True)
+  lock = filelock.FileLock(directory / LOCK)
+  try:
+    lock.acquire(timeout=0)
+  except filelock.Timeout as error:
+    raise ValueError(f"{directory} is in use by {_holder(directory)}: wait for it, or choose "
+                     "another --workdir") from error
+  try:
+    # The system gives up the lock of a process that dies, however it dies.
+    (directory / LOCK).write_text(json.dumps({"process": os.getpid(), "host": platform.node()}))
+    yield
+  finally:
+    if missing and not holds_work(directory):
+      _clear(directory)
+    lock.release()
+
+
+def move_aside(directory: pathlib.Path) -> pathlib.Path:
+  """Renames a directory to the first free of NAME.1, NAME.2, ...; nothing in it changes.
+
+  Raises:
+    ValueError: if another process holds it.
+  """
+  number = 1
+  while (aside := directory.with_name(f"{directory.name}.{number}")).exists():
+    number += 1
+  with claimed(directory):
+    directory.rename(aside)
+  return aside
+
+
+def holds_work(directory: pathlib.Path) -> bool:
+  """Whether there is anything that training has made."""
+  return (directory / results.ROWS_FILE).exists() or any(
+      checkpoints.has_any(directory / folder) for folder in (CHECKPOINTS, TUNING))
+
+
+def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
+  """Makes sure that an experiment continues what a directory holds.
+
+  Args:
+    directory: claimed.
+    manifest: of the experiment, see `running.describe`.
+
+  Raises:
+    ValueError: naming the first difference, if it does not, or if the checkpoints are gone.
+  """
+  if not holds_work(directory):
+    return
+  held, asked = _manifest(directory), json.loads(json.dumps(manifest))
+  for problem in (_changed_setting(held, asked), _fewer_runs(held, asked),
+                  _changed_data(held, asked), _changed_version(held, asked)):
+    if problem:
+      raise ValueError(f"{directory} holds work {problem}. {_ADVICE}")
+  if not checkpoints.has_any(directory / CHECKPOINTS) and (
+      not checkpoints.has_any(directory / TUNING)):
+    raise ValueError(f"{directory} holds results and no checkpoints, so that they cannot be "
+                     "continued: choose another --workdir, or pass --fresh to move this one aside")
+  for name in ("platform", "device", "git"):
+    before, now = (record["environment"].get(name) for record in (held, asked))
+    if before != now:
+      warnings.warn(f"{directory} was begun with {name} {before!r}, and this is {now!r}: results "
+                    "of both stand side by side", stacklevel=2)
+
+
+def begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
+  """Writes down what a claimed and checked directory is for, and sweeps up unfinished files."""
+  for path in directory.glob(f".*{results.UNFINISHED}"):
+    path.unlink()
+  results.write_json(directory / results.CONFIG_FILE, manifest)
+
+
+def so_far(directory: pathlib.Path) -> Result:
+  """The result of a sweep that has not ended, from its checkpoints.
+
+  Raises:
+    ValueError: if it has none that say anything yet.
+  """
+  record = _manifest(directory)
+  rows, history = saving.so_far(directory / CHECKPOINTS, record["config"]["experiment"])
+  if not rows:
+    raise ValueError(f"{directory}: no run has come to its first validation; the same command "
+                     "that began it continues it")
+  tables = tuple(
+      Table(table["title"], table["baseline"], tuple(table["arms"]))
+      for table in record["config"]["tables"])
+  return Result(record, rows, history, tables, {})
+
+
+def is_unfinished(directory: pathlib.Path) -> bool:
+  """Whether a directory holds checkpoints of a sweep that has not come to its end."""
+  return checkpoints.has_any(directory / CHECKPOINTS) and "timing" not in _manifest(directory)
+
+
+def _manifest(directory: pathlib.Path) -> dict[str, Any]:
+  path = directory / results.CONFIG_FILE
+  try:
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("config", "seeds", "dataset", "environment"):
+      manifest[key]
+    return manifest
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise ValueError(f"{path} is not what dcnn wrote there ({type(error).__name__}: {error}). "
+                     f"{_ADVICE}") from error
+
+
+def _changed_setting(held: Mapping, asked: Mapping) -> str:
+  before, now = (
+      {key: value for key, value in record["config"].items()
+       if key not in (*SAFE_KEYS, *_OTHERWISE)} for record in (held, asked))
+  difference = first_difference(before, now, "config")
+  if difference is None:
+    return ""
+  key, old, new = difference
+  why = ": learning rates follow a schedule over all steps" if key == "config.steps" else ""
+  return f"of {key}={_shown(old)}, and {_shown(new)} is asked for{why}"
+
+
+def _fewer_runs(held: Mapping, asked: Mapping) -> str:
+  arms = [arm for arm in held["config"]["arms"] if arm not in asked["config"]["arms"]]
+  if arms:
+    return f"on the arm {_shown(arms[0])}, which is not asked for"
+  seeds = sorted(set(held["seeds"]) - set(asked["seeds"]))
+  return f"on the seeds {_shown(seeds)}, which are not asked for" if seeds else ""
+
+
+def _changed_data(held: Mapping, asked: Mapping) -> str:
+  before, now = held["dataset"], asked["dataset"]
+  if before["checksum"] == now["checksum"]:
+    return ""
+  return (f"on {before['name']} with SHA-256 {before['checksum'][:12]}..., and the data are now "
+          f"{now['name']} with {now['checksum'][:12]}...")
+
+
+def _changed_version(held: Mapping, asked: Mapping) -> str:
+  before, now = (record["environment"].get("versions", {}) for record in (held, asked))
+  for name in _VERSIONS:
+    if before.get(name) != now.get(name):
+      return f"of {name} {before.get(name)}, and this is {name} {now.get(name)}"
+  return ""
+
+
+def first_difference(held: Any, asked: Any, key: str) -> tuple[str, Any, Any] | None:
+  """The first key at which two nested dictionaries differ, with both values; None if equal."""
+  if not isinstance(held, dict) or not isinstance(asked, dict):
+    return None if held == asked else (key, held, asked)
+  for name in [*asked, *(name for name in held if name not in asked)]:
+    found = first_difference(held.get(name), asked.get(name), f"{key}.{name}")
+    if found is not None:
+      return found
+  return None
+
+
+def _holder(directory: pathlib.Path) -> str:
+  try:
+    holder = json.loads((directory / LOCK).read_text())
+    return f"process {holder['process']} on {holder['host']}"
+  except (OSError, ValueError, TypeError, KeyError):
+    return "another process"
+
+
+def _clear(directory: pathlib.Path) -> None:
+  """Removes our files of a directory in which nothing was trained, and it, if it is then empty."""
+  with contextlib.suppress(OSError):
+    for name in (results.CONFIG_FILE, LOCK):
+      (directory / name).unlink(missing_ok=True)
+    directory.rmdir()
+
+
+def _shown(value: Any) -> str:
+  return textwrap.shorten(json.dumps(value), 60, placeholder=" ...")
