@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dcnn.sweeps import Progress
+from dcnn.sweeps import TRAINING, Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 REFRESHES_PER_SECOND = 4
@@ -68,9 +68,15 @@ def sweep_display(console: Console) -> Iterator[Callable[[Progress], None]]:
     return sweep_view(clock.status(), console.width, console.height)
 
   with _shown(console, view, lambda: sweep_line(clock.status())) as say:
+    phase, said_end = "", False
+
     def on_progress(progress: Progress) -> None:
+      nonlocal phase, said_end
       clock.update(progress)
-      say(progress.done == progress.total)
+      turn = progress.phase not in (phase, TRAINING)
+      end = progress.phase == TRAINING and progress.done == progress.total and not said_end
+      phase, said_end = progress.phase, progress.done == progress.total and (said_end or end)
+      say(turn or end)
 
     yield on_progress
 
@@ -109,12 +115,12 @@ def _shown(
   """Draws `view` over and over; where that is not possible, prints `line` now and then.
 
   Yields:
-    The function to call on news; its argument says whether they are the last.
+    The function to call on news; its argument says whether they must be told at once.
   """
   if is_live(console):
     with Live(get_renderable=view, console=console, transient=True,
               refresh_per_second=REFRESHES_PER_SECOND):
-      yield lambda last: None
+      yield lambda at_once: None
   else:
     print(line(), file=console.file, flush=True)
     yield throttled(lambda: print(line(), file=console.file, flush=True))
@@ -128,12 +134,12 @@ def is_live(console: Console) -> bool:
 def throttled(
     say: Callable[[], None], clock: Callable[[], float] = time.monotonic
 ) -> Callable[[bool], None]:
-  """A function of `last` that calls `say` at most every few seconds, and always when `last`."""
+  """Calls `say` at most every few seconds, and whenever it is asked to do so `at_once`."""
   said = clock()
 
-  def call(last: bool) -> None:
+  def call(at_once: bool) -> None:
     nonlocal said
-    if last or clock() - said >= SECONDS_BETWEEN_LINES:
+    if at_once or clock() - said >= SECONDS_BETWEEN_LINES:
       said = clock()
       say()
 
@@ -144,9 +150,11 @@ def sweep_line(status: Status) -> str:
   """A sweep's progress in a line, for logs."""
   progress = status.progress
   if progress is None:
-    return f"preparing and compiling, {duration(status.since)}"
-  share = progress.done / progress.total
-  return ", ".join([f"{share:.0%}", *_numbers(status), *_remarks(progress)])
+    return f"preparing, {duration(status.since)}"
+  share = f"{progress.done / progress.total:.0%}"
+  if progress.phase != TRAINING:
+    return f"{share}, {progress.phase}"
+  return ", ".join([share, *_numbers(status), *_remarks(progress)])
 
 
 def sweep_view(status: Status, width: int, height: int) -> RenderableType:
@@ -161,11 +169,12 @@ def sweep_view(status: Status, width: int, height: int) -> RenderableType:
   """
   progress = status.progress
   if progress is None:
-    return Text(f"preparing and compiling, {duration(status.since)}")
+    return Text(f"preparing, {duration(status.since)}")
   remarks = Text(", ".join(_remarks(progress)), style="yellow" if progress.diverged else "")
   return Group(
       _bar(progress.done / progress.total, width),
-      Text(", ".join(_numbers(status))),
+      Text(", ".join(_numbers(status)) if progress.phase == TRAINING
+           else f"{progress.phase}, {duration(status.since)}"),
       remarks,
       Text(),
       Text("validation force_loss, meV/A", style="bold"),

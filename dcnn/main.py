@@ -219,14 +219,11 @@ def _check_writable(workdir: pathlib.Path) -> None:
 
 def _write_so_far(workdir: pathlib.Path) -> None:
   """Results and report of what has ended or been validated, and how to go on."""
-  try:
-    result = workdirs.so_far(workdir)
-  except ValueError as error:  # nothing to report yet
-    _complain(str(error))
+  if not workdirs.holds_work(workdir):
     return
+  result = workdirs.so_far(workdir)
   results.save(result, workdir)
-  ended = {(row.arm, row.seed) for row in result.rows if not results.is_interrupted(row.status)}
-  print(f"{len(ended)} runs have ended; the same command goes on with the others")
+  print(f"{sum(result.unfinished.values())} runs are unfinished; the same command continues them")
   print(f"results so far: {workdir}", flush=True)
   _draw(workdir)
   print(f"report so far: {workdir / 'report.html'}", flush=True)

@@ -5,6 +5,7 @@
 name or write is escaped.
 """
 
+import collections
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ from dcnn.results import Result, Table
 ERRORS = ("energy_loss", "force_loss", "energy_rmse", "force_rmse")
 SKILLS = ("energy_skill", "force_skill")
 COMPARED = ("energy_loss", "force_loss")
+FAILURES_TOLD = 4  # of an arm; summary.json has all
 
 _RELATIONS: Mapping[str, str] = {
     "better": "is better than", "worse": "is worse than", "equivalent": "is equivalent to",
@@ -64,6 +66,7 @@ def write(directory: str | os.PathLike[str]) -> pathlib.Path:
     results.write_file(directory / "figures" / f"{name}.svg", content)
   context = _context(result, comparisons, metrics) | {"figures": {
       name: Markup(plots.inline(content)) for name, content in figures.items()}}
+  context["curves"] = any(name.startswith("learning_curves") for name in figures)
   environment = _environment()
   for name in ("report.md", "report.html"):
     text = environment.get_template(f"{name}.j2").render(context)
@@ -78,14 +81,17 @@ def compare(result: Result) -> list[Comparison]:
     result: without tables of its own, all arms are compared with the first.
 
   Returns:
-    A comparison for each table whose baseline has results.
+    A comparison for each table whose baseline has results; without statistics while runs of the
+    baseline are unfinished.
   """
-  everything = Table("All arms", result.arms[0], result.arms) if result.arms else None
+  known = tuple(dict.fromkeys(row.arm for row in result.rows))
+  everything = Table("All arms", known[0], known) if known else None
   tables = result.tables or ((everything,) if everything else ())
   metrics = [metric for metric in COMPARED if _has(result, metric)]
   return [
-      Comparison(table, {metric: result.compare(table, metric) for metric in metrics})
-      for table in tables if table.baseline in result.arms]
+      Comparison(table, {metric: result.compare(table, metric) for metric in metrics
+                         if table.baseline in result.arms})
+      for table in tables if table.baseline in known]
 
 
 def arm_metrics(result: Result) -> dict[str, dict[str, dict[str, Any]]]:
@@ -128,12 +134,12 @@ def _has(result: Result, metric: str) -> bool:
   return any(row.metric == metric and row.split == "test" for row in result.rows)
 
 
-def _failures(result: Result) -> dict[str, dict[int, str]]:
-  """Status of the failed runs, by arm and seed."""
-  failures: dict[str, dict[int, str]] = {arm: {} for arm in result.arms}
+def _failures(result: Result) -> dict[str, dict[int, dict[str, str]]]:
+  """Status and cause of the failed runs, by arm and seed."""
+  failures: dict[str, dict[int, dict[str, str]]] = {arm: {} for arm in result.arms}
   for row in result.rows:
-    if results.is_failed(row.status):
-      failures[row.arm][row.seed] = row.status
+    if row.arm in failures and results.is_failed(row.status):
+      failures[row.arm][row.seed] = {"status": row.status, "cause": row.cause}
   return failures
 
 
@@ -177,9 +183,10 @@ def _finite(value: Any) -> Any:
 
 def _figures(result: Result, comparisons: Sequence[Comparison]) -> dict[str, plots.Figure]:
   figures = {}
-  if comparisons and comparisons[0].summaries:
+  compared = [comparison for comparison in comparisons if comparison.summaries]
+  if compared:
     figures["errors"] = plots.strip_plot([
-        _strip_panel(result, comparisons, metric) for metric in comparisons[0].summaries])
+        _strip_panel(result, compared, metric) for metric in compared[0].summaries])
   curves = _curves(result)
   for number, (table, _) in enumerate(comparisons, start=1):
     panels = [_curve_panel(result, curves, table, metric) for metric in COMPARED]
@@ -235,17 +242,24 @@ def _curve_panel(
     table: Table, metric: str,
 ) -> plots.CurvePanel:
   """The curves of a table, the baseline first; empty unless the baseline has one."""
-  unit, failures = result.unit(metric), _failures(result)
+  unit, failures, stopped = result.unit(metric), _failures(result), _stopped(result)
   arms = dict.fromkeys((table.baseline, *table.arms))
   drawn = []
   for arm in arms if (table.baseline, metric) in curves else ():
     seeds = curves.get((arm, metric), {})
     steps = sorted({step for values in seeds.values() for step in values})
     if steps:
-      errors = [[values.get(step, np.nan) for step in steps] for values in seeds.values()]
+      errors = [
+          [values.get(step, values[max(values)] if (arm, seed) in stopped else np.nan)
+           for step in steps] for seed, values in seeds.items()]
       drawn.append(plots.Curve(
           arm, np.array(steps), unit.factor * np.array(errors), len(failures.get(arm, ()))))
   return plots.CurvePanel(metric, unit.name, drawn)
+
+
+def _stopped(result: Result) -> set[tuple[str, int]]:
+  """Runs that patience ended: their last error stands."""
+  return {(row.arm, row.seed) for row in result.rows if results.is_out_of_patience(row.status)}
 
 
 # Text
@@ -334,11 +348,7 @@ def _notes(
         f"With {_count(n, 'seed')} no test can reach significance (the smallest possible p is "
         f"{results.p_text(stats.smallest_p(n))}): no arm can be called better or worse. "
         f"Six seeds are the least; three are a smoke test.")
-  failed = {arm: len(seeds) for arm, seeds in _failures(result).items() if seeds}
-  if failed:
-    notes.append(
-        f"{_count(sum(failed.values()), 'run')} of {n * len(result.arms):,} became non-finite: "
-        f"{_listed(failed)}. They are counted and ranked worst; means and ratios are of the rest.")
+  notes += _endings(result)
   for metric, what in (("energy_skill", "energies"), ("force_skill", "forces")):
     poor = {arm: values[metric]["no_better_than_constant"]
             for arm, values in metrics.items() if metric in values}
@@ -350,6 +360,38 @@ def _notes(
   return notes + _gaps(result, comparisons)
 
 
+def _endings(result: Result) -> list[str]:
+  """Runs that did not come to their last step, and why."""
+  notes, n = [], len(result.seeds)
+  unfinished, stopped = result.unfinished, _stopped(result)
+  if unfinished:
+    notes.append(
+        f"Interrupted: {_count(sum(unfinished.values()), 'run')} unfinished, of "
+        f"{_listed(unfinished)}. These arms are left out of the tables until the command that "
+        "began the sweep has been given again and has finished them.")
+  failed = {arm: seeds for arm, seeds in _failures(result).items() if seeds}
+  if failed:
+    told = "; ".join(f"{arm} ({_failed_text(seeds)})" for arm, seeds in failed.items())
+    notes.append(
+        f"{_count(sum(map(len, failed.values())), 'run')} of {n * len(result.arms):,} became "
+        f"non-finite: {told}. They are counted and ranked worst; means and ratios are of the rest.")
+  if stopped:
+    counts = collections.Counter(arm for arm, _ in sorted(stopped))
+    notes.append(
+        f"{_count(len(stopped), 'run')} ended early because validation no longer improved "
+        f"(patience): {_listed(counts)}.")
+  return notes
+
+
+def _failed_text(seeds: Mapping[int, Mapping[str, str]]) -> str:
+  """`3: seed 0 at step 12, forces; ...`, the first few of them."""
+  told = [
+      f"seed {seed} at step {each['status'].partition('@')[2]}"
+      + (f", {each['cause']}" if each["cause"] else "") for seed, each in seeds.items()]
+  more = f"; and {len(told) - FAILURES_TOLD} more" if len(told) > FAILURES_TOLD else ""
+  return f"{len(told)}: {'; '.join(told[:FAILURES_TOLD])}{more}"
+
+
 def _listed(counts: Mapping[str, int]) -> str:
   return "; ".join(f"{arm} ({count})" for arm, count in counts.items())
 
@@ -358,7 +400,7 @@ def _gaps(result: Result, comparisons: Sequence[Comparison]) -> list[str]:
   """Arms without results, and arms without a table."""
   asked = dict.fromkeys(
       arm for table in result.tables for arm in results.with_baseline(table))
-  absent = [arm for arm in asked if arm not in result.arms]
+  absent = [arm for arm in asked if arm not in result.arms and arm not in result.unfinished]
   shown = {arm for table, _ in comparisons for arm in results.with_baseline(table)}
   left = [arm for arm in result.arms if arm not in shown]
   notes = [f"No results for: {'; '.join(absent)}."] if absent else []

@@ -6,6 +6,7 @@ prediction of one run). The files hold eV and angstrom; text for readers is in m
 reads better. Equal results give equal bytes.
 """
 
+import collections
 import csv
 import dataclasses
 import io
@@ -61,7 +62,7 @@ class Row(NamedTuple):
   value: float
   step: int
   status: str
-  cause: str
+  cause: str = ""
 
 
 class Point(NamedTuple):
@@ -128,8 +129,15 @@ class Result:
 
   @property
   def arms(self) -> tuple[str, ...]:
-    """Names of the arms that have results, in the order of the rows."""
-    return tuple(dict.fromkeys(row.arm for row in self.rows))
+    """Names of the arms whose runs have all ended, in the order of the rows."""
+    unfinished = self.unfinished
+    return tuple(dict.fromkeys(row.arm for row in self.rows if row.arm not in unfinished))
+
+  @property
+  def unfinished(self) -> dict[str, int]:
+    """How many runs can still be continued, of each arm that has such runs."""
+    runs = {(row.arm, row.seed) for row in self.rows if is_interrupted(row.status)}
+    return collections.Counter(arm for arm, _ in sorted(runs))
 
   @property
   def seeds(self) -> tuple[int, ...]:
@@ -228,6 +236,11 @@ class Result:
 def is_failed(status: str) -> bool:
   """Whether a run of this status failed."""
   return status.startswith(DIVERGED)
+
+
+def is_out_of_patience(status: str) -> bool:
+  """Whether a run of this status ended because validation no longer improved."""
+  return status.startswith(PATIENCE)
 
 
 def is_interrupted(status: str) -> bool:

@@ -5,6 +5,7 @@ best so far and counters; the order of the data follows from the seed and the st
 has ended is saved with its results, its curves and its variables.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -113,42 +114,44 @@ def of_run(tree: Any, run: int) -> Any:
 
 
 def so_far(
-    directory: str | os.PathLike[str], experiment: str
+    directory: str | os.PathLike[str], experiment: str, keys: Sequence[Key]
 ) -> tuple[tuple[Row, ...], tuple[Point, ...]]:
   """Results and curves of a sweep that has not ended, from its checkpoints.
 
   Args:
     directory: of the checkpoints.
     experiment: its name.
+    keys: of all runs of the sweep, in the order of their rows.
 
   Returns:
-    Rows of the runs that have ended; of the others the errors at their last validation, with
-    status `interrupted@STEP`; and the curves of both.
+    Rows of the runs that have ended; of the others the errors at their last validation, nan
+    before the first, with status `interrupted@STEP`; and the curves of both.
 
   Raises:
     ValueError: if a checkpoint cannot be read.
   """
-  ended = {key: each for checkpoint in checkpoints.finished(directory)
-           for key, each in to_ended(checkpoint).items()}
-  rows = [row for each in ended.values() for row in each.rows]
-  history = [point for each in ended.values() for point in each.history]
+  runs = {key: (each.rows, each.history) for checkpoint in checkpoints.finished(directory)
+          for key, each in to_ended(checkpoint).items()}
   running = checkpoints.running(directory)
   if running is not None:
     begun = to_begun(running)
     for key, points in zip(begun.keys, scoring.points(begun.curves, begun.keys), strict=True):
-      if key not in ended:
-        rows += _interrupted(points, experiment, begun.step)
-        history += points
-  return tuple(rows), tuple(history)
+      runs.setdefault(key, (_interrupted(experiment, key, points, begun.step), points))
+  found = [runs.get(key) or (_interrupted(experiment, key, (), 0), ()) for key in keys]
+  return (tuple(row for rows, _ in found for row in rows),
+          tuple(point for _, points in found for point in points))
 
 
-def _interrupted(points: Sequence[Point], experiment: str, step: int) -> list[Row]:
+def _interrupted(
+    experiment: str, key: Key, points: Sequence[Point], step: int
+) -> tuple[Row, ...]:
   """The errors of the last validation."""
-  last = points[-1].step if points else 0
-  return [
-      Row(experiment, point.arm, point.seed, point.split, point.metric,
-          metrics.UNITS[point.metric], point.value, point.step, f"{INTERRUPTED}@{step}", "")
-      for point in points if point.step == last and point.split == "valid"]
+  last = {
+      point.metric: (point.value, point.step) for point in points if point.split == "valid"}
+  return tuple(
+      Row(experiment, *key, "valid", metric, metrics.UNITS[metric],
+          *last.get(metric, (math.nan, 0)), f"{INTERRUPTED}@{step}")
+      for metric in ("energy_loss", "force_loss"))
 
 
 def _name(path: Any) -> str:

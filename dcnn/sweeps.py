@@ -35,6 +35,7 @@ from dcnn.scoring import Curves
 from dcnn.training import NEVER, Program, RunState
 
 STRETCH_SECONDS = 1.0  # of training between two visits of the host
+TIMES = ("compile_seconds", "train_seconds", "evaluate_seconds", "total_seconds")
 COMPILING, TRAINING, EVALUATING = "compiling", "training", "evaluating"
 
 
@@ -57,7 +58,7 @@ class Progress(NamedTuple):
     force_loss: the latest validation force_loss of each arm, eV/A: the geometric mean of its
       finite runs, nan where there is none.
     diverged: runs that have become non-finite so far.
-    compile_seconds: so far.
+    compile_seconds: in this session so far.
   """
 
   phase: str
@@ -115,9 +116,8 @@ class _Session:
   should_stop: Callable[[], bool]
   ended: dict[Key, Ended] = dataclasses.field(default_factory=dict)
   begun: Begun | None = None
-  seconds: dict[str, float] = dataclasses.field(default_factory=lambda: {
-      "compile_seconds": 0.0, "train_seconds": 0.0, "evaluate_seconds": 0.0,
-      "total_seconds": 0.0})
+  seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(TIMES, 0.0))
+  seconds_before: Mapping[str, float] = dataclasses.field(default_factory=dict)
   launches: int = 0
   reused: int = 0
   force_loss: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -132,14 +132,15 @@ class _Session:
     self.seconds[phase] += time.monotonic() - started
 
   def so_far(self) -> dict[str, Any]:
-    """Times and counts, sessions before this one included."""
-    now = time.monotonic()
-    total = self.seconds["total_seconds"] + now - self.started
-    return {"seconds": {**self.seconds, "total_seconds": total}, "launches": self.launches}
+    """Times and counts, those of earlier sessions included."""
+    spent = {**self.seconds, "total_seconds": time.monotonic() - self.started}
+    return {
+        "seconds": {name: self.seconds_before.get(name, 0.0) + spent[name] for name in TIMES},
+        "launches": self.launches}
 
   def take_up(self, so_far: Mapping[str, Any]) -> None:
     """Goes on counting where an earlier session left off."""
-    self.seconds = dict(so_far["seconds"])
+    self.seconds_before = so_far["seconds"]
     self.launches = so_far["launches"] - (self.begun is not None)  # that one is counted again
 
   def tell(self, phase: str, launch_steps: int = 0, diverged: int = 0) -> None:
@@ -230,6 +231,8 @@ def _run_group(session: _Session, group: Group) -> None:
   by_key = {each.key: each for each in pending}
   first = [by_key[key] for key in keys]
   rest = [each for each in pending if each.key not in keys]
+  if session.store is not None:
+    session.store.flush()  # nobody waits for a compilation, so nothing may be left to lose
   session.tell(COMPILING)
   with session.timed("compile_seconds"):
     built, size = _fitting_engine(plan, program, first or rest, begun)
@@ -350,7 +353,9 @@ def _finish(
 ) -> None:
   """Scores the chosen checkpoint of each run of a launch, and saves the launch as ended."""
   plan, runs = session.plan, len(launch.real)
-  _save_running(session, launch, state, curves, plan.steps)  # evaluation may take a while
+  _save_running(session, launch, state, curves, plan.steps)
+  if session.store is not None:
+    session.store.flush()  # nor for an evaluation
   session.tell(EVALUATING, plan.steps * runs)
   with session.timed("evaluate_seconds"):
     sums = jax.device_get(built.evaluate(state.best.variables, arguments, shared))

@@ -16,7 +16,8 @@ from typing import Any
 
 import filelock
 
-from dcnn import checkpoints, results, saving
+from dcnn import checkpoints, configs, results, saving
+from dcnn.groups import Key
 from dcnn.results import Result, Table
 from dcnn.saving import CHECKPOINTS, TUNING
 
@@ -118,13 +119,13 @@ def so_far(directory: pathlib.Path) -> Result:
   """The result of a sweep that has not ended, from its checkpoints.
 
   Raises:
-    ValueError: if it has none that say anything yet.
+    ValueError: if a checkpoint cannot be read.
   """
   record = _manifest(directory)
-  rows, history = saving.so_far(directory / CHECKPOINTS, record["config"]["experiment"])
-  if not rows:
-    raise ValueError(f"{directory}: no run has come to its first validation; the same command "
-                     "that began it continues it")
+  arms = [configs.arm_name(arm) for arm in record["config"]["arms"]]
+  keys = [Key(arm, seed) for arm in arms for seed in record["seeds"]]
+  rows, history = saving.so_far(
+      directory / CHECKPOINTS, record["config"]["experiment"], keys)
   tables = tuple(
       Table(table["title"], table["baseline"], tuple(table["arms"]))
       for table in record["config"]["tables"])

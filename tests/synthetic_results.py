@@ -61,7 +61,8 @@ def run_rows(arm, seed, final, status):
                for kind in ("energy", "force")}
     values["efwt"] = float(np.exp(-values["force_loss"] / 0.03))
     rows += [
-        Row("ablations", arm, seed, split, name, unit, float(values[name]), 4000, status)
+        Row("ablations", arm, seed, split, name, unit, float(values[name]), 4000, status,
+            "forces" if status != "finished" else "")
         for name, unit in UNITS.items()]
   return rows
 

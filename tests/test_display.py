@@ -17,7 +17,7 @@ NAMES = [
 def progress(done=50, arms=2, **changes):
   names = [*NAMES, *(f"c={i}" for i in range(len(NAMES), arms))]
   losses = {name: 0.0123 * (i + 1) for i, name in enumerate(names[:arms])}
-  return Progress(done, 200, losses, 0, 2.0)._replace(**changes)
+  return Progress("training", done, 200, 0, losses, 0, 2.0)._replace(**changes)
 
 
 def drawn(renderable, width=80, height=24):
@@ -47,6 +47,18 @@ def test_unknown_time_left(status):
 
 def test_time_left_is_not_negative():
   assert display.Status(progress(done=199), 4.0, 60.0).left == 0
+
+
+def test_what_was_reused_took_no_time():
+  status = display.Status(progress(done=150, reused=100), elapsed=7.0, since=0.0)
+  assert status.rate == 10 and status.left == 5
+
+
+@pytest.mark.parametrize("phase", ["compiling", "evaluating"])
+def test_phases_without_steps(phase):
+  status = display.Status(progress(phase=phase), 7.0, 3.0)
+  assert display.sweep_line(status) == f"25%, {phase}"
+  assert f"{phase}, 0:00:03" in drawn(display.sweep_view(status, 80, 24))[1]
 
 
 def test_line():
@@ -123,11 +135,12 @@ def test_log_gets_lines(monkeypatch):
   monkeypatch.setenv("FORCE_COLOR", "1")
   log = io.StringIO()
   with display.sweep_display(Console(file=log)) as on_progress:
-    on_progress(progress())
-    on_progress(progress(done=200))
-  first, last = log.getvalue().splitlines()
-  assert first == "preparing and compiling, 0:00:00"
-  assert last.startswith("100%, 200 of 200 steps")
+    for phase, done in (("compiling", 0), ("training", 50), ("training", 200),
+                        ("evaluating", 200), ("training", 200)):
+      on_progress(progress(done=done, phase=phase))
+  start, compiling, end, evaluating = log.getvalue().splitlines()
+  assert (start, compiling) == ("preparing, 0:00:00", "0%, compiling")
+  assert end.startswith("100%, 200 of 200 steps") and evaluating == "100%, evaluating"
 
 
 def test_second_sweep_starts_anew():

@@ -10,7 +10,7 @@ import pytest
 import synthetic_results
 
 from dcnn import report, results, stats
-from dcnn.results import Result, Row, Table
+from dcnn.results import Point, Result, Row, Table
 
 HOSTILE = synthetic_results.HOSTILE
 UNITS = {"energy_loss": "eV", "force_loss": "eV/A", "energy_skill": "1", "force_skill": "1"}
@@ -33,10 +33,14 @@ def asking(*tables):
   return dataclasses.replace(made(), tables=tables)
 
 
-def failing(result, arm, seeds):
+def ending(result, arm, seeds, status, cause=""):
   return dataclasses.replace(result, rows=tuple(
-      row._replace(status="diverged@7") if row.arm == arm and row.seed in seeds else row
+      row._replace(status=status, cause=cause) if row.arm == arm and row.seed in seeds else row
       for row in result.rows))
+
+
+def failing(result, arm, seeds):
+  return ending(result, arm, seeds, "diverged@7", "energy+forces")
 
 
 def written(result, directory):
@@ -138,7 +142,8 @@ def test_summary_holds_the_statistics(main_job):
 
 def test_summary_names_failed_runs(main_job):
   summary = main_job[-1]
-  assert summary["arms"]["c=1.0"]["failures"] == {"3": "diverged@900"}
+  assert summary["arms"]["c=1.0"]["failures"] == {
+      "3": {"status": "diverged@900", "cause": "forces"}}
   assert summary["seeds"] == list(range(5))
 
 
@@ -157,17 +162,48 @@ def test_interval_of_the_skill_holds_its_centre(main_job):
 @pytest.mark.parametrize(("result", "note"), [
     (made(seeds=3), "With 3 seeds no test can reach significance"),
     (made(seeds=1), "With 1 seed no test can reach significance"),
-    (failing(made(), "b", (1, 2)), "2 runs of 20 became non-finite: b (2)."),
+    (failing(made(), "b", (1, 2)), "2 runs of 20 became non-finite: b (2: seed 1 at step 7, "
+     "energy+forces; seed 2 at step 7, energy+forces)."),
+    (failing(made(), "b", range(9)), "seed 3 at step 7, energy+forces; and 5 more)."),
+    (ending(made(), "b", (1, 2), "patience@5"), "2 runs ended early because validation no longer "
+     "improved (patience): b (2)."),
+    (ending(made(), "b", (1, 2), "interrupted@5"), "Interrupted: 2 runs unfinished, of b (2)."),
+    (ending(made(), "a", (1, 2), "interrupted@5"), "Interrupted: 2 runs unfinished, of a (2)."),
     (made(force_skill=-0.1), "predictor of forces, 20 runs: a (10); b (10)."),
     (made(tables=False), "Against a: 1 worse."),
     (asking(Table("T", "a", ("b", "gone"))), "No results for: gone."),
     (asking(Table("T", "a", ("a",))), "In no table, but in summary.json: b."),
     (asking(Table("T", "gone", ("a",))), "No results for: gone.")],
-    ids=["three", "one", "failed", "skill", "no-tables", "arm", "left", "baseline"])
+    ids=["three", "one", "failed", "many-failed", "patience", "interrupted", "no-baseline-yet",
+         "skill", "no-tables", "arm", "left", "baseline"])
 def test_notes(result, note, tmp_path):
   page, text, _ = written(result, tmp_path)
   assert note.lower() in text.lower()
   parsed(page)
+
+
+def test_curves_of_what_is_unfinished(tmp_path):
+  """An interrupted sweep without one finished run still shows how far it came."""
+  history = tuple(
+      Point(arm, seed, step, "valid", metric, 0.1) for arm in ("a", "b") for seed in range(2)
+      for step in (5, 10)[:seed + 1] for metric in ("energy_loss", "force_loss"))
+  result = dataclasses.replace(made(seeds=2), history=history)
+  for arm, status in (("a", "interrupted@10"), ("b", "interrupted@10")):
+    result = ending(result, arm, range(2), status)
+  page, text, summary = written(result, tmp_path)
+  assert "learning_curves_1.svg" in text and "| arm |" not in text
+  assert summary["arms"] == {} and summary["tables"][0]["contrasts"] == {}
+  parsed(page)
+
+
+def test_curve_of_a_run_out_of_patience_goes_on_at_its_last_error():
+  points = [Point("a", seed, step, "valid", "force_loss", 0.1 * step)
+            for seed in range(2) for step in (1, 2, 3)[:3 - seed]]
+  result = dataclasses.replace(made(seeds=2), history=tuple(points))
+  result = ending(result, "a", (1,), "patience@2")
+  panel = report._curve_panel(
+      result, report._curves(result), Table("", "a", ("a",)), "force_loss")
+  np.testing.assert_allclose(panel.curves[0].errors, [[100, 200, 300], [100, 200, 200]])
 
 
 def test_too_many_arms_for_the_seeds(tmp_path):

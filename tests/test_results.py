@@ -59,6 +59,12 @@ def test_errors_of_a_run_that_is_missing():
     result.errors("force_loss")
 
 
+def test_arms_with_unfinished_runs_are_no_results_yet():
+  result = changed(small(), "b", 3, status="interrupted@5", split="valid")
+  assert result.arms == tuple(arm for arm in small().arms if arm != "b")
+  assert result.unfinished == {"b": 1} and "b" not in result.errors("force_loss")
+
+
 def test_errors_of_unknown_metric_list_the_known():
   with pytest.raises(ValueError, match="known: force_loss on test"):
     small().errors("energy_loss")
@@ -176,7 +182,7 @@ def test_csv_holds_repr_of_floats(tmp_path):
       row("a", 0, 0.1 + 0.2), row("a", 1, NAN), row("a", 2, INF), row("a", 3, np.float32(0.5))))
   results.save(result, tmp_path)
   lines = (tmp_path / "results.csv").read_text().splitlines()
-  assert lines[0] == "experiment,arm,seed,split,metric,unit,value,step,status"
+  assert lines[0] == "experiment,arm,seed,split,metric,unit,value,step,status,cause"
   assert [line.split(",")[6] for line in lines[1:]] == ["0.30000000000000004", "nan", "inf", "0.5"]
 
 
@@ -204,8 +210,9 @@ def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("file", "content", "message"), [
     ("results.csv", "arm,seed\n", "expected the header experiment,arm"),
-    ("results.csv", "experiment,arm,seed,split,metric,unit,value,step,status\ne,a,x,s,m,u,1,2,f\n",
-     "line 2: expected 9 cells"),
+    ("results.csv",
+     "experiment,arm,seed,split,metric,unit,value,step,status,cause\ne,a,x,s,m,u,1,2,f,\n",
+     "line 2: expected 10 cells"),
     ("history.csv", "arm,seed,step,split,metric,value\na,1\n", "line 2: expected 6 cells"),
     ("config.json", "{", "config.json: expected JSON"),
     ("config.json", "[]", "expected a JSON object, got list"),
