@@ -31,7 +31,10 @@ class Checkpoint(NamedTuple):
 
 
 class Store:
-  """Writes the checkpoints of a sweep in a thread of its own, one after another."""
+  """Writes the checkpoints of a sweep in a thread of its own, one after another.
+
+  It is a context: what is being saved at its end is waited for.
+  """
 
   def __init__(self, directory: str | os.PathLike[str]) -> None:
     """Checkpoints in `directory`, which is made with the first of them."""
@@ -39,6 +42,14 @@ class Store:
     self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
     self._pending: concurrent.futures.Future[None] | None = None
     _sweep_out(self._directory)
+
+  def __enter__(self) -> "Store":
+    """The store, which is closed when the context ends."""
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    """Waits for the last save, so that no other store meets it half done."""
+    self._writer.shutdown()
 
   def finished(self) -> list[Checkpoint]:
     """See `finished`."""

@@ -136,9 +136,9 @@ def _has(result: Result, metric: str) -> bool:
 
 def _failures(result: Result) -> dict[str, dict[int, dict[str, str]]]:
   """Status and cause of the failed runs, by arm and seed."""
-  failures: dict[str, dict[int, dict[str, str]]] = {arm: {} for arm in result.arms}
+  failures: dict[str, dict[int, dict[str, str]]] = {row.arm: {} for row in result.rows}
   for row in result.rows:
-    if row.arm in failures and results.is_failed(row.status):
+    if results.is_failed(row.status):
       failures[row.arm][row.seed] = {"status": row.status, "cause": row.cause}
   return failures
 
@@ -362,7 +362,7 @@ def _notes(
 
 def _endings(result: Result) -> list[str]:
   """Runs that did not come to their last step, and why."""
-  notes, n = [], len(result.seeds)
+  notes, runs = [], {(row.arm, row.seed) for row in result.rows}
   unfinished, stopped = result.unfinished, _stopped(result)
   if unfinished:
     notes.append(
@@ -373,7 +373,7 @@ def _endings(result: Result) -> list[str]:
   if failed:
     told = "; ".join(f"{arm} ({_failed_text(seeds)})" for arm, seeds in failed.items())
     notes.append(
-        f"{_count(sum(map(len, failed.values())), 'run')} of {n * len(result.arms):,} became "
+        f"{_count(sum(map(len, failed.values())), 'run')} of {len(runs):,} became "
         f"non-finite: {told}. They are counted and ranked worst; means and ratios are of the rest.")
   if stopped:
     counts = collections.Counter(arm for arm, _ in sorted(stopped))

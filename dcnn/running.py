@@ -1,5 +1,6 @@
 """Runs an experiment from its configuration: the engine of the command line and of notebooks."""
 
+import contextlib
 import functools
 import math
 import pathlib
@@ -150,8 +151,9 @@ def _sweep(
     directory: pathlib.Path | None, on_progress: OnProgress, should_stop: Callable[[], bool],
     folder: str, plan: Plan,
 ) -> sweeps.Outcome:
-  store = checkpoints.Store(directory / folder) if directory else None
-  return sweeps.run(plan, on_progress, store=store, should_stop=should_stop)
+  store = checkpoints.Store(directory / folder) if directory else contextlib.nullcontext()
+  with store as opened:
+    return sweeps.run(plan, on_progress, store=opened, should_stop=should_stop)
 
 
 def _tune(experiment: Experiment, sweep_in: Callable[[Plan], sweeps.Outcome]) -> dict:

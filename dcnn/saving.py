@@ -18,7 +18,7 @@ from dcnn.checkpoints import Checkpoint
 from dcnn.groups import Key, Launch
 from dcnn.results import INTERRUPTED, Point, Row
 from dcnn.scoring import Curves
-from dcnn.training import RunState
+from dcnn.training import NEVER, RunState
 
 CHECKPOINTS, TUNING = "checkpoints", "tuning"  # folders of a work directory
 
@@ -124,8 +124,9 @@ def so_far(
     keys: of all runs of the sweep, in the order of their rows.
 
   Returns:
-    Rows of the runs that have ended; of the others the errors at their last validation, nan
-    before the first, with status `interrupted@STEP`; and the curves of both.
+    Rows of the runs that have ended and were evaluated; of the others the errors at their last
+    validation, nan before the first, with status `interrupted@STEP` unless they diverged; and
+    the curves of both.
 
   Raises:
     ValueError: if a checkpoint cannot be read.
@@ -135,22 +136,32 @@ def so_far(
   running = checkpoints.running(directory)
   if running is not None:
     begun = to_begun(running)
-    for key, points in zip(begun.keys, scoring.points(begun.curves, begun.keys), strict=True):
-      runs.setdefault(key, (_interrupted(experiment, key, points, begun.step), points))
-  found = [runs.get(key) or (_interrupted(experiment, key, (), 0), ()) for key in keys]
+    histories = scoring.points(begun.curves, begun.keys)
+    for i, (key, points) in enumerate(zip(begun.keys, histories, strict=True)):
+      ending = scoring.Ending(f"{INTERRUPTED}@{begun.step}", "")
+      if begun.state["diverged_at"][i] != NEVER:
+        ending = scoring.diverged(begun.state["diverged_at"][i], _culprits(begun.state, i))
+      runs.setdefault(key, (_last_errors(experiment, key, points, ending), points))
+  unbegun = scoring.Ending(f"{INTERRUPTED}@0", "")
+  found = [runs.get(key) or (_last_errors(experiment, key, (), unbegun), ()) for key in keys]
   return (tuple(row for rows, _ in found for row in rows),
           tuple(point for _, points in found for point in points))
 
 
-def _interrupted(
-    experiment: str, key: Key, points: Sequence[Point], step: int
+def _culprits(state: dict[str, np.ndarray], run: int) -> list[str]:
+  return [name.partition(".")[2] for name, flags in state.items()
+          if name.startswith("culprits.") and flags[run]]
+
+
+def _last_errors(
+    experiment: str, key: Key, points: Sequence[Point], ending: scoring.Ending
 ) -> tuple[Row, ...]:
-  """The errors of the last validation."""
-  last = {
-      point.metric: (point.value, point.step) for point in points if point.split == "valid"}
+  """The errors of the last validation that was finite; nan and step 0 without any."""
+  last = {point.metric: (point.value, point.step) for point in points
+          if point.split == "valid" and math.isfinite(point.value)}
   return tuple(
       Row(experiment, *key, "valid", metric, metrics.UNITS[metric],
-          *last.get(metric, (math.nan, 0)), f"{INTERRUPTED}@{step}")
+          *last.get(metric, (math.nan, 0)), *ending)
       for metric in ("energy_loss", "force_loss"))
 
 

@@ -45,7 +45,7 @@ def no_curves(runs: int) -> Curves:
 
 def extended(
     curves: Curves, validation: Validation, step: int, *, running: Bool[np.ndarray, " runs"],
-    diverged: Bool[np.ndarray, " runs"],
+    failed: Bool[np.ndarray, " runs"],
 ) -> Curves:
   """Curves with one more validation.
 
@@ -54,7 +54,7 @@ def extended(
     validation: of the runs.
     step: number of steps taken.
     running: which runs had not ended at the validation before.
-    diverged: which runs have diverged; their curve ends with nan, not with their last error.
+    failed: which runs have diverged; their curve ends with nan, not with their last error.
   """
   values = {
       f"train.loss_{name}": np.asarray(term, np.float64)
@@ -65,7 +65,7 @@ def extended(
   none = np.zeros((0, len(running)))
   return Curves(
       np.append(curves.steps, step),
-      {name: np.concatenate([curves.values.get(name, none), np.where(diverged, np.nan, new)[None]])
+      {name: np.concatenate([curves.values.get(name, none), np.where(failed, np.nan, new)[None]])
        for name, new in values.items()},
       curves.counts + running)
 
@@ -104,7 +104,8 @@ def ending(state: RunState, run: int, steps: int) -> Ending:
     steps: that a run takes if nothing ends it.
   """
   if state.diverged_at[run] != NEVER:
-    return Ending(f"{DIVERGED}@{state.diverged_at[run]}", _cause(state.culprits, run))
+    return diverged(
+        state.diverged_at[run], [name for name, flags in state.culprits.items() if flags[run]])
   if np.isinf(state.best.score[run]):  # it has no checkpoint but its start
     return Ending(f"{DIVERGED}@{steps}", "validation")
   if state.stopped_at[run] != NEVER and state.stopped_at[run] < steps:
@@ -112,11 +113,16 @@ def ending(state: RunState, run: int, steps: int) -> Ending:
   return Ending(FINISHED, "")
 
 
-def _cause(culprits: Mapping[str, Any], run: int) -> str:
-  """The loss terms that were not finite; where all were, the gradient or the new parameters."""
-  guilty = [name for name, flags in culprits.items() if flags[run]]
-  terms = [name for name in guilty if name not in ("gradient", "parameters")]
-  return "+".join(terms or guilty[:1]) or "loss"
+def diverged(step: Any, culprits: Sequence[str]) -> Ending:
+  """The ending of a run that became non-finite.
+
+  Args:
+    step: at which it did.
+    culprits: what was not finite then, see `training.RunState`. The cause is the loss terms among
+      them; where those were finite, the gradient or the new parameters.
+  """
+  terms = [name for name in culprits if name not in ("gradient", "parameters")]
+  return Ending(f"{DIVERGED}@{step}", "+".join(terms or culprits[:1]) or "loss")
 
 
 def rows(

@@ -344,7 +344,7 @@ def _with_validation(
   before = diverged & (diverged_at < start) | (stopped_at != NEVER) & (stopped_at <= start)
   return scoring.extended(
       curves, jax.tree.map(lambda leaf: np.asarray(leaf)[:runs], validation), end,
-      running=~before, diverged=diverged)
+      running=~before, failed=diverged)
 
 
 def _finish(
