@@ -72,13 +72,15 @@ def describe(experiment: Experiment, command: str = "") -> dict[str, Any]:
     command: the command line, for the report.
   """
   config, dataset = experiment.config, experiment.sources.dataset
+  with _full_precision():
+    environment = provenance.environment()
   return {
       "config": configs.to_dict(config) | {
           "tables": [table._asdict() for table in configs.tables(config)]},
       "seeds": list(configs.seeds(config)),
       "dataset": {"name": dataset.name, "source": dataset.source, "checksum": dataset.checksum,
                   "frames": len(dataset)},
-      "environment": provenance.environment(),
+      "environment": environment,
       "command": command,
   }
 
@@ -106,8 +108,7 @@ def run(
   Raises:
     ValueError, OSError, Interrupted, Diverged: as `sweeps.run`.
   """
-  # Accelerators would multiply float32 in fewer bits, too few for second derivatives.
-  with jax.default_matmul_precision("highest"):
+  with _full_precision():
     sweep_in = functools.partial(_sweep, directory, on_progress, should_stop)
     config, sources, arms = experiment
     tuning = {}
@@ -145,6 +146,11 @@ def sweep(
     ValueError: if the configuration is not valid.
   """
   return run(prepare(config), on_progress).result
+
+
+def _full_precision():
+  """Accelerators would multiply float32 in fewer bits, too few for second derivatives."""
+  return jax.default_matmul_precision("highest")
 
 
 def _sweep(

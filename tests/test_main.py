@@ -11,12 +11,13 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
 import pytest
 
-from dcnn import arguments, configs, main, results, running
+from dcnn import arguments, checkpoints, configs, main, results, running
 from dcnn.data import generation
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -37,7 +38,7 @@ def get_config(arg=""):
 """
 FILES = {
     "config.json", "results.csv", "history.csv", "predictions.npz", "summary.json", "report.html",
-    "report.md", "figures", "checkpoints"}
+    "report.md", "figures", "checkpoints", ".lock"}
 
 
 @pytest.fixture
@@ -122,32 +123,79 @@ def test_runs_twice_alike(tiny, workdir, call):
   assert written["environment"]["matmul_precision"] == "highest"
   assert written["environment"]["devices"] == arguments.usable_cores()
 
-  before = {name: (workdir / name).read_bytes() for name in ("results.csv", "history.csv")}
-  assert process(*command, XLA_FLAGS="").returncode == 0
+  again = process(*command[:1], f"--workdir={workdir.parent / 'again'}", *command[2:])
+  assert again.returncode == 0
+  names = ("results.csv", "history.csv", "summary.json")
+  before = {name: (workdir / name).read_bytes() for name in names}
   for name, content in before.items():
-    assert (workdir / name).read_bytes() == content
+    assert (workdir.parent / "again" / name).read_bytes() == content
 
   (workdir / "report.html").unlink()
   assert call("report", workdir) == (0, f"report: {workdir / 'report.html'}\n", "")
   assert (workdir / "report.html").stat().st_size > 1000
 
   status, _, errors = call(*command, "--config.steps=6")
-  assert_mistake(status, errors, "config.steps=4, and 6 is asked for: choose another --workdir")
+  assert_mistake(status, errors, "of config.steps=4, and 6 is asked for", "--fresh")
+  status, output, _ = call(*command)  # nothing left to train
+  assert status == 0 and "4 runs: compiled in" in output
   for name, content in before.items():
     assert (workdir / name).read_bytes() == content
+  status, output, _ = call(*command, "--fresh")
+  assert status == 0 and f"moved {workdir} to {workdir}.1" in output
+  assert (workdir.with_name("tiny.1") / "results.csv").read_bytes() == before["results.csv"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_interrupt(tiny, workdir):
-  with subprocess.Popen(
-      [sys.executable, "-m", "dcnn.main", f"--config={tiny}", f"--workdir={workdir}"], cwd=ROOT,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-    assert running.stdout is not None and running.stderr is not None
-    assert running.stdout.readline().startswith("preparing and compiling")
+def test_interrupt_before_anything_is_trained(tiny, workdir):
+  with started(tiny, workdir) as running:
+    heard(running, "0%, compiling")
     running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=20) == 130
-    assert running.stderr.read() == "dcnn: interrupted\n"
+    assert running.wait(timeout=10) == 130
+    assert running.stderr.read() == (
+        "dcnn: SIGINT: saving what there is; a second Ctrl-C stops at once\n")
   assert not workdir.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_interrupt_in_training(tiny, workdir, call):
+  """In between, a second process on the same directory is refused."""
+  long = ("--config.steps=1000000000", "--config.checkpoint_every=1000")
+  with started(tiny, workdir, *long) as running:
+    heard(running, "steps/s")
+    assert_mistake(*call(f"--config={tiny}", f"--workdir={workdir}", *long)[::2],
+                   f"{workdir} is in use by process {running.pid} on ")
+    asked = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(timeout=20) == 143 and time.monotonic() - asked < 10
+    output = running.stdout.read()
+  assert "4 runs are unfinished; the same command continues them" in output
+  assert f"report so far: {workdir / 'report.html'}" in output
+  rows = (workdir / "results.csv").read_text().splitlines()[1:]
+  assert len(rows) == 8 and all(",interrupted@" in row and ",valid," in row for row in rows)
+  assert "Interrupted: 4 runs unfinished" in (workdir / "report.md").read_text()
+  (workdir / "report.md").unlink()
+  assert call("report", workdir)[0] == 0 and (workdir / "report.md").exists()
+  state = checkpoints.running(workdir / "checkpoints")
+  assert state is not None and state.record["step"] > 1000
+  with started(tiny, workdir, *long) as running:
+    heard(running, "steps/s")
+    running.kill()
+  assert "Interrupted" in (workdir / "report.md").read_text()
+
+
+def started(tiny, workdir, *flags) -> subprocess.Popen[str]:
+  return subprocess.Popen(
+      [sys.executable, "-m", "dcnn.main", f"--config={tiny}", f"--workdir={workdir}", *flags],
+      cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def heard(process: subprocess.Popen[str], words: str) -> None:
+  """Waits for a line."""
+  assert process.stdout is not None
+  for line in process.stdout:
+    if words in line:
+      return
+  raise AssertionError(f"{words!r} never came: {process.stderr.read()}")
 
 
 # In this process.
@@ -269,30 +317,10 @@ def test_overrides(tiny):
 
 
 def test_flags_in_any_order_and_form():
-  file, workdir, rest = arguments.parse_train(
-      ["--config.steps=3", "--workdir", "a b", "-config=x.py:y", "--config.seeds=1"])
-  assert (file, str(workdir)) == ("x.py:y", "a b")
-  assert rest == ["--config.steps=3", "--config.seeds=1"]
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3"])
-def test_foreign_config_in_the_workdir(call, tiny, workdir, content):
-  workdir.mkdir(parents=True)
-  (workdir / "config.json").write_text(content)
-  status, _, errors = call(f"--config={tiny}", f"--workdir={workdir}")
-  assert_mistake(status, errors, "config.json", "choose another --workdir")
-  assert (workdir / "config.json").read_text() == content
-
-
-@pytest.mark.parametrize("held, asked, difference", [
-    ({"a": 1}, {"a": 1}, None),
-    ({"a": 1}, {"a": 2}, ("k.a", 1, 2)),
-    ({"a": {"b": [1]}}, {"a": {"b": [1, 2]}}, ("k.a.b", [1], [1, 2])),
-    ({"a": 1}, {}, ("k.a", 1, None)),
-    ({}, {"a": 1}, ("k.a", None, 1)),
-])
-def test_first_difference(held, asked, difference):
-  assert main.first_difference(held, asked, "k") == difference
+  asked = arguments.parse_train(
+      ["--config.steps=3", "--workdir", "a b", "-config=x.py:y", "--fresh", "--config.seeds=1"])
+  assert asked == arguments.Training(
+      "x.py:y", pathlib.Path("a b"), True, ["--config.steps=3", "--config.seeds=1"])
 
 
 @pytest.fixture
@@ -301,10 +329,10 @@ def finished(monkeypatch) -> None:
   timing = {"runs": 4, "compile_seconds": 1.0, "train_seconds": 2.0, "evaluate_seconds": 3.0}
   result = results.Result({"config": {}, "timing": timing}, (), (), (), {})
   monkeypatch.setattr(
-      running, "run", lambda config, on_progress, command: running.Finished(result, ()))
+      running, "run", lambda *args, **options: running.Finished(result, ()))
 
 
-def test_full_disk(call, tiny, workdir, finished, monkeypatch):
+def test_full_disk_in_the_report(call, tiny, workdir, finished, monkeypatch):
   def save(result, directory):
     raise OSError(errno.ENOSPC, "No space left on device", str(directory))
 
@@ -313,8 +341,18 @@ def test_full_disk(call, tiny, workdir, finished, monkeypatch):
   assert (status, errors) == (1, f"dcnn: error: No space left on device: {workdir}\n")
 
 
+def test_a_sweep_that_stops_for_a_divergence(call, tiny, workdir):
+  flags = (f"--config={tiny}", f"--workdir={workdir}", "--config.optimizer.learning_rate=1e30")
+  status, output, errors = call(*flags, "--config.on_divergence=stop")
+  assert status == 1 and "seed 0 and 3 more: diverged@" in errors and len(errors.splitlines()) == 1
+  assert "0 runs are unfinished" in output and "diverged@" in (workdir / "results.csv").read_text()
+  status, output, errors = call(*flags, "--config.on_divergence=record")
+  assert (status, errors) == (0, "") and "4 runs of 4 became non-finite" in (
+      workdir / "report.md").read_text()
+
+
 def test_our_bugs_keep_their_traceback(call, tiny, workdir, monkeypatch):
-  def run(config, on_progress, command):
+  def run(*args, **options):
     return np.broadcast_shapes((2,), (3,))  # a ValueError of a library
 
   monkeypatch.setattr(running, "run", run)

@@ -1,0 +1,52 @@
+"""Signals as requests, and the ways in which a process leaves at once."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from dcnn import interruption
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
+
+
+@pytest.fixture
+def left(monkeypatch):
+  """The exit statuses with which the process would have left."""
+  statuses = []
+  monkeypatch.setattr(interruption, "leave", statuses.append)
+  monkeypatch.setattr(interruption, "GRACE_SECONDS", 0.3)
+  handlers = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+  yield statuses
+  for number, handler in handlers.items():
+    signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_is_a_request(left, number, status):
+  told = []
+  with interruption.heeded(told.append) as request:
+    assert not request.is_made()
+    os.kill(os.getpid(), number)
+    assert request.is_made() and request.status == status
+  assert told == [f"{number.name}: saving what there is; a second Ctrl-C stops at once"]
+  assert left == []
+  time.sleep(0.5)
+  assert left == [status]  # the time of grace is over
+
+
+def test_a_second_interrupt_leaves_at_once(left):
+  with interruption.heeded(lambda text: None):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat themselves
+    assert left == []
+    os.kill(os.getpid(), signal.SIGINT)
+    assert left == [143]
+
+
+def test_without_a_signal_all_is_as_before():
+  before = [signal.getsignal(number) for number in interruption.SIGNALS]
+  with interruption.heeded(lambda text: None):
+    pass
+  assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
