@@ -82,6 +82,20 @@ def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were(mapping):
   assert np.isinf(beside.result.errors("force_loss")["c=1e+30"]).all()
 
 
+def test_an_exploding_arm_beside_nine_sound_ones():
+  """A constant of 100 on raw labels and ten seeds; whoever fails, nobody else notices."""
+  sound = tuple({"activation.c": 0.1 * i} for i in range(1, 10))
+  exploding = {"activation.c": 100.0, "labels": "identity"}
+  options = {"seeds": 10, "steps": 4, "chunk": 2, "model__blocks": 2}
+  alone = run(tiny.config(arms=sound, **options)).result
+  beside = run(tiny.config(arms=(*sound[:4], exploding, *sound[4:]), **options)).result
+  name = configs.arm_name(exploding)
+  assert tuple(row for row in beside.rows if row.arm != name) == alone.rows
+  assert tuple(point for point in beside.history if point.arm != name) == alone.history
+  failed = {(row.seed, row.cause) for row in rows_of(beside, name) if row.status == "diverged@0"}
+  assert len(failed) >= 5 and all(cause for _, cause in failed)
+
+
 def test_a_run_that_blows_up_on_its_way_is_recorded_there(mapping):
   finished = run(tiny.config(
       arms=({}, {"optimizer.learning_rate": 1e6}), seeds=1, optimizer__schedule="constant"))

@@ -1,0 +1,145 @@
+"""Checkpoints on disk: what comes back, in which order, and that reading runs no code."""
+
+import json
+import pickle
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from dcnn import checkpoints
+from dcnn.checkpoints import Checkpoint, Store
+
+
+def checkpoint(number, size=3):
+  arrays = {"state": {"params.w": np.full((2, size), number, np.float32),
+                      "flags": np.array([True, False]), "step": np.int32(number)[None]}}
+  return Checkpoint(arrays, {"step": number, "score": float("inf"), "runs": [["a/b", 0]]})
+
+
+def assert_same(one, two):
+  assert one.record == two.record and one.arrays["state"].keys() == two.arrays["state"].keys()
+  for name, leaf in one.arrays["state"].items():
+    other = two.arrays["state"][name]
+    assert leaf.dtype == other.dtype
+    np.testing.assert_array_equal(leaf, other)
+
+
+def test_the_newest_two_states_are_kept(tmp_path):
+  with Store(tmp_path) as store:
+    assert store.running() is None and store.finished() == [] and not checkpoints.has_any(tmp_path)
+    for number in range(4):
+      store.save_running(checkpoint(number))
+  assert {path.name for path in (tmp_path / "running").iterdir()} == {"2", "3"}
+  assert_same(checkpoints.running(tmp_path), checkpoint(3))
+
+
+def test_a_launch_that_has_ended_replaces_its_states(tmp_path):
+  with Store(tmp_path) as store:
+    for number in range(2):
+      store.save_running(checkpoint(number))
+      store.save_finished(checkpoint(10 + number))
+  assert checkpoints.running(tmp_path) is None and checkpoints.has_any(tmp_path)
+  for found, number in zip(checkpoints.finished(tmp_path), (10, 11), strict=True):
+    assert_same(found, checkpoint(number))
+
+
+def test_training_does_not_wait_for_a_save(tmp_path, monkeypatch):
+  """A save returns while it is being written; the next one waits for it."""
+  save, go_on = checkpoints._save, threading.Event()
+
+  def slow(path, saved):
+    assert go_on.wait(10)
+    save(path, saved)
+
+  monkeypatch.setattr(checkpoints, "_save", slow)
+  with Store(tmp_path) as store:
+    store.save_running(checkpoint(0))
+    assert not (tmp_path / "running" / "0").exists()
+    go_on.set()
+    store.flush()
+    assert (tmp_path / "running" / "0").exists()
+
+
+def test_a_failed_save_is_told_of_at_the_next(tmp_path, monkeypatch):
+  def full(path, saved):
+    raise RuntimeError("RESOURCE_EXHAUSTED: No space left on device\nmore")
+
+  with Store(tmp_path) as store:
+    store.save_running(checkpoint(0))
+    store.flush()
+    monkeypatch.setattr(checkpoints, "_save", full)
+    store.save_running(checkpoint(1))
+    with pytest.raises(OSError, match="cannot save .*No space left on device.*intact") as error:
+      store.save_running(checkpoint(2))
+    assert "\n" not in str(error.value)
+  assert_same(checkpoints.running(tmp_path), checkpoint(0))
+
+
+def test_half_removed_checkpoints_are_no_checkpoints(tmp_path):
+  with Store(tmp_path) as store:
+    store.save_running(checkpoint(0))
+  (tmp_path / "running" / "trash-7").mkdir()
+  with Store(tmp_path) as store:
+    assert_same(store.running(), checkpoint(0))
+  assert [path.name for path in (tmp_path / "running").iterdir()] == ["0"]
+
+
+def test_nothing_to_load(tmp_path):
+  with pytest.raises(ValueError, match="no checkpoints of finished runs there"):
+    checkpoints.load(tmp_path)
+
+
+READ = """
+import sys
+from dcnn import checkpoints
+checkpoints.running(sys.argv[1])  # all that is imported late is imported now
+suspicious = []
+def hook(event, arguments):
+  if event in ("pickle.find_class", "os.system", "subprocess.Popen", "socket.connect", "import"):
+    suspicious.append((event, str(arguments)[:80]))
+sys.addaudithook(hook)
+print(checkpoints.running(sys.argv[1]) is not None, suspicious)
+"""
+
+
+def test_reading_runs_no_code(tmp_path):
+  """Not even of a checkpoint in whose files somebody has put pickles."""
+  with Store(tmp_path) as store:
+    store.save_running(checkpoint(0))
+  told = subprocess.run(
+      [sys.executable, "-c", READ, tmp_path], capture_output=True, text=True, timeout=60)
+  assert told.stdout == "True []\n", told.stderr
+  harm, refused = pickle.dumps(Harm()), 0
+  for file in [path for path in (tmp_path / "running" / "0").rglob("*") if path.is_file()]:
+    before = file.read_bytes()
+    file.write_bytes(harm)
+    try:
+      assert_same(checkpoints.running(tmp_path), checkpoint(0))  # a file that nothing reads
+    except ValueError:
+      refused += 1
+    file.write_bytes(before)
+  assert refused >= 3 and not Harm.done
+
+
+class Harm:
+  """Runs code when it is unpickled."""
+
+  done: list = []
+
+  def __reduce__(self):
+    return (self.done.append, (1,))
+
+
+def test_digest_covers_the_record(tmp_path):
+  with Store(tmp_path) as store:
+    store.save_running(checkpoint(0))
+  record, = (path for path in (tmp_path / "running" / "0" / "record").iterdir()
+             if path.read_text().startswith("{"))
+  content = json.loads(record.read_text())
+  content["step"] = 5
+  record.write_text(json.dumps(content))
+  with pytest.raises(ValueError, match="do not match its digest"):
+    checkpoints.running(tmp_path)
