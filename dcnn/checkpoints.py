@@ -1,8 +1,8 @@
 """The saved state of a sweep, through Orbax: written in the background, never half, never blindly.
 
 A folder of checkpoints holds `finished/N`, one for each launch whose runs have all ended, and
-`running/N`, the newest two states of the launch under way. Each carries a digest of its contents,
-so that damage is found out when it is read. Reading runs no code of the files.
+`running/N`, the newest two states of the launch under way. Each carries digests of its files, so
+that damage is found out when it is read. Reading runs no code of the files.
 """
 
 import concurrent.futures
@@ -18,7 +18,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dcnn import results
+
 FINISHED, RUNNING = "finished", "running"
+DIGESTS = "digests.json"  # of the other files of a checkpoint
 KEPT = 2  # states of the launch under way
 _TRASH = "trash"  # beginning of the name of what is being removed
 
@@ -195,41 +198,47 @@ def _finished(path: pathlib.Path) -> Checkpoint:
 
 
 def _save(path: pathlib.Path, checkpoint: Checkpoint) -> None:
-  """Writes a checkpoint under a temporary name, then renames it."""
-  record = {"digest": _digest(checkpoint), **checkpoint.record}
+  """Writes a checkpoint and the digests of its files under another name, then renames it."""
+  unfinished = path.with_name(f"unfinished-{path.name}")
   with _checkpointer() as checkpointer:
-    checkpointer.save(path, args=ocp.args.Composite(
-        arrays=ocp.args.StandardSave(checkpoint.arrays), record=ocp.args.JsonSave(record)))
+    checkpointer.save(unfinished, args=ocp.args.Composite(
+        arrays=ocp.args.StandardSave(checkpoint.arrays),
+        record=ocp.args.JsonSave(checkpoint.record)))
+  results.write_json(unfinished / DIGESTS, _digests(unfinished))
+  unfinished.rename(path)
 
 
 def _read(path: pathlib.Path) -> Checkpoint:
-  """Reads a checkpoint and compares its digest.
+  """Reads a checkpoint whose files are as they were written.
 
   Raises:
-    ValueError: if it differs; anything else that Orbax raises on damaged files.
+    ValueError: naming a file that is not; Orbax would fill the screen first.
+    OSError: if a file cannot be read.
   """
+  written = json.loads((path / DIGESTS).read_text())
+  found = _digests(path)
+  for name, digest in written.items():
+    if found.get(name) != digest:
+      raise ValueError(f"{name} is {'damaged' if name in found else 'missing'}")
   with _checkpointer() as checkpointer:
     read = checkpointer.restore(path, args=ocp.args.Composite(
         arrays=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()))
-  record = dict(read.record)
-  digest = record.pop("digest", None)
-  checkpoint = Checkpoint(jax.tree.map(np.asarray, read.arrays), record)
-  if digest != _digest(checkpoint):
-    raise ValueError("its contents do not match its digest")
-  return checkpoint
+  return Checkpoint(jax.tree.map(np.asarray, read.arrays), dict(read.record))
 
 
 def _checkpointer() -> ocp.Checkpointer:
   return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
 
-def _digest(checkpoint: Checkpoint) -> str:
-  digest = hashlib.sha256(json.dumps(checkpoint.record, sort_keys=True).encode())
-  leaves = jax.tree_util.tree_leaves_with_path(checkpoint.arrays)
-  for path, leaf in sorted((jax.tree_util.keystr(path), leaf) for path, leaf in leaves):
-    digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
-    digest.update(np.ascontiguousarray(leaf).data)
-  return digest.hexdigest()
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  """SHA-256 of all files but the one that lists them."""
+  digests = {}
+  for path in sorted(folder.rglob("*")):
+    if path.is_file() and path.name != DIGESTS:
+      with path.open("rb") as file:
+        name = path.relative_to(folder).as_posix()
+        digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+  return digests
 
 
 def _numbers(folder: pathlib.Path) -> list[int]:

@@ -1,6 +1,5 @@
 """Checkpoints on disk: what comes back, in which order, and that reading runs no code."""
 
-import json
 import pickle
 import subprocess
 import sys
@@ -112,16 +111,15 @@ def test_reading_runs_no_code(tmp_path):
   told = subprocess.run(
       [sys.executable, "-c", READ, tmp_path], capture_output=True, text=True, timeout=60)
   assert told.stdout == "True []\n", told.stderr
-  harm, refused = pickle.dumps(Harm()), 0
-  for file in [path for path in (tmp_path / "running" / "0").rglob("*") if path.is_file()]:
+  harm = pickle.dumps(Harm())
+  for file in [path for path in (tmp_path / "running" / "0").rglob("*")
+               if path.is_file() and path.name != checkpoints.DIGESTS]:
     before = file.read_bytes()
     file.write_bytes(harm)
-    try:
-      assert_same(checkpoints.running(tmp_path), checkpoint(0))  # a file that nothing reads
-    except ValueError:
-      refused += 1
+    with pytest.raises(ValueError, match=f"no checkpoint can be read .*{file.name} is damaged"):
+      checkpoints.running(tmp_path)
     file.write_bytes(before)
-  assert refused >= 3 and not Harm.done
+  assert not Harm.done
 
 
 class Harm:
@@ -131,15 +129,3 @@ class Harm:
 
   def __reduce__(self):
     return (self.done.append, (1,))
-
-
-def test_digest_covers_the_record(tmp_path):
-  with Store(tmp_path) as store:
-    store.save_running(checkpoint(0))
-  record, = (path for path in (tmp_path / "running" / "0" / "record").iterdir()
-             if path.read_text().startswith("{"))
-  content = json.loads(record.read_text())
-  content["step"] = 5
-  record.write_text(json.dumps(content))
-  with pytest.raises(ValueError, match="do not match its digest"):
-    checkpoints.running(tmp_path)
