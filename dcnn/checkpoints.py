@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import warnings
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ from dcnn import results
 FINISHED, RUNNING = "finished", "running"
 DIGESTS = "digests.json"  # of the other files of a checkpoint
 KEPT = 2  # states of the launch under way
-_TRASH = "trash"  # beginning of the name of what is being removed
+# Beginnings of the names of what is being written and of what is being removed.
+_UNFINISHED, _TRASH = "unfinished", "trash"
 
 
 class Checkpoint(NamedTuple):
@@ -105,9 +107,11 @@ class Store:
       for number in states[keep:]:
         _remove(self._directory / RUNNING / str(number))
     except Exception as error:  # Orbax and tensorstore pass on a full disk in many ways
+      for path in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
       raise OSError(
-          f"{folder}: cannot save a checkpoint ({_first_line(error)}). What was saved before is "
-          "intact: make room, then give the same command again") from error
+          f"{folder}: cannot save a checkpoint: {_reason(error)}. What was saved before is intact: "
+          "make room, then give the same command again") from error
 
 
 def finished(directory: str | os.PathLike[str]) -> list[Checkpoint]:
@@ -135,7 +139,7 @@ def running(directory: str | os.PathLike[str]) -> Checkpoint | None:
     try:
       checkpoint = _read(path)
     except Exception as error:  # a damaged file fails in many ways
-      failures.append(f"{path}: {_first_line(error)}")
+      failures.append(f"{path}: {_reason(error)}")
       continue
     if failures:
       warnings.warn(f"damaged checkpoint passed over ({'; '.join(failures)}): going on from "
@@ -192,14 +196,14 @@ def _finished(path: pathlib.Path) -> Checkpoint:
     return _read(path)
   except Exception as error:  # a damaged file fails in many ways
     raise ValueError(
-        f"{path}: the checkpoint cannot be read ({_first_line(error)}). Nothing was changed: "
+        f"{path}: the checkpoint cannot be read ({_reason(error)}). Nothing was changed: "
         "remove that folder to train its runs again, or pass --fresh to start over in a new "
         "directory") from error
 
 
 def _save(path: pathlib.Path, checkpoint: Checkpoint) -> None:
   """Writes a checkpoint and the digests of its files under another name, then renames it."""
-  unfinished = path.with_name(f"unfinished-{path.name}")
+  unfinished = path.with_name(f"{_UNFINISHED}-{path.name}")
   with _checkpointer() as checkpointer:
     checkpointer.save(unfinished, args=ocp.args.Composite(
         arrays=ocp.args.StandardSave(checkpoint.arrays),
@@ -268,5 +272,11 @@ def _sweep_out(directory: pathlib.Path) -> None:
       shutil.rmtree(path, ignore_errors=True)
 
 
-def _first_line(error: BaseException) -> str:
-  return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
+def _reason(error: BaseException) -> str:
+  """What the system said, where that is known; else the first line."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  text = str(error).strip()
+  code = re.search(r"os_error_code='(\d+)'", text)  # of tensorstore
+  return os.strerror(int(code[1])) if code else (
+      (text.splitlines() or [""])[0][:200] or type(error).__name__)

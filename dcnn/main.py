@@ -7,6 +7,7 @@ and leaves nothing behind; an error of ours keeps its traceback.
 import concurrent.futures
 import contextlib
 import importlib.metadata
+import logging
 import os
 import pathlib
 import shlex
@@ -102,6 +103,7 @@ def train(argv: Sequence[str]) -> None:
   """`dcnn --config=... --workdir=...`: runs an experiment, or continues it, and reports."""
   asked = arguments.parse_train(argv)
   configure_jax()
+  _quieten_libraries()
   config = arguments.load_config(asked.config)
   arguments.override(config, asked.overrides)
   with _told():
@@ -114,6 +116,8 @@ def train(argv: Sequence[str]) -> None:
       claim.enter_context(workdirs.claimed(asked.workdir))
       manifest = running.describe(experiment, shlex.join(["dcnn", *argv]))
       workdirs.check(asked.workdir, manifest)
+    if workdirs.holds_work(asked.workdir):
+      print(f"continuing {asked.workdir}")
     with _told(FAILURE), interruption.heeded(_complain) as request:
       workdirs.begin(asked.workdir, manifest)
       _run(experiment, manifest, asked.workdir, request)
@@ -209,6 +213,19 @@ def configure_jax() -> None:
     jax.config.update("jax_num_cpu_devices", arguments.usable_cores())
 
 
+def _quieten_libraries() -> None:
+  """A failed save ends in a line of ours; Orbax and asyncio would tell of each array first."""
+  for name in ("absl", "asyncio"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+  hook = sys.unraisablehook
+
+  def unraisable(raised: Any) -> None:
+    if str(raised.exc_value) != "Event loop is closed":
+      hook(raised)
+
+  sys.unraisablehook = unraisable
+
+
 def _check_writable(workdir: pathlib.Path) -> None:
   existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
   if not existing.is_dir():
@@ -262,10 +279,13 @@ def format_warning(message, category, filename, lineno, line=None) -> str:
 
 
 @contextlib.contextmanager
-def _told(status: int = arguments.MISTAKE) -> Iterator[None]:
-  """Ends with one line on what our checks refuse and what the machine denies.
+def _told(denied: int = arguments.MISTAKE) -> Iterator[None]:
+  """Ends with one line on what our checks refuse, and on what the machine denies.
 
   A ValueError that a library raises is a bug of ours and keeps its traceback.
+
+  Args:
+    denied: exit status of the latter.
   """
   try:
     yield
@@ -273,9 +293,9 @@ def _told(status: int = arguments.MISTAKE) -> Iterator[None]:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     if not frame.f_globals.get("__name__", "").startswith("dcnn."):
       raise
-    raise arguments.Stop(str(error), status) from error
+    raise arguments.Stop(str(error)) from error
   except (OSError, ModuleNotFoundError) as error:
-    raise arguments.Stop(arguments.message(error), status) from error
+    raise arguments.Stop(arguments.message(error), denied) from error
 
 
 def _one_line(text: str) -> str:

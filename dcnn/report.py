@@ -326,7 +326,8 @@ def _glance(result: Result) -> list[str]:
   """The experiment in a few words."""
   settings, timing = _settings(result), result.config.get("timing") or {}
   glance = [str(settings["dataset"])] if settings.get("dataset") else []
-  glance.append(f"{_count(len(result.arms), 'arm')} × {_count(len(result.seeds), 'seed')}")
+  arms = len({row.arm for row in result.rows})
+  glance.append(f"{_count(arms, 'arm')} × {_count(len(result.seeds), 'seed')}")
   if "steps" in settings:
     glance.append(_count(settings["steps"], "step"))
   if "total_seconds" in timing:

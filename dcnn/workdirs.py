@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
@@ -209,6 +210,8 @@ def _clear(directory: pathlib.Path) -> None:
   with contextlib.suppress(OSError):
     for name in (results.CONFIG_FILE, LOCK):
       (directory / name).unlink(missing_ok=True)
+    for folder in (CHECKPOINTS, TUNING):
+      shutil.rmtree(directory / folder, ignore_errors=True)  # no checkpoint is in there
     directory.rmdir()
 
 
