@@ -176,7 +176,7 @@ def test_interrupt_in_training(tiny, workdir, call):
   (workdir / "report.md").unlink()
   assert call("report", workdir)[0] == 0 and (workdir / "report.md").exists()
   state = checkpoints.running(workdir / "checkpoints")
-  assert state is not None and state.record["step"] > 1000
+  assert state is not None and state.record["step"] >= 2
   with started(tiny, workdir, *long) as running:
     heard(running, "steps/s")
     running.kill()
