@@ -26,50 +26,74 @@ def get_config():
 """
 
 
-def start(experiment: pathlib.Path, workdir: pathlib.Path, *flags: str) -> subprocess.Popen[str]:
-  """The command in a process group of its own."""
-  return subprocess.Popen(
-      [sys.executable, "-m", "dcnn.main", f"--config={experiment}", f"--workdir={workdir}",
-       *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+class Sweep:
+  """The command in a process group of its own; its output goes to a file."""
+
+  def __init__(self, experiment: pathlib.Path, workdir: pathlib.Path) -> None:
+    self.workdir, self.log = workdir, workdir.with_suffix(".log")
+    with self.log.open("wb") as log:
+      self.process = subprocess.Popen(
+          [sys.executable, "-m", "dcnn.main", f"--config={experiment}", f"--workdir={workdir}"],
+          stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+  def saved(self) -> list[str]:
+    return sorted(path.relative_to(self.workdir).as_posix()
+                  for path in self.workdir.glob("checkpoints/*/*"))
+
+  def wait_for(self, condition) -> None:
+    """Returns when the condition holds, or the process has ended by itself."""
+    while self.process.poll() is None and not condition():
+      time.sleep(0.002)
+
+  def kill(self) -> str:
+    """Kills the whole group, and tells what it said last and what it had saved."""
+    os.killpg(self.process.pid, signal.SIGKILL)
+    self.process.wait()
+    said = self.log.read_text().splitlines() or ["nothing yet"]
+    return f"{said[-1]!r}, {' '.join(self.saved())}"
+
+  def finish(self) -> None:
+    assert self.process.wait(timeout=300) == 0, self.log.read_text()
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-  output, _ = process.communicate(timeout=300)
-  assert process.returncode == 0, output
-  return output
+def wait(sweep: Sweep, moment: str, moments: random.Random) -> None:
+  """Until a random time within a phase."""
+  before, results = set(sweep.saved()), sweep.workdir / "results.csv"
+  if moment == "start":
+    time.sleep(moments.uniform(0.2, 3))
+  elif moment == "saving":
+    sweep.wait_for(lambda: any("unfinished" in path for path in sweep.saved()))
+  elif moment == "training":
+    sweep.wait_for(lambda: set(sweep.saved()) - before)
+    time.sleep(moments.uniform(0, 1.5))
+  elif moment == "report":
+    results.unlink(missing_ok=True)
+    sweep.wait_for(results.exists)
+    time.sleep(moments.uniform(0, 1.5))
+  else:
+    sweep.wait_for(lambda: moment in sweep.log.read_text())
+    time.sleep(moments.uniform(0, 1.5))
 
 
-def kill(process: subprocess.Popen[str], workdir: pathlib.Path) -> str:
-  """Kills the whole group, and tells what it said last and what it had saved."""
-  os.killpg(process.pid, signal.SIGKILL)
-  output, _ = process.communicate()
-  saved = sorted(path.relative_to(workdir).as_posix() for path in workdir.glob("checkpoints/*/*"))
-  return f"{(output.splitlines() or ['nothing yet'])[-1]!r}, {' '.join(saved)}"
+FEW = ("compiling", "saving", "evaluating")
+MANY = ("start", "compiling", "training", "saving") * 4 + (
+    "evaluating", "report", "report", "report")
 
 
-@pytest.mark.parametrize("early, late, steps", [
-    (2, 1, 3000), pytest.param(15, 4, 80_000, marks=pytest.mark.nightly)], ids=["few", "many"])
-def test_killed_at_random_moments(tmp_path, early, late, steps):
-  """`early` kills in start-up, compilation and training, one at its end, `late` in the report."""
+@pytest.mark.parametrize("kills, steps", [
+    (FEW, 2000), pytest.param(MANY, 200_000, marks=pytest.mark.nightly)], ids=["few", "many"])
+def test_killed_at_random_moments(tmp_path, kills, steps):
+  """The order of the phases is fixed, the moment within each is not."""
   experiment = tmp_path / "experiment.py"
   experiment.write_text(EXPERIMENT.replace("STEPS", str(steps)))
-  started = time.monotonic()
-  finish(start(experiment, tmp_path / "straight"))
-  duration = time.monotonic() - started
-
+  Sweep(experiment, tmp_path / "straight").finish()
   seed = random.randrange(10**6)
   moments = random.Random(seed)
-  for number in range(early + 1 + late):
-    process = start(experiment, tmp_path / "killed")
-    if number == early:
-      assert process.stdout is not None
-      while "100%, evaluating" not in process.stdout.readline():
-        pass
-      time.sleep(moments.uniform(0, 2))
-    else:
-      time.sleep(moments.uniform(2, 0.7 * duration))
-    print(f"seed {seed}, kill {number}: {kill(process, tmp_path / 'killed')}")
-  finish(start(experiment, tmp_path / "killed"))
+  for number, moment in enumerate(kills):
+    sweep = Sweep(experiment, tmp_path / "killed")
+    wait(sweep, moment, moments)
+    print(f"seed {seed}, kill {number}, {moment}: {sweep.kill()}", flush=True)
+  Sweep(experiment, tmp_path / "killed").finish()
   for name in ("results.csv", "summary.json", "history.csv", "predictions.npz"):
     assert (tmp_path / "killed" / name).read_bytes() == (
         tmp_path / "straight" / name).read_bytes(), (name, seed)

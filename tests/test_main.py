@@ -341,15 +341,18 @@ def test_full_disk_in_the_report(call, tiny, workdir, finished, monkeypatch):
   assert (status, errors) == (1, f"dcnn: error: No space left on device: {workdir}\n")
 
 
-def test_full_disk_in_training(tiny, workdir):
+@pytest.mark.parametrize("limit, where", [(4000, "checkpoints"), (30_000, "report")])
+def test_full_disk(call, tiny, workdir, limit, where):
   """A limit on the size of files stands for the disk; then there is room again."""
   code = ("import resource, sys; from dcnn import main; "
-          "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); sys.exit(main.entry())")
+          f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(main.entry())")
   flags = [f"--config={tiny}", f"--workdir={workdir}", "--config.checkpoint_every=1e-9"]
   told = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True)
   assert told.returncode == 1
   (line,) = told.stderr.splitlines()
-  assert line.startswith(f"dcnn: error: {workdir}") and "File too large" in line
+  assert line.startswith("dcnn: error: ") and "File too large" in line
+  assert (where in line) if where == "checkpoints" else (workdir / "results.csv").exists()
+  assert call(*flags)[0] == 0 and (workdir / "report.html").exists()
 
 
 def test_a_sweep_that_stops_for_a_divergence(call, tiny, workdir):

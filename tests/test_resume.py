@@ -208,7 +208,8 @@ def test_a_full_disk_leaves_what_was_saved(straight, tmp_path, limit):
   """As a file may not grow beyond `limit` bytes, a save fails; those before it can be read."""
   interrupted(tmp_path, visits=3)
   before = checkpoints.running(tmp_path / "checkpoints")
-  with limited_files(limit), pytest.raises(OSError, match="cannot save a checkpoint: File too large"):
+  full = pytest.raises(OSError, match="cannot save a checkpoint: File too large")
+  with limited_files(limit), full:
     run(tmp_path, checkpoint_every=1e-9)
   after = checkpoints.running(tmp_path / "checkpoints")
   assert before is not None and after is not None and after.record["step"] >= before.record["step"]
