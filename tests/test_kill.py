@@ -62,7 +62,8 @@ def wait(sweep: Sweep, moment: str, moments: random.Random) -> None:
   if moment == "start":
     time.sleep(moments.uniform(0.2, 3))
   elif moment == "saving":
-    sweep.wait_for(lambda: any("unfinished" in path for path in sweep.saved()))
+    sweep.wait_for(lambda: any(
+        "unfinished" in path for path in set(sweep.saved()) - before))
   elif moment == "training":
     sweep.wait_for(lambda: set(sweep.saved()) - before)
     time.sleep(moments.uniform(0, 1.5))
