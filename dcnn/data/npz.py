@@ -1,5 +1,6 @@
 """Reads NumPy archives: MD17, rMD17, and those of `dcnn generate`. Never unpickles."""
 
+import math
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dcnn.data.raw import Raw
+from dcnn.data.raw import Raw, check_atoms
 
 
 class Convention(NamedTuple):
@@ -40,7 +41,9 @@ DECLARED = {
 
 # Deflate shrinks nothing but zeros and repeats this far; a file made to fill the memory does.
 LARGEST_RATIO = 200
-LARGE = 100_000_000  # bytes
+LARGE = 10_000_000  # bytes
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_npz(
@@ -101,7 +104,7 @@ def _convention(
 
 def _array(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
   try:
-    _check_size(archive, key)
+    _check_member(archive, key)
     array = archive[key]
   except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds on damaged bytes
     if "allow_pickle" in str(error):
@@ -114,13 +117,23 @@ def _array(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
   return array
 
 
-def _check_size(archive: np.lib.npyio.NpzFile, key: str) -> None:
-  for info in archive.zip.infolist() if archive.zip is not None else ():
-    bomb = info.file_size > max(LARGE, LARGEST_RATIO * info.compress_size)
-    if info.filename in (key, key + ".npy") and bomb:
-      raise ValueError(
-          f"{info.compress_size} bytes would become {info.file_size}; save it uncompressed if it "
-          "is right")
+def _check_member(archive: np.lib.npyio.NpzFile, key: str) -> None:
+  """Refuses what NumPy would take memory for before it finds the bytes missing."""
+  assert archive.zip is not None  # open
+  member = archive.zip.getinfo(key if key in archive.zip.namelist() else f"{key}.npy")
+  if member.file_size > max(LARGE, LARGEST_RATIO * member.compress_size):
+    raise ValueError(
+        f"{member.compress_size} bytes would become {member.file_size}; save it uncompressed if it "
+        "is right")
+  with archive.zip.open(member) as file:
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+      raise ValueError(f"version {version} of .npy is for structured arrays; save plain numbers")
+    shape, _, dtype = HEADERS[version](file)
+    announced, held = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+  if not dtype.hasobject and (min(shape, default=0) < 0 or announced != held):
+    raise ValueError(f"shape {shape} of {dtype} is {announced} bytes, the archive holds {held}: "
+                     "damaged; save it again")
 
 
 def _numbers(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
@@ -137,7 +150,8 @@ def _declared_units(archive: np.lib.npyio.NpzFile, convention: Convention) -> st
   length = str(_array(archive, "r_unit")).lower() if "r_unit" in archive.files else "ang"
   length = {"angstrom": "ang", "a": "ang"}.get(length, length)
   if (energy, length) not in DECLARED:
-    raise ValueError(f"e_unit {energy!r} with r_unit {length!r} is not known: pass units=")
+    raise ValueError(
+        f"e_unit {energy[:40]!r} with r_unit {length[:40]!r} is not known: pass units=")
   return DECLARED[energy, length]
 
 
@@ -157,6 +171,7 @@ def _check_shapes(
   if positions.ndim != 3 or positions.shape[2] != 3:
     raise ValueError(f"{convention.positions} must have shape (frames, atoms, 3); got {shapes}")
   frames, atoms = positions.shape[:2]
+  check_atoms(atoms)
   if not frames or not atoms:
     raise ValueError(f"no frames or no atoms: {shapes}")
   if (forces.shape != positions.shape or energy.shape not in ((frames,), (frames, 1))
