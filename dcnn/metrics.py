@@ -6,6 +6,7 @@ without a shift keeps the whole energy, and with it the rounding of float32: 3e-
 5e-4 eV at -4209 eV. That belongs to such a scheme and is not corrected.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from dcnn.base import Labels
+from dcnn.base import Labels, rounding
 
 # Energy and forces within threshold (EFwT): the thresholds of the Open Catalyst project.
 # L. Chanussot et al., ACS Catal. 11 (2021) 6059, section 3.
@@ -75,11 +76,13 @@ def constant_predictor(
     energy: the mean of the *training* energies, eV.
 
   Returns:
-    `energy_loss` in eV and `force_loss` in eV/A: what skill is measured against.
+    `energy_loss` in eV and `force_loss` in eV/A: what skill is measured against. Zero where it
+    is exact but for rounding.
   """
   real = np.asarray(species) > 0
+  error = float(np.abs(reference.energy - energy).mean())
   return {
-      "energy_loss": float(np.abs(reference.energy - energy).mean()),
+      "energy_loss": error if error > rounding(np.asarray(reference.energy)) else 0.0,
       "force_loss": float(np.abs(reference.forces[real]).mean()),
   }
 
@@ -110,8 +113,9 @@ def finish(
 
   Returns:
     The metrics of `UNITS`: mean absolute and root mean square errors of the energy of a
-    configuration and of a force component; skill, 1 - error / error of the constant predictor;
-    and the share of configurations with energy and forces within threshold.
+    configuration and of a force component; skill, 1 - error / error of the constant predictor,
+    nan where that is exact (all energies equal, all forces zero); and the share of configurations
+    with energy and forces within threshold.
   """
   total = {
       name: float(np.sum(np.asarray(values), dtype=np.float64)) for name, values in sums.items()}
@@ -120,7 +124,11 @@ def finish(
       **errors,
       "energy_rmse": float(np.sqrt(total["energy_squared"] / total["frames"])),
       "force_rmse": float(np.sqrt(total["force_squared"] / total["components"])),
-      "energy_skill": 1 - errors["energy_loss"] / constant["energy_loss"],
-      "force_skill": 1 - errors["force_loss"] / constant["force_loss"],
+      "energy_skill": _skill(errors["energy_loss"], constant["energy_loss"]),
+      "force_skill": _skill(errors["force_loss"], constant["force_loss"]),
       "efwt": total["hits"] / total["frames"],
   }
+
+
+def _skill(error: float, constant: float) -> float:
+  return 1 - error / constant if constant else math.nan

@@ -117,7 +117,7 @@ def _located(name: str) -> Iterator[pathlib.Path]:
   if not path.is_file():
     raise OSError(f"{path} is a directory or device, expected a file of configurations")
   if path.stat().st_size == 0:
-    raise ValueError(f"{path}: the file is empty")
+    raise ValueError(f"{path}: the file is empty: copy or write it again")
   yield path
 
 

@@ -76,11 +76,12 @@ def _opened(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
   if not zipfile.is_zipfile(path):
     with open(path, "rb") as file:
       start = file.read(8)
-    raise ValueError(f"not an .npz archive, or one cut short (it begins with {start!r})")
+    raise ValueError(f"not an .npz archive, or one cut short (it begins with {start!r}): copy it "
+                     "again, or save it with numpy.savez")
   try:
     archive = np.load(path, allow_pickle=False)
   except Exception as error:  # a damaged archive fails in many ways, all of them bad input
-    raise ValueError(f"damaged .npz archive: {error}") from error
+    raise ValueError(f"damaged .npz archive, copy it again: {error}") from error
   with archive:
     yield archive
 
@@ -173,7 +174,7 @@ def _check_shapes(
   frames, atoms = positions.shape[:2]
   check_atoms(atoms)
   if not frames or not atoms:
-    raise ValueError(f"no frames or no atoms: {shapes}")
+    raise ValueError(f"no frames or no atoms, expected at least one of each: {shapes}")
   if (forces.shape != positions.shape or energy.shape not in ((frames,), (frames, 1))
       or species.shape not in ((atoms,), (frames, atoms))):
     raise ValueError(
@@ -187,9 +188,11 @@ def _elements(
   with np.errstate(invalid="ignore"):
     whole = (species >= lowest) & (species <= 118) & (species == np.floor(species))
   if not whole.all():
-    value = species[~whole].flat[0]
+    place = tuple(np.argwhere(~whole)[0])
+    where = "" if species.ndim == 1 else f"frame {place[0]}, "
     raise ValueError(
-        f"{convention.species} holds {value}, expected atomic numbers from {lowest} to 118")
+        f"{where}atom {place[-1]}: {convention.species} holds {species[place]}, expected atomic "
+        f"numbers from {lowest} to 118")
   full = np.array(np.broadcast_to(species, shape), np.int32)
   empty = ~(full > 0).any(axis=1)
   if empty.any():

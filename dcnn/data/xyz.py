@@ -73,7 +73,8 @@ def _frame(
   for atom, row in enumerate(rows):
     if len(row) != width:
       raise ValueError(
-          f"frame {index}, atom {atom}: {len(row)} columns, Properties announces {width}")
+          f"frame {index}, atom {atom}: {len(row)} columns, Properties announces {width}: is the "
+          "file cut short, or Properties wrong?")
   energy = find(energy_key, [info], index)
   forces = find(forces_key, [columns], index)
   return frame(
