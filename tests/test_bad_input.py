@@ -203,7 +203,8 @@ REFUSED = {
                                    "energy_key="),
     "a million columns": of_file(xyz(lambda text: WIDE), "frame 0, atom 0: 1000001 columns"),
     "latin-1": of_file(xyz(lambda text: text.encode() + b"\xe9"), "UTF-8", "frame "),
-    "truncated xyz": of_file(xyz(lambda text: text[:-100]), "frame 59, atom 2: 2 columns", "cut short"),
+    "truncated xyz": of_file(xyz(lambda text: text[:-100]), "frame 59, atom 2: 2 columns",
+                             "cut short"),
     "words for numbers": of_file(xyz(lambda text: text.replace("\nO 0", "\nO x", 1)), "frame ",
                                  "positions must be numbers"),
     "columns of width 0": of_file(

@@ -604,53 +604,6 @@ def test_names_that_are_no_data(tmp_path, monkeypatch, name, kind, message):
     data.load(name)
 
 
-SEEDS = {
-    "w.npz": (lambda: _bytes_of_npz(water(3))),
-    "w.extxyz": (lambda: xyz_text(water(3)).encode()),
-}
-
-
-def _bytes_of_npz(arrays):
-  buffer = io.BytesIO()
-  np.savez_compressed(buffer, **arrays)
-  return buffer.getvalue()
-
-
-def _mutations(name: str, examples: int):
-  """Overwrites, removes and inserts bytes; whatever comes of it loads or is refused in words."""
-
-  @hypothesis.settings(
-      max_examples=examples, deadline=None,
-      suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
-  @hypothesis.given(st.lists(
-      st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=6)), min_size=1, max_size=4))
-  def mutate(folder, changes):
-    contents = SEEDS[name]()
-    for place, removed, inserted in changes:
-      start = int(place * len(contents))
-      contents = contents[:start] + inserted + contents[start + removed:]
-    path = folder / name
-    path.write_bytes(contents)
-    try:
-      data.load(path)
-    except (ValueError, OSError) as error:
-      assert str(path) in str(error)
-  return mutate
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", SEEDS)
-def test_mutated_bytes(tmp_path, name):
-  _mutations(name, 100)(tmp_path)
-
-
-@pytest.mark.nightly
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", SEEDS)
-def test_mutated_bytes_thoroughly(tmp_path, name):
-  _mutations(name, 2000)(tmp_path)
-
-
 # The embedded molecules.
 
 

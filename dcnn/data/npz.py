@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dcnn.data.raw import Raw, check_atoms
+from dcnn.data.raw import Raw, brief, check_atoms
 
 
 class Convention(NamedTuple):
@@ -81,7 +81,7 @@ def _opened(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
   try:
     archive = np.load(path, allow_pickle=False)
   except Exception as error:  # a damaged archive fails in many ways, all of them bad input
-    raise ValueError(f"damaged .npz archive, copy it again: {error}") from error
+    raise ValueError(f"damaged .npz archive, copy it again: {brief(error)}") from error
   with archive:
     yield archive
 
@@ -93,13 +93,15 @@ def _convention(
       break
   else:
     wanted = "; ".join(f"{', '.join(c[1:5])} ({c.family})" for c in CONVENTIONS)
-    raise ValueError(f"the archive has the arrays {', '.join(keys) or 'none'}; expected {wanted}")
+    held = brief(", ".join(keys) or "none")
+    raise ValueError(f"the archive has the arrays {held}; expected {wanted}")
   convention = convention._replace(
       energy=energy_key or convention.energy, forces=forces_key or convention.forces)
   for key, option in ((convention.energy, "energy_key"), (convention.forces, "forces_key")):
     if key not in keys:
       raise ValueError(
-          f"no array {key!r} in the archive; it has {', '.join(keys)}. Choose with {option}=")
+          f"no array {key!r} in the archive; it has {brief(', '.join(keys))}. Choose with "
+          f"{option}=")
   return convention
 
 
@@ -112,7 +114,7 @@ def _array(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
       raise ValueError(
           f"array {key!r} is a pickled Python object; unpickling can run code and is never done. "
           "Save it again as numbers") from error
-    raise ValueError(f"array {key!r} cannot be read: {error or type(error).__name__}") from error
+    raise ValueError(f"array {key!r} cannot be read: {brief(error)}") from error
   if not isinstance(array, np.ndarray):
     raise ValueError(f"{key!r} in the archive is not a NumPy array")
   return array

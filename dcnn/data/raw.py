@@ -87,8 +87,13 @@ def find(key: str, places: Iterable[Mapping[str, Any]], index: int) -> Any:
       return place[key]
   known = sorted({str(name) for place in places for name in place} - {"numbers", "positions"})
   raise ValueError(
-      f"frame {index} has no {key!r}; it has: {', '.join(known) or 'nothing else'}. Choose with "
-      "energy_key= and forces_key=, or remove the frame")
+      f"frame {index} has no {key!r}; it has: {brief(', '.join(known) or 'nothing else')}. Choose "
+      "with energy_key= and forces_key=, or remove the frame")
+
+
+def brief(said: object) -> str:
+  """What a file holds or a library says of it, in one line of at most 200 characters."""
+  return " ".join(str(said).split())[:200] or type(said).__name__
 
 
 def refuse_periodic(periodic: Any, index: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dcnn.data.raw import Frame, find, frame, refuse_periodic
+from dcnn.data.raw import Frame, brief, find, frame, refuse_periodic
 
 LONGEST_COMMENT = 1_000_000  # characters; the parser of key=value pairs goes one by one
 
@@ -94,7 +94,7 @@ def _info(comment: str, index: int) -> dict[str, Any]:
     return key_val_str_to_dict(comment)
   except Exception as error:  # the parser fails in many ways on mangled text
     raise ValueError(
-        f"frame {index}: cannot read the comment line {comment[:60]!r}: {error}") from error
+        f"frame {index}: cannot read the comment line {comment[:60]!r}: {brief(error)}") from error
 
 
 def _columns(properties: str, index: int) -> dict[str, slice]:
@@ -114,7 +114,7 @@ def _numbers(rows: list[list[str]], columns: slice, what: str) -> np.ndarray:
   try:
     return np.array([row[columns] for row in rows], np.float64)
   except ValueError as error:
-    raise ValueError(f"{what} must be numbers: {error}") from error
+    raise ValueError(f"{what} must be numbers: {brief(error)}") from error
 
 
 def _species(rows: list[list[str]], columns: dict[str, slice], index: int) -> np.ndarray:
@@ -128,5 +128,5 @@ def _species(rows: list[list[str]], columns: dict[str, slice], index: int) -> np
   symbols = [row[place].capitalize() for row in rows]
   unknown = next((symbol for symbol in symbols if symbol not in atomic_numbers), None)
   if unknown is not None:
-    raise ValueError(f"frame {index}: {unknown!r} is not the symbol of an element")
+    raise ValueError(f"frame {index}: {unknown[:20]!r} is not the symbol of an element")
   return np.array([atomic_numbers[symbol] for symbol in symbols], np.int32)
