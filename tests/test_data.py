@@ -251,18 +251,46 @@ def test_split_returns_the_frames_of_the_indices():
   np.testing.assert_array_equal(blocks.test.labels.energy, np.arange(25, 30))
 
 
-@hypothesis.settings(deadline=None)
-@hypothesis.given(*(st.integers(-2, 40) for _ in range(4)), st.integers(0, 3))
-def test_any_sizes_split_or_are_refused(frames, train, valid, test, gap):
-  hypothesis.assume(frames >= 0)
-  needs = train + valid + test + gap * (2 if valid else 1)
-  possible = train >= 1 and valid >= 0 and test >= 0 and needs <= frames
-  if possible:
-    found = data.block_indices(frames, train=train, valid=valid, test=test, gap=gap)
-    assert tuple(map(len, found)) == (train, valid, test)
-  else:
+SIZES = st.integers(-2, 40)
+
+
+@hypothesis.settings(deadline=None, max_examples=300)
+@hypothesis.given(st.integers(0, 60), SIZES, SIZES, st.none() | SIZES, st.integers(-1, 4))
+def test_any_sizes_give_blocks_or_are_refused(frames, train, valid, test, gap):
+  needs = train + valid + (test or 0) + gap * (2 if valid else 1)
+  if train < 1 or min(valid, test or 0, gap) < 0 or needs > frames:
     with pytest.raises(ValueError, match=f"train={train}, valid={valid}, test={test}"):
       data.block_indices(frames, train=train, valid=valid, test=test, gap=gap)
+    return
+  found = data.block_indices(frames, train=train, valid=valid, test=test, gap=gap)
+  assert tuple(map(len, found)) == (train, valid, frames - needs if test is None else test)
+  blocks = [block for block in found if len(block)]
+  for block in blocks:
+    np.testing.assert_array_equal(np.diff(block), 1)
+  assert blocks[0][0] == 0 and blocks[-1][-1] < frames
+  for before, after in zip(blocks, blocks[1:], strict=False):
+    assert after[0] - before[-1] == gap + 1
+
+
+@hypothesis.settings(deadline=None, max_examples=300)
+@hypothesis.given(
+    st.integers(0, 60), SIZES, SIZES, st.none() | SIZES,
+    st.one_of(st.integers(-1, 3), st.sampled_from((2**32, 2**64, 10**40))))
+def test_any_sizes_split_at_random_or_are_refused(frames, train, valid, test, seed):
+  sizes = dict(train=train, valid=valid, test=test)
+  if seed < 0 or train < 1 or min(valid, test or 0) < 0 or train + valid + (test or 0) > frames:
+    with pytest.raises(ValueError, match=f"train={train}, valid={valid}, test={test}|seed"):
+      data.split_indices(frames, seed=seed, **sizes)
+    return
+  found = data.split_indices(frames, seed=seed, **sizes)
+  assert tuple(map(len, found)) == (
+      train, valid, frames - train - valid if test is None else test)
+  together = np.concatenate(found)
+  assert len(set(together.tolist())) == len(together)
+  assert together.min() >= 0 and together.max() < frames
+  smaller = data.split_indices(frames, seed=seed, train=1, valid=0, test=len(found.test))
+  np.testing.assert_array_equal(smaller.test, found.test)
+  np.testing.assert_array_equal(smaller.train, found.train[:1])
 
 
 @pytest.mark.parametrize("call, message", [
