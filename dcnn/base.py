@@ -15,6 +15,11 @@ HARTREE = 27.211386245988  # eV, CODATA 2018
 BOHR = 0.529177210903  # angstrom, CODATA 2018
 
 
+def rounding(energy: Float[np.ndarray, " frames"]) -> float:
+  """The largest difference, in eV, that equal float64 energies may have by rounding."""
+  return float(64 * np.finfo(np.float64).eps * np.max(np.abs(energy)))
+
+
 class System(NamedTuple):
   """One configuration of atoms, or many of them with a leading `frames` axis.
 

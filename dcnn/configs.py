@@ -4,6 +4,7 @@ An arm is a dictionary of dotted keys and values that differ from the base confi
 named by those values. `plans` turns a checked configuration into something that runs.
 """
 
+import collections
 import copy
 import difflib
 import math
@@ -35,6 +36,9 @@ MODELS = {
 INITS = ("plain", "init_matched", "variance_preserving")
 SPLITS = ("random", "blocks")
 DIVERGENCE_POLICIES = ("record", "stop")
+MOST_SEEDS = 10_000  # more is a seed mistaken for their number
+# Sizes of numbers other than 0: on the device they are float32, which ends at 1e-38 and 1e38.
+SMALLEST, LARGEST = 1e-30, 1e30
 
 
 def default() -> ConfigDict:
@@ -129,13 +133,17 @@ def tuning_seeds(config: ConfigDict) -> tuple[int, ...]:
 
 def _integers(value: Any, name: str) -> tuple[int, ...]:
   listed = range(value) if _is_integer(value) else value
-  if not isinstance(listed, Sequence | range) or not all(map(_is_integer, listed)):
+  if not isinstance(listed, Sequence | range):
+    raise ValueError(f"{name} must be a whole number or a list of them, got {value!r}")
+  require(not listed[MOST_SEEDS:], f"{name} asks for more than {MOST_SEEDS} runs of each arm, got "
+          f"{value!r}; a seed of that number is listed as in ({value!r},)")
+  if not all(map(_is_integer, listed)):
     raise ValueError(f"{name} must be a whole number or a list of them, got {value!r}")
   chosen = tuple(int(seed) for seed in listed)
   require(bool(chosen), f"{name} must name at least one seed, got {value!r}")
   for seed in chosen:
     require(0 <= seed < 2**32, f"{name} must lie between 0 and 2**32 - 1, got {seed}")
-  repeated = {seed for seed in chosen if chosen.count(seed) > 1}
+  repeated = {seed for seed, times in collections.Counter(chosen).items() if times > 1}
   require(not repeated, f"{name} lists {sorted(repeated)} more than once")
   return chosen
 
@@ -243,7 +251,7 @@ def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDi
     unknown = next((key for key in overrides if key not in flat(config)), "")
     raise ValueError(
         f"unknown key {unknown!r}: {_suggestion(unknown, flat(config))}") from error
-  except TypeError as error:
+  except (TypeError, ValueError, OverflowError) as error:
     raise ValueError(f"arm {arm_name(overrides)!r}: {error}") from error
   return changed
 
@@ -279,6 +287,8 @@ def validate(config: ConfigDict) -> None:
     ValueError: in one line, with the valid choices and the closest match.
   """
   chosen = seeds(config)
+  require(config.split.valid != 0,
+          "split.valid is 0, but validation chooses the checkpoint of a run: give it some frames")
   for key in ("steps", "chunk", "split.train", "split.valid"):
     _require_positive(flat(config)[key], key, whole=True)
   _require_choice(config.split.method, SPLITS, "split.method")
@@ -343,8 +353,10 @@ def _validate_arm(config: ConfigDict) -> None:
               "loss.force_weight", "optimizer.weight_decay", "optimizer.clip_norm",
               "optimizer.warmup"):
     value = flat(config)[key]
-    require(math.isfinite(value) and value >= 0 or key == "activation.offset" and
-             math.isfinite(value), f"{key} must be finite and not negative, got {value}")
+    size = abs(value) if key == "activation.offset" else value
+    require(size == 0 or SMALLEST <= size <= LARGEST,
+            f"{key} must be finite and not negative, got {value}; what is not 0 must lie within "
+            f"{SMALLEST:.0e} and {LARGEST:.0e}")
   require(loss.energy_weight + loss.force_weight > 0,
            "loss.energy_weight and loss.force_weight are both 0: nothing would be trained")
   require(0 <= optimizer.ema_decay < 1,
@@ -364,6 +376,8 @@ def _validate_arm(config: ConfigDict) -> None:
 
 def _require_positive(value: Any, key: str, whole: bool = False) -> None:
   kind = "whole number" if whole else "finite number"
-  good = isinstance(value, int | float) and math.isfinite(value) and value > 0
+  good = isinstance(value, int | float) and 0 < value < math.inf
   if not good or whole and not _is_integer(value):
     raise ValueError(f"{key} must be a {kind} above 0, got {value!r}")
+  require(SMALLEST <= value <= LARGEST,
+          f"{key} must lie within {SMALLEST:.0e} and {LARGEST:.0e}, got {value!r}")

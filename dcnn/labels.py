@@ -23,12 +23,16 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from dcnn.base import Labels
+from dcnn.base import Labels, rounding
 
 Shift = Float[Array | np.ndarray, "..."] | float
 Species = Int[Array | np.ndarray, "*frames atoms"]
 
 _ELEMENTS = 119  # atomic numbers 1 to 118, and 0 for padding
+# eV; sizes of labels and scales. Float32, which the device has, ends at 1e38, and squares are taken
+# of these in float64.
+_LARGEST = 1e30
+_SMALLEST_SCALE = 1 / _LARGEST
 
 
 class LabelTransform(NamedTuple):
@@ -227,8 +231,8 @@ def fit(scheme: str, labels: Labels, species: Species | None = None) -> LabelTra
     The transform, float64.
 
   Raises:
-    ValueError: if the scheme is unknown, labels are not finite or of the wrong shape, species are
-      missing, or the scale is zero or not finite.
+    ValueError: if the scheme is unknown, labels are not finite (or beyond 1e30) or of the wrong
+      shape, species are missing, or the scale is zero or outside 1e-30 to 1e30 eV.
   """
   shift, scale = rules(scheme)
   energy, forces, atoms = _checked(labels, species)
@@ -256,11 +260,11 @@ def rescale(shift: float, scale: float) -> LabelTransform:
     The transform (E - shift) / scale, F / scale.
 
   Raises:
-    ValueError: if the shift is not finite, or the scale not positive and finite.
+    ValueError: if the shift is beyond 1e30 or the scale not within 1e-30 to 1e30.
   """
-  if not math.isfinite(shift) or not (math.isfinite(scale) and scale > 0):
-    raise ValueError("expected a finite shift and a positive finite scale in eV, received "
-                     f"shift {shift} and scale {scale}")
+  if not (abs(shift) <= _LARGEST and _SMALLEST_SCALE <= scale <= _LARGEST):
+    raise ValueError("expected a finite shift and a positive finite scale in eV, received shift "
+                     f"{shift} and scale {scale}; sizes end at {_LARGEST:.0e}")
   return LabelTransform(float(shift), float(scale))
 
 
@@ -286,8 +290,8 @@ def power_of_ten(labels: Labels, exponent: int | None = None) -> LabelTransform:
   """
   if exponent is None:
     return fit("power_of_ten", labels)
-  if abs(exponent) > 300:
-    raise ValueError(f"expected an exponent between -300 and 300, received {exponent}")
+  if abs(exponent) > 30:
+    raise ValueError(f"expected an exponent between -30 and 30, received {exponent}")
   return rescale(0.0, 10.0**exponent)
 
 
@@ -363,10 +367,11 @@ def _checked(
     raise ValueError(f"expected species (frames, atoms) = {forces.shape[:2]} as the forces have, "
                      f"received {atoms.shape}; repeat the species of one molecule for every frame")
   for name, leaf in (("energy", energy), ("forces", forces)):
-    bad = np.flatnonzero(~np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1))
+    bad = np.flatnonzero(~(np.abs(leaf.reshape(len(leaf), -1)) <= _LARGEST).all(axis=1))
     if len(bad):
-      raise ValueError(f"expected finite labels, received {name} not finite in {len(bad)} of "
-                       f"{len(leaf)} frames, first in frame {bad[0]}; remove those frames")
+      raise ValueError(
+          f"expected finite labels, received {name} not finite in {len(bad)} of {len(leaf)} "
+          f"frames, first in frame {bad[0]}; remove those frames (sizes end at {_LARGEST:.0e})")
   return energy, forces, atoms
 
 
@@ -376,10 +381,10 @@ _SPREADS = {"range": "range", "std": "standard deviation", "iqr": "interquartile
 def _checked_scale(scale: float, rule: str, sample: _Sample) -> float:
   """The scale, if the labels determine one."""
   # Equal energies may differ by rounding, which is no spread to divide by.
-  rounding = 64 * np.finfo(np.float64).eps * np.max(np.abs(sample.energy))
-  if math.isfinite(scale) and scale > (rounding if rule in _SPREADS else 0):
+  smallest = max(_SMALLEST_SCALE, rounding(sample.energy) if rule in _SPREADS else 0)
+  if smallest < scale <= _LARGEST:
     return scale
-  if rule in _SPREADS and math.isfinite(scale):
+  if rule in _SPREADS and scale <= smallest:
     reason = (f"the {_SPREADS[rule]} of the {len(sample.energy)} training energies is zero "
               f"({scale:g} eV); give frames that differ, or take a scale that needs no spread of "
               "energies: none, power_of_ten or force_rms")

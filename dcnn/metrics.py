@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from dcnn.base import Labels
+from dcnn.base import Labels, rounding
 
 # Energy and forces within threshold (EFwT): the thresholds of the Open Catalyst project.
 # L. Chanussot et al., ACS Catal. 11 (2021) 6059, section 3.
@@ -76,11 +76,13 @@ def constant_predictor(
     energy: the mean of the *training* energies, eV.
 
   Returns:
-    `energy_loss` in eV and `force_loss` in eV/A: what skill is measured against.
+    `energy_loss` in eV and `force_loss` in eV/A: what skill is measured against. Zero where it
+    is exact but for rounding.
   """
   real = np.asarray(species) > 0
+  error = float(np.abs(reference.energy - energy).mean())
   return {
-      "energy_loss": float(np.abs(reference.energy - energy).mean()),
+      "energy_loss": error if error > rounding(np.asarray(reference.energy)) else 0.0,
       "force_loss": float(np.abs(reference.forces[real]).mean()),
   }
 
@@ -111,8 +113,9 @@ def finish(
 
   Returns:
     The metrics of `UNITS`: mean absolute and root mean square errors of the energy of a
-    configuration and of a force component; skill, 1 - error / error of the constant predictor;
-    and the share of configurations with energy and forces within threshold.
+    configuration and of a force component; skill, 1 - error / error of the constant predictor,
+    nan where that is exact (all energies equal, all forces zero); and the share of configurations
+    with energy and forces within threshold.
   """
   total = {
       name: float(np.sum(np.asarray(values), dtype=np.float64)) for name, values in sums.items()}

@@ -14,7 +14,7 @@ import optax
 
 from dcnn import data, groups, labels, losses, models
 from dcnn.activations import ACTIVATIONS
-from dcnn.base import Dataset, System
+from dcnn.base import Dataset, Labels, System, rounding
 from dcnn.configs import MODELS, ConfigDict, arm_settings, effective, flat, require, seeds, tables
 from dcnn.models import mlp
 from dcnn.schedules import SCHEDULES
@@ -84,7 +84,8 @@ def build(
     What `sweeps.run` takes.
 
   Raises:
-    ValueError: if the splits are impossible or a batch is larger than the training set.
+    ValueError: if the splits are impossible, a batch is larger than the training set, a label
+      with a weight is the same in all training frames, or a network cannot take the molecules.
   """
   arms = arm_settings(config) if arms is None else arms
   chosen = seeds(config)
@@ -93,7 +94,10 @@ def build(
   for name, settings in arms.items():
     require(settings.batch_size <= config.split.train,
              f"arm {name!r}: batch_size {settings.batch_size} is larger than the "
-             f"{config.split.train} training configurations")
+             f"{config.split.train} training configurations: lower it or raise split.train")
+    _require_varied_labels(name, settings, sources.dataset, splits)
+    if settings.model.name == "MLP":
+      _require_one_molecule(config, sources)
   _warn_of_kinks(arms)
   _warn_of_confounding(config)
   return groups.Plan(
@@ -111,6 +115,13 @@ def build(
 
 
 def _splits(config: ConfigDict, sources: Sources, seed: int) -> data.Indices:
+  try:
+    return _split_frames(config, sources, seed)
+  except ValueError as error:
+    raise ValueError(f"{config.dataset}: {error}") from error
+
+
+def _split_frames(config: ConfigDict, sources: Sources, seed: int) -> data.Indices:
   split, (dataset, held_out) = config.split, sources
   test = 0 if held_out else split.test
   sizes = {"train": split.train, "valid": split.valid, "test": test}
@@ -126,6 +137,22 @@ def _splits(config: ConfigDict, sources: Sources, seed: int) -> data.Indices:
            f"split.train ({split.train}) or split.valid ({split.valid})")
   data.check_disjoint(dataset, indices)
   return indices
+
+
+def _require_varied_labels(
+    name: str, config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]
+) -> None:
+  """A weighted label that is the same everywhere teaches nothing, and was hardly computed."""
+  for indices in splits:
+    energy, forces = (np.asarray(label[indices.train]) for label in dataset.labels)
+    spread = float(np.ptp(energy))
+    require(config.loss.energy_weight == 0 or spread > rounding(energy),
+            f"{config.dataset}, arm {name!r}: the energies of all {len(energy)} training frames "
+            f"are {energy[0]:.10g} eV; set loss.energy_weight=0 to train on forces alone, or take "
+            "frames that differ")
+    require(config.loss.force_weight == 0 or bool(forces.any()),
+            f"{config.dataset}, arm {name!r}: all forces of the {len(forces)} training frames are "
+            "zero; set loss.force_weight=0 to train on energies alone, or put forces into the file")
 
 
 def _warn_of_kinks(arms: Mapping[str, ConfigDict]) -> None:
@@ -168,8 +195,16 @@ def _arm(
       structure=_structure(config),
       make_program=functools.partial(_program, config, dataset, splits),
       hypers={**numbers, "init_gain": _init_gain(config)},
-      fit_labels=functools.partial(labels.fit, config.labels),
+      fit_labels=functools.partial(_fit_labels, name, config.labels),
   )
+
+
+def _fit_labels(
+    name: str, scheme: str, training: Labels, species: np.ndarray) -> labels.LabelTransform:
+  try:
+    return labels.fit(scheme, training, species)
+  except ValueError as error:
+    raise ValueError(f"arm {name!r}, labels={scheme}: {error}") from error
 
 
 def _structure(config: ConfigDict) -> str:
@@ -231,7 +266,6 @@ def _make_model(
   model = config.model
   options = {name: model[name] for name in MODELS[model.name]}
   if model.name == "MLP":
-    _require_one_molecule(dataset)
     # All seeds have the same training data, or `validate` has refused.
     systems = dataset.take(splits[0].train).systems
     mean, deviation = mlp.descriptor_statistics(systems)
@@ -249,10 +283,17 @@ def _make_model(
   return make_model
 
 
-def _require_one_molecule(dataset: Dataset) -> None:
-  species = dataset.systems.species
-  require(bool((species == species[0]).all()) and bool((species > 0).all()),
-           f"model=MLP is for one fixed molecule and {dataset.name} holds several: take SchNet")
+def _require_one_molecule(config: ConfigDict, sources: Sources) -> None:
+  species = np.asarray(sources.dataset.systems.species)
+  other = np.flatnonzero((species != species[0]).any(axis=1))
+  if not other.size:
+    return
+  own = len(species) - sources.held_out
+  file, frame = ((config.dataset, other[0]) if other[0] < own
+                 else (config.test_dataset, other[0] - own))
+  raise ValueError(
+      f"{file}: frame {frame} has other atoms, or in another order, than the first frame of "
+      f"{config.dataset}, and model.name=MLP is for one fixed molecule: take SchNet")
 
 
 def _make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTransformation]:

@@ -171,10 +171,11 @@ def test_tuning_chooses_by_validation_with_other_seeds():
 
 
 def test_mixed_molecules_need_schnet():
-  config = tiny.config(model__name="MLP", dataset="ethanol", test_dataset="benzene")
+  config = tiny.config(dataset="ethanol", test_dataset="benzene")
   config.split.test = None
   sources = plans.load(config)
   plan = plans.build(config, sources)
   np.testing.assert_array_equal(plan.splits[0].test, np.arange(2000, 4000))
-  with pytest.raises(ValueError, match="take SchNet"):
-    plan.arms[0].make_program()
+  config.model.name = "MLP"
+  with pytest.raises(ValueError, match="benzene: frame 0 has other atoms.*take SchNet"):
+    plans.build(config, sources)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dcnn.data.raw import Frame, find, frame, refuse_periodic
+from dcnn.data.raw import Frame, brief, find, frame, refuse_periodic
 
 # ASE would open a connection for these, by the file's extension alone.
 SERVERS = ("mysql", "postgresql")
@@ -54,10 +54,11 @@ def _images(path: str | os.PathLike) -> list[Any]:
     images = ase.io.read(full, index=":", format=kind, do_not_split_by_at_sign=True)
     return images if isinstance(images, list) else [images]
   except UnknownFileTypeError as error:
-    raise ValueError(f"neither .npz nor a format that ASE reads ({error}). {ADVICE}") from error
+    raise ValueError(
+        f"neither .npz nor a format that ASE reads ({brief(error)}). {ADVICE}") from error
   except Exception as error:  # sixty parsers, each with its own ways to fail
     raise ValueError(
-        f"ASE cannot read it: {type(error).__name__}: {str(error)[:200]}. {ADVICE}") from error
+        f"ASE cannot read it: {type(error).__name__}: {brief(error)}. {ADVICE}") from error
 
 
 def _frame(index: int, atoms: Any, *, energy_key: str, forces_key: str) -> Frame:
@@ -82,4 +83,4 @@ def _floats(value: Any, index: int, key: str) -> np.ndarray:
   try:
     return np.asarray(value, np.float64)
   except (TypeError, ValueError) as error:
-    raise ValueError(f"frame {index}: {key} must be numbers: {error}") from error
+    raise ValueError(f"frame {index}: {key} must be numbers: {brief(error)}") from error

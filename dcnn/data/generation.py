@@ -12,6 +12,7 @@ References:
 import concurrent.futures
 import importlib.metadata
 import importlib.util
+import io
 import json
 import multiprocessing
 import os
@@ -21,6 +22,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+
+from dcnn import results
 
 TIMESTEP_FS = 0.5
 STEPS_PER_FRAME = 50  # 25 fs between frames
@@ -104,11 +107,9 @@ def generate(
 
 def save(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> None:
   """Writes a generated set as a compressed `.npz`, whole or not at all."""
-  path = pathlib.Path(path)
-  temporary = path.with_name(path.name + ".part")
-  with open(temporary, "wb") as file:
-    np.savez_compressed(file, allow_pickle=False, **arrays)
-  os.replace(temporary, path)
+  content = io.BytesIO()
+  np.savez_compressed(content, allow_pickle=False, **arrays)
+  results.write_file(pathlib.Path(path), content.getvalue())
 
 
 class _Job(NamedTuple):

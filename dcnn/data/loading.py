@@ -55,10 +55,14 @@ def load(
     units_lib.check_name(units)
   with _located(os.fspath(name_or_path)) as path:
     try:
-      found = _read(path, units=units, energy_key=energy_key, forces_key=forces_key)
-      found = _checked(found, check_units)
+      # Numbers near the end of the range overflow in many places; the checks name them.
+      with np.errstate(over="ignore", invalid="ignore"):
+        found = _read(path, units=units, energy_key=energy_key, forces_key=forces_key)
+        found = _checked(found, check_units)
     except ValueError as error:
       raise ValueError(f"{path}: {error}") from error
+    except MemoryError as error:
+      raise ValueError(f"{path}: too large for this machine's memory; take fewer frames") from error
     return Dataset(
         name=path.stem,
         systems=System(found.positions, found.species),
@@ -113,7 +117,7 @@ def _located(name: str) -> Iterator[pathlib.Path]:
   if not path.is_file():
     raise OSError(f"{path} is a directory or device, expected a file of configurations")
   if path.stat().st_size == 0:
-    raise ValueError(f"{path}: the file is empty")
+    raise ValueError(f"{path}: the file is empty: copy or write it again")
   yield path
 
 
@@ -141,13 +145,13 @@ def _read(
 
 
 def _checked(found: raw.Raw, check_units: bool) -> raw.Raw:
-  checks.check_finite(found)
   found = units_lib.convert(found)
+  checks.check_finite(found)
   distances, pairs = checks.closest_pairs(found)
   checks.check_distances(distances, pairs)
   if check_units:
     units_lib.check_band(found, float(np.median(distances)))
-  checks.warn_if_opposed(found)
+  checks.warn_if_inconsistent(found)
   return found
 
 
@@ -158,5 +162,5 @@ def _sentence(source: str) -> str:
     made = json.loads(text)
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     return f"{made['method']}, {made['sampling']}, seed {made['seed']} ({versions})"
-  except (ValueError, TypeError, KeyError, AttributeError):
+  except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
     return kind

@@ -1,5 +1,6 @@
 """Reads NumPy archives: MD17, rMD17, and those of `dcnn generate`. Never unpickles."""
 
+import math
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dcnn.data.raw import Raw
+from dcnn.data.raw import Raw, brief, check_atoms
 
 
 class Convention(NamedTuple):
@@ -40,7 +41,9 @@ DECLARED = {
 
 # Deflate shrinks nothing but zeros and repeats this far; a file made to fill the memory does.
 LARGEST_RATIO = 200
-LARGE = 100_000_000  # bytes
+LARGE = 10_000_000  # bytes
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_npz(
@@ -73,11 +76,12 @@ def _opened(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
   if not zipfile.is_zipfile(path):
     with open(path, "rb") as file:
       start = file.read(8)
-    raise ValueError(f"not an .npz archive, or one cut short (it begins with {start!r})")
+    raise ValueError(f"not an .npz archive, or one cut short (it begins with {start!r}): copy it "
+                     "again, or save it with numpy.savez")
   try:
     archive = np.load(path, allow_pickle=False)
   except Exception as error:  # a damaged archive fails in many ways, all of them bad input
-    raise ValueError(f"damaged .npz archive: {error}") from error
+    raise ValueError(f"damaged .npz archive, copy it again: {brief(error)}") from error
   with archive:
     yield archive
 
@@ -89,38 +93,50 @@ def _convention(
       break
   else:
     wanted = "; ".join(f"{', '.join(c[1:5])} ({c.family})" for c in CONVENTIONS)
-    raise ValueError(f"the archive has the arrays {', '.join(keys) or 'none'}; expected {wanted}")
+    held = brief(", ".join(keys) or "none")
+    raise ValueError(f"the archive has the arrays {held}; expected {wanted}")
   convention = convention._replace(
       energy=energy_key or convention.energy, forces=forces_key or convention.forces)
   for key, option in ((convention.energy, "energy_key"), (convention.forces, "forces_key")):
     if key not in keys:
       raise ValueError(
-          f"no array {key!r} in the archive; it has {', '.join(keys)}. Choose with {option}=")
+          f"no array {key!r} in the archive; it has {brief(', '.join(keys))}. Choose with "
+          f"{option}=")
   return convention
 
 
 def _array(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
   try:
-    _check_size(archive, key)
+    _check_member(archive, key)
     array = archive[key]
   except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds on damaged bytes
     if "allow_pickle" in str(error):
       raise ValueError(
           f"array {key!r} is a pickled Python object; unpickling can run code and is never done. "
           "Save it again as numbers") from error
-    raise ValueError(f"array {key!r} cannot be read: {error or type(error).__name__}") from error
+    raise ValueError(f"array {key!r} cannot be read: {brief(error)}") from error
   if not isinstance(array, np.ndarray):
     raise ValueError(f"{key!r} in the archive is not a NumPy array")
   return array
 
 
-def _check_size(archive: np.lib.npyio.NpzFile, key: str) -> None:
-  for info in archive.zip.infolist() if archive.zip is not None else ():
-    bomb = info.file_size > max(LARGE, LARGEST_RATIO * info.compress_size)
-    if info.filename in (key, key + ".npy") and bomb:
-      raise ValueError(
-          f"{info.compress_size} bytes would become {info.file_size}; save it uncompressed if it "
-          "is right")
+def _check_member(archive: np.lib.npyio.NpzFile, key: str) -> None:
+  """Refuses what NumPy would take memory for before it finds the bytes missing."""
+  assert archive.zip is not None  # open
+  member = archive.zip.getinfo(key if key in archive.zip.namelist() else f"{key}.npy")
+  if member.file_size > max(LARGE, LARGEST_RATIO * member.compress_size):
+    raise ValueError(
+        f"{member.compress_size} bytes would become {member.file_size}; save it uncompressed if it "
+        "is right")
+  with archive.zip.open(member) as file:
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+      raise ValueError(f"version {version} of .npy is for structured arrays; save plain numbers")
+    shape, _, dtype = HEADERS[version](file)
+    announced, held = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+  if not dtype.hasobject and (min(shape, default=0) < 0 or announced != held):
+    raise ValueError(f"shape {shape} of {dtype} is {announced} bytes, the archive holds {held}: "
+                     "damaged; save it again")
 
 
 def _numbers(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
@@ -137,7 +153,8 @@ def _declared_units(archive: np.lib.npyio.NpzFile, convention: Convention) -> st
   length = str(_array(archive, "r_unit")).lower() if "r_unit" in archive.files else "ang"
   length = {"angstrom": "ang", "a": "ang"}.get(length, length)
   if (energy, length) not in DECLARED:
-    raise ValueError(f"e_unit {energy!r} with r_unit {length!r} is not known: pass units=")
+    raise ValueError(
+        f"e_unit {energy[:40]!r} with r_unit {length[:40]!r} is not known: pass units=")
   return DECLARED[energy, length]
 
 
@@ -157,8 +174,9 @@ def _check_shapes(
   if positions.ndim != 3 or positions.shape[2] != 3:
     raise ValueError(f"{convention.positions} must have shape (frames, atoms, 3); got {shapes}")
   frames, atoms = positions.shape[:2]
+  check_atoms(atoms)
   if not frames or not atoms:
-    raise ValueError(f"no frames or no atoms: {shapes}")
+    raise ValueError(f"no frames or no atoms, expected at least one of each: {shapes}")
   if (forces.shape != positions.shape or energy.shape not in ((frames,), (frames, 1))
       or species.shape not in ((atoms,), (frames, atoms))):
     raise ValueError(
@@ -172,9 +190,11 @@ def _elements(
   with np.errstate(invalid="ignore"):
     whole = (species >= lowest) & (species <= 118) & (species == np.floor(species))
   if not whole.all():
-    value = species[~whole].flat[0]
+    place = tuple(np.argwhere(~whole)[0])
+    where = "" if species.ndim == 1 else f"frame {place[0]}, "
     raise ValueError(
-        f"{convention.species} holds {value}, expected atomic numbers from {lowest} to 118")
+        f"{where}atom {place[-1]}: {convention.species} holds {species[place]}, expected atomic "
+        f"numbers from {lowest} to 118")
   full = np.array(np.broadcast_to(species, shape), np.int32)
   empty = ~(full > 0).any(axis=1)
   if empty.any():

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+MOST_ATOMS = 2000
+
 
 class Frame(NamedTuple):
   """One configuration as a file has it: `(atoms, 3)`, `(atoms,)`, a number, `(atoms, 3)`."""
@@ -35,11 +37,20 @@ class Raw(NamedTuple):
   source: str
 
 
+def check_atoms(atoms: int) -> None:
+  """ValueError on molecules whose pairs of atoms would fill the memory, here and in a network."""
+  if atoms > MOST_ATOMS:
+    raise ValueError(
+        f"frames of {atoms} atoms: at most {MOST_ATOMS} are read, because all pairs of atoms are "
+        "looked at; cut out smaller pieces")
+
+
 def stack(frames: Sequence[Frame], *, units: str, source: str) -> Raw:
   """Pads all frames to the largest number of atoms."""
   if not frames:
     raise ValueError("no frames in this file")
   atoms = max(len(frame.species) for frame in frames)
+  check_atoms(atoms)
   positions = np.zeros((len(frames), atoms, 3))
   species = np.zeros((len(frames), atoms), np.int32)
   forces = np.zeros((len(frames), atoms, 3))
@@ -76,8 +87,13 @@ def find(key: str, places: Iterable[Mapping[str, Any]], index: int) -> Any:
       return place[key]
   known = sorted({str(name) for place in places for name in place} - {"numbers", "positions"})
   raise ValueError(
-      f"frame {index} has no {key!r}; it has: {', '.join(known) or 'nothing else'}. Choose with "
-      "energy_key= and forces_key=, or remove the frame")
+      f"frame {index} has no {key!r}; it has: {brief(', '.join(known) or 'nothing else')}. Choose "
+      "with energy_key= and forces_key=, or remove the frame")
+
+
+def brief(said: object) -> str:
+  """What a file holds or a library says of it, in one line of at most 200 characters."""
+  return " ".join(str(said).split())[:200] or type(said).__name__
 
 
 def refuse_periodic(periodic: Any, index: int) -> None:

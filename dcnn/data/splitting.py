@@ -122,7 +122,8 @@ def _test_size(frames: int, *, train: int, valid: int, test: int | None, gap: in
   rest = frames - train - valid - gap * (2 if valid else 1)
   if rest < (test or 0):
     raise ValueError(
-        f"{sizes} need {frames - rest + (test or 0)} frames, the data set has {frames}")
+        f"{sizes} need {frames - rest + (test or 0)} frames, the data set has {frames}: lower one "
+        "of them, or take more frames")
   return rest if test is None else test
 
 

@@ -30,6 +30,12 @@ UNITS = {
     "hartree/bohr+angstrom": Units(HARTREE, 1.0, HARTREE / BOHR),
 }
 
+# What mixed files are made of.
+ENERGY_UNITS = {"eV": 1.0, "kcal/mol": KCAL_PER_MOL, "kJ/mol": KJ_PER_MOL, "hartree": HARTREE}
+LENGTH_UNITS = {"angstrom": 1.0, "bohr": BOHR, "nm": 10.0}
+FORCE_UNITS = {name: unit.force for name, unit in UNITS.items() if "+" not in name}
+CLOSE_SLOPE = 1.07
+
 # Molecules near a minimum up to those at some thousand kelvin or with strained bonds; in the
 # usual sets at 300-1200 K this is 0.5-3 eV/A.
 FORCE_BAND = (0.05, 20.0)  # eV/A, root mean square over components
@@ -115,6 +121,40 @@ def _likely(units: str, force: float, closest: float) -> str:
 def _strangeness(force: float, closest: float) -> float:
   length = abs(np.log(closest / TYPICAL_BOND)) if np.isfinite(closest) else 0.0
   return float(abs(np.log(force / TYPICAL_FORCE)) + length)
+
+
+def likely_mix(units: str, slope: float) -> str:
+  """What may explain that energies change by `slope` times the work against the forces.
+
+  The slope of numbers that are in other units than those assumed is known: 23.06 for energies in
+  kcal/mol beside forces in eV/angstrom, both read as eV. Tried are, in this order, one quantity in
+  another unit, the sets of `UNITS`, and energies and forces in two other units; the first within
+  7 % is named.
+
+  Args:
+    units: name of those assumed.
+    slope: size of the change of energy over the work against the forces, as read.
+  """
+  now = UNITS[units]
+  energies = {f"energies in {name}": now._replace(energy=unit)
+              for name, unit in ENERGY_UNITS.items()}
+  forces = {f"forces in {name}": now._replace(force=unit) for name, unit in FORCE_UNITS.items()}
+  positions = {f"positions in {name}": now._replace(length=unit)
+               for name, unit in LENGTH_UNITS.items()}
+  both = {f"{one} and {other}": now._replace(energy=energy.energy, force=force.force)
+          for one, energy in energies.items() for other, force in forces.items()}
+  sets = {f"all in {name}": unit for name, unit in UNITS.items()}
+  for guess, unit in (energies | forces | positions | sets | both).items():
+    if abs(np.log(_work(unit) / _work(now) / slope)) < np.log(CLOSE_SLOPE):
+      names = [name for name, known in UNITS.items() if known == unit]
+      fix = f"pass units={names[0]!r}" if names else f"convert them in the file, read as {units}"
+      return f"{guess}? Then {fix}"
+  return "energies and forces of other methods, frames or units? Then make them anew, together"
+
+
+def _work(unit: Units) -> float:
+  """Unit of force times length in units of energy: 1 where they belong together."""
+  return unit.force * unit.length / unit.energy
 
 
 def _check_energy(raw: Raw) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dcnn.data.raw import Frame, find, frame, refuse_periodic
+from dcnn.data.raw import Frame, brief, find, frame, refuse_periodic
 
 LONGEST_COMMENT = 1_000_000  # characters; the parser of key=value pairs goes one by one
 
@@ -27,11 +27,15 @@ def read_xyz(path: str | os.PathLike, *, energy_key: str, forces_key: str) -> li
   Raises:
     ValueError: naming the frame, on a malformed frame or one without energy or forces.
   """
+  frames: list[Frame] = []
   with open(path, encoding="utf-8-sig") as file:
-    return [
-        _frame(i, comment, lines, energy_key=energy_key, forces_key=forces_key)
-        for i, (comment, lines) in enumerate(_blocks(file))
-    ]
+    try:
+      for i, (comment, lines) in enumerate(_blocks(file)):
+        frames.append(_frame(i, comment, lines, energy_key=energy_key, forces_key=forces_key))
+    except UnicodeDecodeError as error:  # of a block of bytes that is read ahead
+      raise ValueError(f"frame {len(frames)} or one soon after it is not UTF-8 text "
+                       f"({error.reason}); save the file as UTF-8") from error
+  return frames
 
 
 def _blocks(file: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
@@ -69,7 +73,8 @@ def _frame(
   for atom, row in enumerate(rows):
     if len(row) != width:
       raise ValueError(
-          f"frame {index}, atom {atom}: {len(row)} columns, Properties announces {width}")
+          f"frame {index}, atom {atom}: {len(row)} columns, Properties announces {width}: is the "
+          "file cut short, or Properties wrong?")
   energy = find(energy_key, [info], index)
   forces = find(forces_key, [columns], index)
   return frame(
@@ -89,14 +94,15 @@ def _info(comment: str, index: int) -> dict[str, Any]:
     return key_val_str_to_dict(comment)
   except Exception as error:  # the parser fails in many ways on mangled text
     raise ValueError(
-        f"frame {index}: cannot read the comment line {comment[:60]!r}: {error}") from error
+        f"frame {index}: cannot read the comment line {comment[:60]!r}: {brief(error)}") from error
 
 
 def _columns(properties: str, index: int) -> dict[str, slice]:
   """`species:S:1:pos:R:3` -> {"species": slice(0, 1), "pos": slice(1, 4)}."""
   parts = properties.split(":")
   widths = parts[2::3]
-  if len(parts) % 3 or not all(w.isascii() and w.isdigit() and len(w) < 12 for w in widths):
+  sizes = all(w.isascii() and w.isdigit() and len(w) < 12 and int(w) > 0 for w in widths)
+  if len(parts) % 3 or not sizes:
     raise ValueError(
         f"frame {index}: Properties must be name:type:columns:..., got {properties[:60]!r}")
   ends = list(itertools.accumulate(map(int, widths)))
@@ -108,7 +114,7 @@ def _numbers(rows: list[list[str]], columns: slice, what: str) -> np.ndarray:
   try:
     return np.array([row[columns] for row in rows], np.float64)
   except ValueError as error:
-    raise ValueError(f"{what} must be numbers: {error}") from error
+    raise ValueError(f"{what} must be numbers: {brief(error)}") from error
 
 
 def _species(rows: list[list[str]], columns: dict[str, slice], index: int) -> np.ndarray:
@@ -116,10 +122,11 @@ def _species(rows: list[list[str]], columns: dict[str, slice], index: int) -> np
 
   if "species" not in columns and "Z" in columns:
     numbers = _numbers(rows, columns["Z"], f"frame {index}: Z").reshape(-1)
-    return np.where(np.abs(numbers) < 1000, numbers, 0).astype(np.int32)
+    whole = (np.abs(numbers) < 1000) & (numbers == np.floor(numbers))
+    return np.where(whole, numbers, 0).astype(np.int32)
   place = find("species", [columns], index).start
   symbols = [row[place].capitalize() for row in rows]
   unknown = next((symbol for symbol in symbols if symbol not in atomic_numbers), None)
   if unknown is not None:
-    raise ValueError(f"frame {index}: {unknown!r} is not the symbol of an element")
+    raise ValueError(f"frame {index}: {unknown[:20]!r} is not the symbol of an element")
   return np.array([atomic_numbers[symbol] for symbol in symbols], np.int32)
