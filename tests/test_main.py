@@ -5,6 +5,7 @@ entry in this process.
 """
 
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -12,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 
+import commands
 import numpy as np
 import pytest
+from commands import assert_mistake
 
 from dcnn import arguments, checkpoints, configs, main, results, running
 from dcnn.data import generation
@@ -56,15 +58,8 @@ def workdir(tmp_path) -> pathlib.Path:
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-  """The entry in this process, whose JAX has started already; returns status, output, errors."""
-  monkeypatch.setattr(main, "configure_jax", lambda: None)
-  monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-
-  def run(*argv):
-    monkeypatch.setattr(sys, "argv", ["dcnn", *map(str, argv)])
-    status = main.entry()
-    return status, *capsys.readouterr()
-  return run
+  """The entry in this process; returns status, output, errors."""
+  return functools.partial(commands.call, monkeypatch, capsys)
 
 
 def process(*argv, **changes) -> subprocess.CompletedProcess[str]:
@@ -73,14 +68,6 @@ def process(*argv, **changes) -> subprocess.CompletedProcess[str]:
   return subprocess.run(
       [sys.executable, "-m", "dcnn.main", *map(str, argv)], cwd=ROOT, env=environment,
       capture_output=True, text=True, timeout=300)
-
-
-def assert_mistake(status, errors, *words):
-  assert status == 2, errors
-  (line,) = errors.splitlines()
-  assert line.startswith("dcnn: error: ")
-  for word in words:
-    assert word in line
 
 
 # In processes: what must hold of the interpreter's exit status and of all its output.
