@@ -133,7 +133,7 @@ def tuning_seeds(config: ConfigDict) -> tuple[int, ...]:
 
 def _integers(value: Any, name: str) -> tuple[int, ...]:
   listed = range(value) if _is_integer(value) else value
-  if not isinstance(listed, Sequence | range):
+  if not isinstance(listed, tuple | list | range):
     raise ValueError(f"{name} must be a whole number or a list of them, got {value!r}")
   require(not listed[MOST_SEEDS:], f"{name} asks for more than {MOST_SEEDS} runs of each arm, got "
           f"{value!r}; a seed of that number is listed as in ({value!r},)")
@@ -213,7 +213,10 @@ def tables(config: ConfigDict) -> tuple[Table, ...]:
   if not config.tables:
     return (Table("All arms", names[0], names),) if len(names) > 1 else ()
   for table in config.tables:
-    require({"title", "baseline", "arms"} <= set(table) and bool(table["arms"]),
+    require({"title", "baseline", "arms"} <= set(table) and bool(table["arms"])
+            and isinstance(table["arms"], tuple | list)
+            and all(isinstance(text, str) for text in (
+                table["title"], table["baseline"], *table["arms"])),
             f"a table needs a title, a baseline and arms, got {dict(table)}")
   return tuple(Table(t["title"], t["baseline"], tuple(t["arms"])) for t in config.tables)
 
@@ -235,6 +238,8 @@ def to_dict(config: ConfigDict) -> dict:
 def _plain(value: Any) -> Any:
   if isinstance(value, Mapping | ConfigDict):
     return {key: _plain(value[key]) for key in value}
+  if isinstance(value, np.generic):
+    return value.item()
   return [_plain(item) for item in value] if isinstance(value, tuple | list | range) else value
 
 
@@ -258,7 +263,8 @@ def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDi
 
 def _require_mappings(value: Any, name: str, example: str) -> None:
   listed = isinstance(value, tuple | list) and all(
-      isinstance(item, Mapping | ConfigDict) for item in value)
+      isinstance(item, Mapping | ConfigDict) and all(isinstance(key, str) for key in item)
+      for item in value)
   require(listed, f"{name} must be a list of dictionaries such as {example}, got {value!r}")
 
 
@@ -286,6 +292,7 @@ def validate(config: ConfigDict) -> None:
   Raises:
     ValueError: in one line, with the valid choices and the closest match.
   """
+  _require_types(config)
   chosen = seeds(config)
   require(config.split.valid != 0,
           "split.valid is 0, but validation chooses the checkpoint of a run: give it some frames")
@@ -318,6 +325,38 @@ def validate(config: ConfigDict) -> None:
   _validate_tuning(config, chosen)
 
 
+def _require_types(config: ConfigDict) -> None:
+  """Every setting has the type of its default; a ConfigDict lets None pass, for one."""
+  found, known = flat(config), flat(default())
+  for key in found:
+    require(key in known, f"unknown key {key!r}: {_suggestion(key, known)}keep the settings of "
+            "configs.default()")
+  for key, value in known.items():
+    require(key in found, f"{key} is missing: keep the settings of configs.default()")
+    kind = _OPTIONAL.get(key, type(value))
+    absent = key in _OPTIONAL and found[key] is None
+    require(absent or key == "seeds" or _is_of(found[key], kind),
+            f"{key} must be of type {kind.__name__}, got {found[key]!r}")
+    require(_is_utf8(found[key]), f"{key} is not UTF-8 text, got {found[key]!r}: files and "
+            "experiments need such names to be written down")
+
+
+_OPTIONAL = {"split.test": int, "max_memory": float}
+
+
+def _is_of(value: Any, kind: type) -> bool:
+  if kind is int:
+    return _is_integer(value)
+  if kind is float:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+  return isinstance(value, tuple | list if kind is tuple else kind)
+
+
+def _is_utf8(value: Any) -> bool:
+  """Whether text can be written; other bytes of a command line arrive as surrogates."""
+  return not isinstance(value, str) or not any("\ud800" <= mark <= "\udfff" for mark in value)
+
+
 def _validate_tuning(config: ConfigDict, reported: Sequence[int]) -> None:
   if not config.tuning.learning_rates:
     require(not config.tuning.seeds, "tuning.seeds without tuning.learning_rates tunes nothing")
@@ -333,6 +372,7 @@ def _validate_tuning(config: ConfigDict, reported: Sequence[int]) -> None:
 
 
 def _validate_arm(config: ConfigDict) -> None:
+  _require_types(config)
   activation, model, loss, optimizer = (
       config.activation, config.model, config.loss, config.optimizer)
   labels.rules(config.labels)

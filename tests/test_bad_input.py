@@ -241,6 +241,9 @@ REFUSED = {
     "unknown key in an arm": of_config(
         "  config.arms = ({}, {'loss.energy.weight': 1.0})", "'loss.energy.weight'",
         "did you mean 'loss.energy_weight'"),
+    "None": of_config("  config.optimizer.eps = None", "optimizer.eps must be of type float"),
+    "None for a group": of_config("  config.model = None", "model"),
+    "name that is not UTF-8": of_flags("--config.experiment=a\udcff", "experiment", "UTF-8"),
     # Numbers.
     "no seeds": of_flags("--config.seeds=0", "at least one seed"),
     "negative number of seeds": of_flags("--config.seeds=-3", "at least one seed", "-3"),

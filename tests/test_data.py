@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dcnn import data
 from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL, Dataset, Labels, System
-from dcnn.data import catalogue, embedded
+from dcnn.data import catalogue, embedded, loading
 
 RMD17 = pathlib.Path(__file__).parents[1] / "../shared/data/rmd17_ethanol"
 
@@ -548,6 +548,10 @@ BAD_BYTES = {
                     "frame 0: 'Qq' is not the symbol"),
     "ghost.xyz": (b"1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=1\nX 0 0 0 0 0 0\n",
                   "frame 0: atom 0 has species 0"),
+    "fraction.xyz": (b"1\nProperties=Z:R:1:pos:R:3:forces:R:3 energy=1\n1.5 0 0 0 0 0 0\n",
+                     "frame 0: atom 0 has species 0"),
+    "width.xyz": (b"1\nProperties=pos:R:3:forces:R:3:species:S:0 energy=1\n0 0 0 0 0 0\n",
+                  "must be name:type:columns"),
     "number.xyz": (b"1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=1\nH 0 0 a 0 0 0\n",
                    "frame 0: positions must be numbers"),
     "energy.xyz": (b"1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=low\nH 0 0 0 0 0 0\n",
@@ -568,6 +572,56 @@ def test_bad_files(tmp_path, name):
   with pytest.raises(ValueError, match=message) as error:
     data.load(path)
   assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("header, message", [
+    ({"descr": "<f8", "shape": (10**9, 3, 3)}, "is 72000000000 bytes, the archive holds 360"),
+    ({"descr": "<f8", "shape": (-5, -3, 3)}, r"shape \(-5, -3, 3\).*damaged; save it again"),
+    ({"descr": "<f4", "shape": (5, 3, 3)}, "is 180 bytes, the archive holds 360"),
+    ({"descr": [("a", "<f8")], "shape": (5, 3, 3)}, "must hold real numbers"),
+    ({"descr": "|V8", "shape": (5, 3, 3)}, "must hold real numbers"),
+], ids=["huge", "negative", "short", "structured", "void"])
+def test_headers_that_lie(tmp_path, header, message):
+  content = io.BytesIO()
+  np.lib.format.write_array_header_1_0(content, header | {"fortran_order": False})
+  arrays = water()
+  path = saved(tmp_path / "x.npz", {k: v for k, v in arrays.items() if k != "forces"})
+  with zipfile.ZipFile(path, "a") as archive:
+    archive.writestr("forces.npy", content.getvalue() + arrays["forces"].tobytes())
+  with pytest.raises(ValueError, match=message) as error:
+    data.load(path)
+  assert "'forces'" in str(error.value)
+
+
+def test_fortran_order_is_read(tmp_path):
+  arrays = water()
+  path = saved(tmp_path / "x.npz", arrays | {"forces": np.asfortranarray(arrays["forces"])})
+  assert_holds(data.load(path), arrays)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.xyz"])
+def test_molecules_whose_pairs_fill_the_memory(tmp_path, name):
+  """2,001 atoms; and one such frame among small ones must not pad all of them."""
+  arrays = {"positions": 3.0 * np.arange(6003).reshape(1, 2001, 3), "energy": [-1.0],
+            "forces": np.ones((1, 2001, 3)), "species": np.ones(2001, int)}
+  path = tmp_path / name
+  if name == "x.npz":
+    saved(path, arrays)
+  else:
+    rows = "\n".join(f"H {3 * i} 0 0 1 1 1" for i in range(2001))
+    path.write_text(f"2001\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1\n{rows}\n"
+                    + xyz_text(water()))
+  with pytest.raises(ValueError, match="frames of 2001 atoms: at most 2000 are read"):
+    data.load(path)
+
+
+def test_more_than_the_memory_is_one_line(tmp_path, monkeypatch):
+  def read(path, **options):
+    raise MemoryError
+  path = saved(tmp_path / "x.npz", water())
+  monkeypatch.setattr(loading.npz, "read_npz", read)
+  with pytest.raises(ValueError, match="x.npz: too large for this machine's memory"):
+    data.load(path)
 
 
 def test_truncated_archive(tmp_path):

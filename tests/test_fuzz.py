@@ -37,7 +37,7 @@ def test_damaged_files_thoroughly(kind):
 
 def hungry(path):
   """Asks for more than the limit."""
-  return bytearray(fuzzing.MEMORY + 1)
+  return bytearray(2 * fuzzing.MEMORY)
 
 
 def hungry_and_quiet(path):
