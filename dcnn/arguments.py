@@ -198,7 +198,7 @@ def _blamed_on(path: str) -> Iterator[None]:
   """Ends with one line, naming the place, on whatever the user's file raises."""
   try:
     yield
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     lines = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename == path]

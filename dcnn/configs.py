@@ -36,6 +36,8 @@ MODELS = {
 INITS = ("plain", "init_matched", "variance_preserving")
 SPLITS = ("random", "blocks")
 DIVERGENCE_POLICIES = ("record", "stop")
+MOST = 2**31 - 1  # whole numbers are int32 on the device
+MOST_UNITS = 1_000_000  # of a layer; more fit no machine
 MOST_SEEDS = 10_000  # more is a seed mistaken for their number
 # Sizes of numbers other than 0: on the device they are float32, which ends at 1e-38 and 1e38.
 SMALLEST, LARGEST = 1e-30, 1e30
@@ -404,8 +406,12 @@ def _validate_arm(config: ConfigDict) -> None:
   require(optimizer.warmup < config.steps,
            f"optimizer.warmup ({optimizer.warmup}) must be below steps ({config.steps})")
   require(model.radial >= 2, f"model.radial must be at least 2, got {model.radial}")
-  require(len(model.hidden) > 0 and all(_is_integer(n) and n > 0 for n in model.hidden),
-           f"model.hidden must list positive sizes, got {model.hidden}")
+  for key in ("features", "blocks", "radial"):
+    require(model[key] <= MOST_UNITS,
+            f"model.{key} must be at most {MOST_UNITS:,}, got {model[key]:,}")
+  require(len(model.hidden) > 0 and all(
+      _is_integer(n) and 0 < n <= MOST_UNITS for n in model.hidden),
+          f"model.hidden must list sizes from 1 to {MOST_UNITS:,}, got {model.hidden}")
   require(config.init != "init_matched" or activation.name == "irelu",
           f"init=init_matched is for irelu, whose constant it undoes, not {activation.name}")
   require(config.init != "init_matched" or activation.offset == 0,
@@ -419,5 +425,6 @@ def _require_positive(value: Any, key: str, whole: bool = False) -> None:
   good = isinstance(value, int | float) and 0 < value < math.inf
   if not good or whole and not _is_integer(value):
     raise ValueError(f"{key} must be a {kind} above 0, got {value!r}")
+  require(not whole or value <= MOST, f"{key} must be at most {MOST:,}, got {value:,}")
   require(SMALLEST <= value <= LARGEST,
           f"{key} must lie within {SMALLEST:.0e} and {LARGEST:.0e}, got {value!r}")

@@ -227,6 +227,8 @@ def _quieten_libraries() -> None:
 
 
 def _check_writable(workdir: pathlib.Path) -> None:
+  if not str(workdir).isprintable():  # bytes that are not UTF-8 come as halves of surrogate pairs
+    raise arguments.Stop(f"--workdir={ascii(str(workdir))}: expected printable text, in UTF-8")
   existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
   if not existing.is_dir():
     raise arguments.Stop(f"--workdir={workdir}: {existing} is a file, expected a directory")

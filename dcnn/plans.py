@@ -98,8 +98,6 @@ def build(
     _require_varied_labels(name, settings, sources.dataset, splits)
     if settings.model.name == "MLP":
       _require_one_molecule(config, sources)
-  _warn_of_kinks(arms)
-  _warn_of_confounding(config)
   return groups.Plan(
       name=config.experiment,
       dataset=dataset,
@@ -153,6 +151,12 @@ def _require_varied_labels(
     require(config.loss.force_weight == 0 or bool(forces.any()),
             f"{config.dataset}, arm {name!r}: all forces of the {len(forces)} training frames are "
             "zero; set loss.force_weight=0 to train on energies alone, or put forces into the file")
+
+
+def warn_of_pitfalls(config: ConfigDict, arms: Mapping[str, ConfigDict]) -> None:
+  """Warns of what can be run, and may not say what it seems to: kinks and confounded arms."""
+  _warn_of_kinks(arms)
+  _warn_of_confounding(config)
 
 
 def _warn_of_kinks(arms: Mapping[str, ConfigDict]) -> None:

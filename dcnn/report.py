@@ -223,7 +223,7 @@ def _constant(result: Result, metric: str) -> float:
     return np.nan
   errors, skills = result.errors(metric), result.errors(skill)
   implied = np.concatenate([errors[arm] / (1 - skills[arm]) for arm in result.arms
-                            if np.all(np.isfinite(errors[arm]))] or [np.array([np.nan])])
+                            if np.all(np.isfinite([errors[arm], skills[arm]]))] or [[np.nan]])
   return float(np.median(implied))
 
 

@@ -61,6 +61,7 @@ def prepare(config: ConfigDict) -> Experiment:
   configs.validate(config)
   experiment = Experiment(config, plans.load(config), configs.arm_settings(config))
   grouped(plans.build(*experiment))
+  plans.warn_of_pitfalls(config, experiment.arms)
   return experiment
 
 

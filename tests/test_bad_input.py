@@ -226,6 +226,14 @@ REFUSED = {
     "file as workdir": of_flags("--workdir=DATA", "is a file, expected a directory"),
     "workdir in a file": of_flags("--workdir=DATA/x", "is a file, expected a directory"),
     # Experiment files.
+    "long workdir": of_flags(f"--workdir={'x' * 300}", "name too long"),
+    "workdir that is not UTF-8": of_flags("--workdir=a\udcff", "expected printable text"),
+    "memory for no run": of_flags(
+        "--config.model.hidden=100000,100000", "one run needs", "take a smaller batch or network"),
+    "network for no machine": of_flags(
+        f"--config.model.hidden={10**12}", "from 1 to 1,000,000"),
+    "steps beyond int32": of_flags(f"--config.steps={2**40}", "at most 2,147,483,647"),
+    "config that leaves": of_config("  raise SystemExit(3)", "t.py, line 10", "SystemExit: 3"),
     "syntax error": of_config("  config.steps = = 3", "t.py, line 10", "SyntaxError"),
     "three levels down": of_config("  config.optimizer.adam.beta = 0.9", "t.py, line 10", "adam"),
     "three levels down, in a flag": of_flags("--config.optimizer.adam.beta=0.9",

@@ -93,20 +93,22 @@ def test_mistakes_that_only_data_show(overrides, message):
 
 def test_a_kinked_activation_is_warned_of():
   config = tiny.config(activation__name="relu")
-  with pytest.warns(UserWarning, match="use its integral"):
-    plans.build(config, plans.load(config))
+  with pytest.warns(UserWarning, match="use its integral") as told:
+    running.prepare(config)
+  assert len(told) == 1
 
 
 def test_an_arm_that_inherits_what_its_baseline_sets_is_warned_of():
   config = tiny.config(activation__c=0.3, arms=({"activation.c": 0.5}, {"labels": "min_max"}))
-  with pytest.warns(UserWarning, match="min_max differ from c=0.5 in activation.c, too"):
-    plans.build(config, plans.load(config))
+  with pytest.warns(UserWarning, match="min_max differ from c=0.5 in activation.c, too") as told:
+    running.prepare(config)
+  assert len(told) == 1
 
 
 def test_the_smoke_variant_runs():
   config = experiment("ablations", "smoke")
   config.steps, config.chunk, config.seeds = 2, 2, 1
-  assert len(running.run(config).result.rows) == 3 * 3 * 7
+  assert len(running.run(running.prepare(config)).result.rows) == 3 * 3 * 7
 
 
 VARIANTS = [("ablations", variant) for variant in (
@@ -163,7 +165,7 @@ def test_tuning_chooses_by_validation_with_other_seeds():
   config.tuning.learning_rates = (1e-9, 1e-2)
   config.tuning.seeds = (7, 8)
   with pytest.warns(UserWarning, match="edge of the grid for base, c=0.25"):
-    finished = running.run(config)
+    finished = running.run(running.prepare(config))
   tuning = finished.result.config["tuning"]
   assert tuning["chosen"] == {"base": 1e-2, "c=0.25": 1e-2} and tuning["seeds"] == [7, 8]
   assert {row.arm for row in finished.result.rows} == {"base", "c=0.25"}
