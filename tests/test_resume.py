@@ -286,7 +286,7 @@ def test_a_policy_stops_the_sweep_that_diverges(straight, tmp_path):
 
 def test_launches_of_failed_runs_cost_no_more_time():
   stretches = []
-  run(arms=({"activation.c": 1e30}, {"activation.c": 2e30}), steps=1000, chunk=10,
+  run(arms=({"activation.c": 1e30}, {"activation.c": 5e29}), steps=1000, chunk=10,
       on_progress=lambda progress: stretches.append(progress.phase))
   assert stretches.count(sweeps.TRAINING) == 2  # one visit, and the end
 
