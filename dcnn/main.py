@@ -240,7 +240,11 @@ def _write_so_far(workdir: pathlib.Path) -> None:
   """Results and report of what has ended or been validated, and how to go on."""
   if not workdirs.holds_work(workdir):
     return
-  result = workdirs.so_far(workdir)
+  try:
+    result = workdirs.so_far(workdir)
+  except ValueError as error:  # an evaluation nobody waited for may be replacing what is read
+    _complain(f"no report of what there is so far: {error}")
+    return
   results.save(result, workdir)
   print(f"{sum(result.unfinished.values())} runs are unfinished; the same command continues them")
   print(f"results so far: {workdir}", flush=True)
