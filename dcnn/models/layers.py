@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from dcnn.base import System
+from dcnn.models import primitives
 
 Activation = Callable[[Array], Array]
 Where = Literal["everywhere", "output_block"]
@@ -51,4 +52,5 @@ def dense(features: int, gain: Float[Array, ""] | float = 1.0, **kwargs) -> nn.D
   """
   base = nn.initializers.lecun_normal()
   return nn.Dense(
-      features, kernel_init=lambda key, shape, dtype: gain * base(key, shape, dtype), **kwargs)
+      features, kernel_init=lambda key, shape, dtype: gain * base(key, shape, dtype),
+      dot_general=primitives.dot_general, **kwargs)

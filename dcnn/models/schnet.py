@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dcnn.base import System
-from dcnn.models import layers
+from dcnn.models import layers, primitives
 from dcnn.models.normalisers import Normaliser, none
 
 LARGEST_ATOMIC_NUMBER = 118
@@ -93,7 +93,7 @@ class SchNet(nn.Module):
     for block, filters in enumerate(self._filters(system, inner, inner_gain)):
       normalised = self.normaliser()(atoms)
       sent = layers.dense(self.features, use_bias=False, name=f"send_{block}")(normalised)
-      received = jnp.einsum("ijf,jf->if", filters, sent)
+      received = jnp.sum(filters * sent, axis=1)
       hidden = inner(layers.dense(self.features, name=f"receive_{block}")(received))
       atoms += layers.dense(self.features, inner_gain, name=f"update_{block}")(hidden)
     hidden = self.activation(layers.dense(self.features // 2, name="output_hidden")(atoms))
@@ -110,11 +110,7 @@ class SchNet(nn.Module):
     hidden = activation(
         layers.dense(self.blocks * self.features, name="filter_hidden")(basis))
     atoms = system.species.shape[0]
-    first, second = layers.unordered_pairs(atoms)
-    filters = []
-    for block, part in enumerate(jnp.split(hidden, self.blocks, axis=-1)):
-      values = envelope * layers.dense(self.features, gain, name=f"filter_{block}")(part)
-      square = jnp.zeros((atoms, atoms, self.features), values.dtype)
-      square = square.at[first, second].set(values, unique_indices=True)
-      filters.append(square.at[second, first].set(values, unique_indices=True))
-    return filters
+    return [
+        primitives.symmetric_square(
+            envelope * layers.dense(self.features, gain, name=f"filter_{block}")(part), atoms)
+        for block, part in enumerate(jnp.split(hidden, self.blocks, axis=-1))]
