@@ -9,6 +9,7 @@ Every integral is continuous and has the value 0 at 0, except `integrated_softpl
 vanishes at minus infinity as softplus itself does.
 """
 
+import fractions
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,7 +22,6 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
-from scipy.special import zeta
 
 Real = Float[Array | np.ndarray, "*shape"] | np.floating | float | int
 Result = Float[Array, "*shape"]
@@ -158,9 +158,17 @@ _EXPONENTIAL = tuple(1 / math.factorial(k + 2) for k in range(14))
 # 1/2 int_0^x t erf(t / sqrt 2) dt = x^3 sum_k (-x^2)^k / (2^k k! (2k + 1) (2k + 3)) / sqrt(2 pi)
 _GAUSSIAN = tuple((-0.5) ** k / math.factorial(k) / ((2 * k + 1) * (2 * k + 3))
                   / math.sqrt(2 * math.pi) for k in range(11))
-# B_{2k} / (2k)! for the Bernoulli numbers B, k = 1, 2, ...
-_BERNOULLI = tuple((-1.0) ** (k + 1) * 2 * float(zeta(2 * k)) / (2 * math.pi) ** (2 * k)
-                   for k in range(1, 17))
+
+
+def _bernoulli(number: int) -> tuple[float, ...]:
+  """B_{2k} / (2k)!, k = 1 ... number, of the Bernoulli numbers: t = (e^t - 1) sum B_n t^n / n!."""
+  ratios = [fractions.Fraction(1)]
+  for n in range(1, 2 * number + 1):
+    ratios.append(-sum(ratio / math.factorial(n + 1 - j) for j, ratio in enumerate(ratios)))
+  return tuple(map(float, ratios[2::2]))
+
+
+_BERNOULLI = _bernoulli(16)
 # 1/2 int_0^x t tanh(t / 2) dt = x^3 sum_k (4^k - 1) B_{2k} / (2k)! / (2k + 1) x^(2k - 2)
 _LOGISTIC = tuple((4.0**k - 1) * b / (2 * k + 1) for k, b in enumerate(_BERNOULLI, start=1))
 # -Li2(-e^u) = w + w^2 / 4 + w^3 sum_k B_{2k} / (2k)! / (2k + 1) w^(2k - 2), w = log(1 + e^u)

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from dcnn import results
 
@@ -203,8 +202,9 @@ def _finished(path: pathlib.Path) -> Checkpoint:
 
 def _save(path: pathlib.Path, checkpoint: Checkpoint) -> None:
   """Writes a checkpoint and the digests of its files under another name, then renames it."""
+  ocp = _orbax()
   unfinished = path.with_name(f"{_UNFINISHED}-{path.name}")
-  with _checkpointer() as checkpointer:
+  with _checkpointer(ocp) as checkpointer:
     checkpointer.save(unfinished, args=ocp.args.Composite(
         arrays=ocp.args.StandardSave(checkpoint.arrays),
         record=ocp.args.JsonSave(checkpoint.record)))
@@ -224,13 +224,21 @@ def _read(path: pathlib.Path) -> Checkpoint:
   for name, digest in written.items():
     if found.get(name) != digest:
       raise ValueError(f"{name} is {'damaged' if name in found else 'missing'}")
-  with _checkpointer() as checkpointer:
+  ocp = _orbax()
+  with _checkpointer(ocp) as checkpointer:
     read = checkpointer.restore(path, args=ocp.args.Composite(
         arrays=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()))
   return Checkpoint(jax.tree.map(np.asarray, read.arrays), dict(read.record))
 
 
-def _checkpointer() -> ocp.Checkpointer:
+def _orbax() -> Any:
+  """Orbax, which takes half a second to import: in the thread that saves, while others train."""
+  import orbax.checkpoint
+
+  return orbax.checkpoint
+
+
+def _checkpointer(ocp: Any) -> Any:
   return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
 

@@ -47,6 +47,8 @@ Examples:
   dcnn generate --smiles=CCO --out=ethanol.npz"""
 
 FAILURE = 1  # exit status: something may have been written
+CACHE_BYTES = 2**30  # of compiled programs, the oldest of which go first; one takes 1 to 3 MB
+WORTH_KEEPING_SECONDS = 0.2
 
 _python_format = warnings.formatwarning
 
@@ -211,6 +213,29 @@ def configure_jax() -> None:
   if "JAX_NUM_CPU_DEVICES" not in os.environ and (
       "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")):
     jax.config.update("jax_num_cpu_devices", arguments.usable_cores())
+  _keep_compiled()
+
+
+def _keep_compiled() -> None:
+  """Compiled programs are kept for the next process; JAX's own settings choose otherwise."""
+  settings: Any = jax.config
+  folder = _cache_folder()
+  if folder is None or settings.jax_compilation_cache_dir:
+    return
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING_SECONDS)
+
+
+def _cache_folder() -> pathlib.Path | None:
+  """The user's cache, where it can be written to."""
+  try:
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = pathlib.Path(cache) / "dcnn"
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError):  # no home, or none to write to
+    return None
+  return folder if os.access(folder, os.W_OK) else None
 
 
 def _quieten_libraries() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy  # loads scipy.stats, which takes a second, when it is first used
 from jaxtyping import Float
 
 CONFIDENCE = 0.95
