@@ -71,7 +71,7 @@ def fitted(plan: Plan, program: Program, runs: Sequence[Run], *, begun: int | No
   count = begun or len(runs)
   mesh = engine.local_mesh(count, plan.devices_per_run)
   spread = mesh.shape[engine.RUNS]
-  budget = plan.max_memory or engine.device_memory(mesh.devices.flat[0])
+  budget = float(plan.max_memory or engine.device_memory(mesh.devices.flat[0]))
   carried = engine.carried_bytes(program, groups.stacked(runs[:1]))
   once = each = 0.0  # working memory, as far as it is known: for a device and for each run on it
 
@@ -96,7 +96,7 @@ def fitted(plan: Plan, program: Program, runs: Sequence[Run], *, begun: int | No
       one_alone = engine.one_after_another(mesh)
       once, each = (working, 0.0) if one_alone else (0.0, working / per_device)
     if per_device == 1 or begun:
-      raise ValueError(_refusal(begun, needed, layout, budget))
+      raise ValueError(_refusal(begun, float(needed), layout, budget))
     per_device = max(1, bisect.bisect_right(range(1, per_device), budget, key=expected))
     launches = math.ceil(count / (per_device * spread))
     per_device = math.ceil(count / (launches * spread))  # no launch is left almost empty
