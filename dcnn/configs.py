@@ -118,7 +118,10 @@ def default() -> ConfigDict:
   config.tuning.learning_rates = ()  # none: no tuning
   config.tuning.seeds = ()  # disjoint from config.seeds
 
-  config.max_memory = config_dict.placeholder(float)  # GB a launch; None: 80 % of the device
+  # GB that a launch may take on a device; None: 80 % of it. Data that take more than half of that
+  # are sent from the host while it trains.
+  config.max_memory = config_dict.placeholder(float)
+  config.devices_per_run = 1  # more split the batches of networks too large for one device
   config.checkpoint_every = 30.0  # seconds, at most, of work lost if the machine dies
   return config.lock()
 
@@ -298,7 +301,7 @@ def validate(config: ConfigDict) -> None:
   chosen = seeds(config)
   require(config.split.valid != 0,
           "split.valid is 0, but validation chooses the checkpoint of a run: give it some frames")
-  for key in ("steps", "chunk", "split.train", "split.valid"):
+  for key in ("steps", "chunk", "split.train", "split.valid", "devices_per_run"):
     _require_positive(flat(config)[key], key, whole=True)
   _require_choice(config.split.method, SPLITS, "split.method")
   _require_choice(config.on_divergence, DIVERGENCE_POLICIES, "on_divergence")
@@ -388,6 +391,7 @@ def _validate_arm(config: ConfigDict) -> None:
   _require_choice(optimizer.schedule, SCHEDULES, "optimizer.schedule")
   for key in ("batch_size", "model.features", "model.blocks", "activation.power"):
     _require_positive(flat(config)[key], key, whole=True)
+  _require_divisible(config.batch_size, config.devices_per_run)
   for key in ("activation.c", "model.cutoff", "loss.energy_delta", "loss.force_delta",
               "optimizer.learning_rate", "optimizer.eps"):
     _require_positive(flat(config)[key], key)
@@ -418,6 +422,13 @@ def _validate_arm(config: ConfigDict) -> None:
           "init=init_matched needs activation.offset=0: weights scale an offset, too")
   require(model.name != "MLP" or not config.split.per_seed,
           "model=MLP needs split.per_seed=False: all runs share one scaling of its inputs")
+
+
+def _require_divisible(batch_size: int, devices: int) -> None:
+  near = max(devices, batch_size - batch_size % devices)
+  require(batch_size % devices == 0,
+          f"batch_size {batch_size} cannot be split over devices_per_run={devices}: take "
+          f"batch_size={near}, or a devices_per_run that divides {batch_size}")
 
 
 def _require_positive(value: Any, key: str, whole: bool = False) -> None:

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dcnn.fitting import Choice
 from dcnn.sweeps import TRAINING, Progress
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -68,11 +69,14 @@ def sweep_display(console: Console) -> Iterator[Callable[[Progress], None]]:
     return sweep_view(clock.status(), console.width, console.height)
 
   with _shown(console, view, lambda: sweep_line(clock.status())) as say:
-    phase, said_end = "", False
+    phase, said_end, choice = "", False, None
 
     def on_progress(progress: Progress) -> None:
-      nonlocal phase, said_end
+      nonlocal phase, said_end, choice
       clock.update(progress)
+      if progress.choice not in (choice, None):
+        choice = progress.choice
+        _print(console, choice_line(choice))
       turn = progress.phase not in (phase, TRAINING)
       end = progress.phase == TRAINING and progress.done == progress.total and not said_end
       phase, said_end = progress.phase, progress.done == progress.total and (said_end or end)
@@ -122,8 +126,16 @@ def _shown(
               refresh_per_second=REFRESHES_PER_SECOND):
       yield lambda at_once: None
   else:
-    print(line(), file=console.file, flush=True)
-    yield throttled(lambda: print(line(), file=console.file, flush=True))
+    _print(console, line())
+    yield throttled(lambda: _print(console, line()))
+
+
+def _print(console: Console, line: str) -> None:
+  """A line that stays: above a live view, or in a log, where nothing may fold it."""
+  if is_live(console):
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+  else:
+    print(line, file=console.file, flush=True)
 
 
 def is_live(console: Console) -> bool:
@@ -144,6 +156,23 @@ def throttled(
       say()
 
   return call
+
+
+def choice_line(choice: Choice) -> str:
+  """How the runs of a group are put on the devices, and what they take there."""
+  launches = "1 launch" if choice.launches == 1 else f"{choice.launches:,} launches"
+  runs = "1 run" if choice.runs == 1 else f"{choice.runs:,} runs"
+  devices = "1 device" if choice.devices == 1 else f"{choice.devices} devices"
+  shared = f", {choice.devices_per_run} a run" if choice.devices_per_run > 1 else ""
+  streamed = " at a time, streamed from the host" if choice.streamed else ""
+  return (f"{launches} of {runs} on {devices}{shared}; on each {_memory(choice.bytes_needed)} of "
+          f"{_memory(choice.bytes_allowed)} allowed: {_memory(choice.bytes_per_run)} a run, "
+          f"{_memory(choice.bytes_of_data)} of data{streamed}")
+
+
+def _memory(size: int | float) -> str:
+  """Bytes as MB below one GB, and as GB from there on."""
+  return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def sweep_line(status: Status) -> str:

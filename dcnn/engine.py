@@ -2,13 +2,14 @@
 
 On an accelerator the runs of a device are vmapped. On a CPU they follow one another inside the
 compiled program, because one run's state fits a core's cache and that of many does not
-(BUILD_NOTES.md has the figures). No device talks to another.
+(BUILD_NOTES.md has the figures). Runs never talk to each other; where one run has several devices,
+they share its batch, and XLA adds up the gradients.
 """
 
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,56 +21,95 @@ from jaxtyping import Float, Int
 from dcnn import training
 from dcnn.training import Program, RunState
 
-AXIS = "runs"
+RUNS, BATCH = "runs", "batch"  # the axes of the mesh
 DEFAULT_MEMORY_SHARE = 0.8
 
 
 class Runs(NamedTuple):
-  """The arguments of the runs of a launch, stacked along a leading `runs` axis.
+  """What the runs of a launch differ in, stacked along a leading `runs` axis.
 
   Attributes:
     hypers: the numbers of each run's arm.
-    data: what only this run sees, for `program.take`.
     key: of the seed; initialisation and training fold in different numbers.
-    valid: validation configurations, rows filled up with -1.
-    scored: all configurations to evaluate after training, likewise.
   """
 
   hypers: dict[str, Float[Array | np.ndarray, " runs"]]
-  data: Any
   key: Array
-  valid: Int[np.ndarray, "runs valid_batches batch"]
-  scored: Int[np.ndarray, "runs scored_batches batch"]
+
+
+class Window(NamedTuple):
+  """The data that the runs of a launch read for some batches: all there are, or a part.
+
+  Attributes:
+    shared: what all runs see alike; leaves have a leading `frames` axis.
+    own: what only one run sees, (runs frames ...).
+    rows: the batches of each run, as places in these data; -1 is filling.
+  """
+
+  shared: Any
+  own: Any
+  rows: Int[Any, "runs rows batch"]
+
+
+class Windows(NamedTuple):
+  """The windows that an engine is made for; their shapes are enough.
+
+  Attributes:
+    train: for steps of training.
+    scored: for evaluation.
+    valid_rows: batches of a whole validation.
+    bytes: that all windows which are there at a time take on a device.
+  """
+
+  train: Window
+  scored: Window
+  valid_rows: int
+  bytes: int
 
 
 class Engine(NamedTuple):
   """The compiled functions of a group, for one number of runs.
 
   Attributes:
-    place: puts stacked arguments on the devices, each run on one.
+    place: puts stacked arguments on the devices, each run on one or on its share of them.
     share: puts what all runs see on every device.
     init: (runs) -> states.
-    train: (states, runs, shared, batches, first, steps) -> states; the states are donated. The
-      batches have been placed.
-    validate: (states, runs, shared, steps) -> (states, validations); the states are donated.
-    evaluate: (variables, runs, shared) -> sums of each batch of `scored`.
+    train: (states, runs, window, first, steps) -> states; the states are donated.
+    evaluate: (variables, runs, window, rows) -> sums of each of the first rows, 0 for the others.
+    validate: (states, runs, sums, steps) -> (states, validations); the states are donated.
+    programs: the compiled programs by name, to be looked at.
     compile_seconds: that all this took.
-    bytes_needed: that training takes on a device.
+    bytes_needed: that a device needs to hold the runs and their data, and to train.
   """
 
   place: Callable[[Any], Any]
   share: Callable[[Any], Any]
   init: Callable[[Runs], RunState]
-  train: Callable[[RunState, Runs, Any, Any, int, int], RunState]
+  train: Callable[[RunState, Runs, Window, int, int], RunState]
+  evaluate: Callable[[Any, Runs, Window, int], dict[str, Array]]
   validate: Callable[[RunState, Runs, Any, int], tuple[RunState, training.Validation]]
-  evaluate: Callable[[Any, Runs, Any], dict[str, Array]]
+  programs: Mapping[str, jax.stages.Compiled]
   compile_seconds: float
   bytes_needed: int
 
 
-def local_mesh(runs: int) -> Mesh:
-  """The devices of this process on one axis, `runs`; no more of them than there are runs."""
-  return Mesh(np.array(jax.local_devices()[:runs]), (AXIS,))
+def local_mesh(runs: int, devices_per_run: int = 1) -> Mesh:
+  """The devices of this process: axis `runs` spreads the runs, axis `batch` the batch of each.
+
+  Args:
+    runs: to spread; the axis is no longer than this.
+    devices_per_run: length of the axis `batch`; divides the number of devices.
+  """
+  devices = jax.local_devices()
+  groups = min(runs, len(devices) // devices_per_run)
+  return Mesh(
+      np.array(devices[:groups * devices_per_run]).reshape(groups, devices_per_run),
+      (RUNS, BATCH))
+
+
+def one_after_another(mesh: Mesh) -> bool:
+  """Whether the runs of a device follow one another, so that one alone needs working memory."""
+  return mesh.devices.flat[0].platform == "cpu"
 
 
 def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
@@ -77,94 +117,142 @@ def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any,
 
   Args:
     function: of one run's arguments, a pytree, and of what all runs share.
-    mesh: with the axis `runs`.
+    mesh: with the axis `runs`; what the function does along another is left to XLA.
 
   Returns:
     The same function with a leading `runs` axis on its first argument and its result. The number
-    of runs must be a multiple of the number of devices.
+    of runs must be a multiple of the length of the axis.
   """
-  on_cpu = mesh.devices.flat[0].platform == "cpu"
-  each = _one_after_another if on_cpu else jax.vmap
+  each = _one_after_another if one_after_another(mesh) else jax.vmap
 
   def local(stacked, shared):
     return each(lambda one: function(one, shared))(stacked)
 
   return jax.shard_map(
-      local, mesh=mesh, in_specs=(PartitionSpec(AXIS), PartitionSpec()),
-      out_specs=PartitionSpec(AXIS), check_vma=False)
+      local, mesh=mesh, in_specs=(PartitionSpec(RUNS), PartitionSpec()),
+      out_specs=PartitionSpec(RUNS), axis_names={RUNS}, check_vma=False)
 
 
-def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -> Engine:
+def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
   """Compiles initialisation, training and evaluation for runs of these shapes.
 
   Args:
     program: of the group.
-    runs: stacked arguments; their number is a multiple of the number of devices.
-    shared: the data that all runs see, for `program.take`.
-    batches: the configurations of a chunk, (runs steps batch).
+    runs: stacked arguments; their number is a multiple of the length of the axis `runs`.
+    windows: what the runs will read.
     mesh: the devices.
 
   Returns:
     The engine.
   """
   started = time.monotonic()
-  split, common = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), ()))
+  program = program._replace(take=_spread(program.take, mesh))
+  split, common = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((RUNS,), ()))
   place, share = (functools.partial(jax.device_put, device=where) for where in (split, common))
-  runs, batches, shared = place(runs), place(batches), share(shared)
+  runs, count = place(runs), share(np.int32(0))
+  train_window, scored_window = (
+      Window(_described(shared, common), *_described((own, rows), split))
+      for shared, own, rows in (windows.train, windows.scored))
 
   def init_one(one: Runs, _):
-    return training.init(program, jax.random.fold_in(one.key, 0), one.hypers)
+    return _init(program, one)
 
-  def train_one(arguments, shared_and_steps):
-    state, one, rows = arguments
-    everyone, first, steps = shared_and_steps
+  def train_one(arguments, everyone):
+    state, one, own, rows = arguments
+    shared, first, steps = everyone
     return training.train(
-        program, state, one.hypers, (everyone, one.data), rows, first=first, steps=steps,
+        program, state, one.hypers, (shared, own), rows, first=first, steps=steps,
         key=jax.random.fold_in(one.key, 1))
 
-  def validate_one(arguments, shared_and_steps):
-    state, one = arguments
-    everyone, steps = shared_and_steps
-    return training.validate(
-        program, state, one.hypers, (everyone, one.data), steps=steps, valid=one.valid)
-
   def evaluate_one(arguments, everyone):
-    variables, one = arguments
-    return training.evaluate(program, variables, one.hypers, (everyone, one.data), one.scored)
+    variables, one, own, rows = arguments
+    shared, count = everyone
+    return training.evaluate(program, variables, one.hypers, (shared, own), rows, count=count)
 
-  init = jax.jit(over_runs(init_one, mesh)).lower(runs, None).compile()
-  states = jax.eval_shape(over_runs(init_one, mesh), runs, None)
-  states = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split), states)
-  count = share(np.int32(0))
-  train = jax.jit(
-      lambda states, runs, batches, shared, first, steps: over_runs(train_one, mesh)(
-          (states, runs, batches), (shared, first, steps)),
-      donate_argnums=0).lower(states, runs, batches, shared, count, count).compile()
-  validate = jax.jit(
-      lambda states, runs, shared, steps: over_runs(validate_one, mesh)(
-          (states, runs), (shared, steps)),
-      donate_argnums=0).lower(states, runs, shared, count).compile()
-  evaluate = jax.jit(over_runs(evaluate_one, mesh)).lower(
-      (states.best.variables, runs), shared).compile()
+  def validate_one(arguments, steps):
+    state, one, sums = arguments
+    return training.validate(program, state, one.hypers, sums, steps=steps)
+
+  init, train, evaluate, validate = (
+      over_runs(function, mesh) for function in (init_one, train_one, evaluate_one, validate_one))
+
+  def init_all(runs):
+    return init(runs, None)
+
+  def train_all(states, runs, window, first, steps):
+    return train((states, runs, window.own, window.rows), (window.shared, first, steps))
+
+  def evaluate_all(variables, runs, window, rows):
+    return evaluate((variables, runs, window.own, window.rows), (window.shared, rows))
+
+  def validate_all(states, runs, sums, steps):
+    return validate((states, runs, sums), steps)
+
+  # Without a word on where results go XLA might spread one run's over the axis `batch`.
+  jit = functools.partial(jax.jit, out_shardings=split)
+  states = _described(jax.eval_shape(init_all, runs), split)
+  best = states.best.variables
+  sums = {
+      name: jax.ShapeDtypeStruct((leaf.shape[0], windows.valid_rows), leaf.dtype, sharding=split)
+      for name, leaf in jax.eval_shape(evaluate_all, best, runs, scored_window, count).items()}
+  programs = {name: lowered.compile() for name, lowered in {
+      "init": jit(init_all).lower(runs),
+      "train": jit(train_all, donate_argnums=0).lower(states, runs, train_window, count, count),
+      "evaluate": jit(evaluate_all).lower(best, runs, scored_window, count),
+      "validate": jit(validate_all, donate_argnums=0).lower(states, runs, sums, count),
+  }.items()}
+  carried: Any = programs["init"].memory_analysis()
   return Engine(
       place=place,
       share=share,
-      init=lambda runs: init(runs, None),
-      train=lambda states, runs, shared, batches, first, steps: train(
-          states, runs, batches, shared, share(np.int32(first)), share(np.int32(steps))),
-      validate=lambda states, runs, shared, steps: validate(
-          states, runs, shared, share(np.int32(steps))),
-      evaluate=lambda variables, runs, shared: evaluate((variables, runs), shared),
+      init=programs["init"],
+      train=lambda states, runs, window, first, steps: programs["train"](
+          states, runs, window, share(np.int32(first)), share(np.int32(steps))),
+      evaluate=lambda variables, runs, window, rows: programs["evaluate"](
+          variables, runs, window, share(np.int32(rows))),
+      validate=lambda states, runs, sums, steps: programs["validate"](
+          states, runs, place(sums), share(np.int32(steps))),
+      programs=programs,
       compile_seconds=time.monotonic() - started,
-      bytes_needed=max(map(_bytes_needed, (train, validate, evaluate))),
+      bytes_needed=windows.bytes + carried.argument_size_in_bytes + carried.output_size_in_bytes
+      + max(_working_bytes(programs[name]) for name in ("train", "evaluate", "validate")),
   )
 
 
-def _bytes_needed(compiled: Any) -> int:
-  memory = compiled.memory_analysis()
-  return (memory.argument_size_in_bytes + memory.temp_size_in_bytes
-          + memory.output_size_in_bytes - memory.alias_size_in_bytes)
+def carried_bytes(program: Program, runs: Runs) -> int:
+  """What one run carries from step to step, without compiling anything."""
+  one = jax.tree.map(lambda leaf: leaf[0], runs)
+  return sum(
+      leaf.size * leaf.dtype.itemsize
+      for leaf in jax.tree.leaves(jax.eval_shape(functools.partial(_init, program), one)))
+
+
+def _init(program: Program, one: Runs) -> RunState:
+  return training.init(program, jax.random.fold_in(one.key, 0), one.hypers)
+
+
+def _spread(take: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+  """As `take`, with the batch split over the devices of a run; the rest XLA infers from that."""
+  if mesh.shape[BATCH] == 1:
+    return take
+
+  def spread(data, indices):
+    return jax.tree.map(
+        lambda leaf: jax.lax.with_sharding_constraint(leaf, PartitionSpec(BATCH)),
+        take(data, indices))
+
+  return spread
+
+
+def _described(tree: Any, where: NamedSharding) -> Any:
+  return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree)
+
+
+def _working_bytes(compiled: jax.stages.Compiled) -> int:
+  """What a program needs beside its arguments."""
+  memory: Any = compiled.memory_analysis()
+  return (memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes)
 
 
 def device_memory(device: Any) -> float:

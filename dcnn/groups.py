@@ -52,6 +52,7 @@ class Plan(NamedTuple):
     steps: of a run.
     chunk: steps between two validations.
     max_memory: bytes that one launch may take on a device; None for 80 % of the device.
+    devices_per_run: devices that share the batch of a run; divides their number and every batch.
     stop_on_divergence: whether a run that becomes non-finite ends the sweep.
     checkpoint_every: seconds between two saves of a launch under way.
   """
@@ -64,6 +65,7 @@ class Plan(NamedTuple):
   steps: int
   chunk: int
   max_memory: float | None
+  devices_per_run: int
   stop_on_divergence: bool
   checkpoint_every: float
 
@@ -170,19 +172,21 @@ def take(data: tuple[tuple[System, Any], Any], indices: Int[Any, " batch"]) -> B
       Labels(energy[indices], forces[indices]))
 
 
-def stacked(runs: Sequence[Run], dataset: Dataset) -> engine.Runs:
-  """The arguments of the runs of a launch."""
+def energies(
+    runs: Sequence[Run], dataset: Dataset, frames: Int[np.ndarray, " frames"] | slice
+) -> Float[np.ndarray, "runs frames"]:
+  """What each run alone sees of these frames: energies relative to its shift, float32, eV."""
+  energy = np.asarray(dataset.labels.energy, np.float64)[frames]
+  return np.stack([(energy - each.shift[frames]).astype(np.float32) for each in runs])
+
+
+def stacked(runs: Sequence[Run]) -> engine.Runs:
+  """The arguments of the runs of a launch, but for their data."""
   numbers = [hypers(each) for each in runs]
-  energy = np.asarray(dataset.labels.energy, np.float64)
-  scored = [np.concatenate(list(scored_batches(each).values())) for each in runs]
   return engine.Runs(
       hypers={
           name: np.array([mine[name] for mine in numbers], np.float32) for name in numbers[0]},
-      data=np.stack([(energy - each.shift).astype(np.float32) for each in runs]),
-      key=jax.vmap(jax.random.key)(np.array([each.seed for each in runs], np.uint32)),
-      valid=np.stack([evaluation_batches(each.splits.valid) for each in runs]),
-      scored=np.stack(scored),
-  )
+      key=jax.vmap(jax.random.key)(np.array([each.seed for each in runs], np.uint32)))
 
 
 def hypers(run: Run) -> dict[str, float]:
@@ -190,14 +194,15 @@ def hypers(run: Run) -> dict[str, float]:
   return {**run.arm.hypers, "scale": float(run.transform.scale)}
 
 
-def evaluation_batches(indices: Int[np.ndarray, " frames"]) -> Int[np.ndarray, "batches batch"]:
-  """Configurations in rows of bounded length, the last filled up with -1."""
-  return training.filled_batches(indices, min(EVALUATION_BATCH, len(indices)))
+def evaluation_batch(plan: Plan) -> int:
+  """Configurations in a batch of evaluation: as many for every split as validation fills."""
+  size = min(EVALUATION_BATCH, len(plan.splits[0].valid))
+  return -(-size // plan.devices_per_run) * plan.devices_per_run
 
 
-def scored_batches(run: Run) -> dict[str, Int[np.ndarray, "batches batch"]]:
-  """The batches of each split, in rows of one length."""
-  size = min(EVALUATION_BATCH, max(map(len, run.splits)))
+def scored_batches(run: Run, plan: Plan) -> dict[str, Int[np.ndarray, "batches batch"]]:
+  """The batches of evaluation of each split, the last of each filled up with -1."""
+  size = evaluation_batch(plan)
   return {
       name: training.filled_batches(indices, size)
       for name, indices in run.splits._asdict().items()}
@@ -205,13 +210,12 @@ def scored_batches(run: Run) -> dict[str, Int[np.ndarray, "batches batch"]]:
 
 def chunk_batches(
     runs: Sequence[Run], plan: Plan, batch_size: int, start: int
-) -> Int[np.ndarray, "runs chunk batch"]:
+) -> Int[np.ndarray, "runs steps batch"]:
   """The batches of the chunk that begins at step `start`; each seed's are computed once."""
   steps = min(plan.chunk, plan.steps - start)
   orders: dict[int, np.ndarray] = {}
   for each in runs:
     if each.seed not in orders:
-      rows = training.batch_order(
+      orders[each.seed] = training.batch_order(
           each.seed, each.splits.train, batch_size=batch_size, start=start, steps=steps)
-      orders[each.seed] = np.pad(rows, ((0, plan.chunk - steps), (0, 0)))
   return np.stack([orders[each.seed] for each in runs])

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 
@@ -84,9 +85,11 @@ def build(
     What `sweeps.run` takes.
 
   Raises:
-    ValueError: if the splits are impossible, a batch is larger than the training set, a label
-      with a weight is the same in all training frames, or a network cannot take the molecules.
+    ValueError: if the splits or devices_per_run are impossible, a batch is larger than the training
+      set, a label with a weight is the same in all training frames, or a network cannot take the
+      molecules.
   """
+  _require_devices(config.devices_per_run)
   arms = arm_settings(config) if arms is None else arms
   chosen = seeds(config)
   dataset = sources.dataset
@@ -106,10 +109,19 @@ def build(
       splits=splits,
       steps=config.steps,
       chunk=min(config.chunk, config.steps),
+      devices_per_run=config.devices_per_run,
       max_memory=None if config.max_memory is None else config.max_memory * 1e9,
       stop_on_divergence=config.on_divergence == "stop",
       checkpoint_every=config.checkpoint_every,
   )
+
+
+def _require_devices(per_run: int) -> None:
+  there = jax.local_device_count()
+  fitting = ", ".join(str(n) for n in range(1, there + 1) if there % n == 0)
+  require(there % per_run == 0,
+          f"devices_per_run={per_run} does not divide the {there} devices that JAX finds: take one "
+          f"of {fitting}")
 
 
 def _splits(config: ConfigDict, sources: Sources, seed: int) -> data.Indices:
@@ -249,7 +261,8 @@ def _init_gain(config: ConfigDict) -> float:
 
 def _program(config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]) -> Program:
   switches = _switches(config)
-  example = System(*(array[0] for array in groups.shared_data(dataset)[0]))
+  first, _ = groups.shared_data(dataset.take(np.arange(1)))  # a large set is not copied for it
+  example = System(*(array[0] for array in first))
   task = forcefield.make_task(
       _make_model(config, dataset, splits), example,
       energy_loss=losses.ENERGY_LOSSES[config.loss.energy],

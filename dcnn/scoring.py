@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dcnn import groups, metrics
-from dcnn.base import System
+from dcnn import groups, metrics, training
+from dcnn.base import Labels
 from dcnn.groups import Key, Plan, Run
 from dcnn.results import DIVERGED, FINISHED, PATIENCE, Point, Row, is_failed
 from dcnn.tasks.base import Task
@@ -141,7 +141,7 @@ def rows(
   lines, start = [], 0
   mean_energy = float(np.mean(plan.dataset.labels.energy[run.splits.train]))
   for (split, batches), indices in zip(
-      groups.scored_batches(run).items(), run.splits, strict=True):
+      groups.scored_batches(run, plan).items(), run.splits, strict=True):
     part = slice(start, start + len(batches))
     start = part.stop
     reference = plan.dataset.take(indices)
@@ -180,20 +180,20 @@ def median_run(rows_of_runs: Sequence[Sequence[Row]]) -> int | None:
 def predictions(plan: Plan, task: Task, run: Run, variables: Any) -> dict[str, np.ndarray]:
   """Reference and prediction on the test split of one run, for the parity plot."""
   test = plan.dataset.take(run.splits.test)
-  systems, _ = groups.shared_data(test)
-  batches = groups.evaluation_batches(np.arange(len(test)))
-  stacked = System(*(array[np.maximum(batches, 0)] for array in systems))
-  predict = functools.partial(task.predict, variables, groups.hypers(run))
-  predicted = jax.jit(functools.partial(jax.lax.map, predict))(stacked)
-  count = len(test)
-  energy = np.asarray(predicted.energy, np.float64).reshape(-1)[:count]
-  forces = np.asarray(predicted.forces, np.float64).reshape(-1, *systems.positions.shape[1:])
-  real = np.asarray(systems.species) > 0
+  predict = jax.jit(functools.partial(task.predict, variables, groups.hypers(run)))
+  parts = []
+  # Batch by batch: the test frames may be more than a device holds.
+  for batch in training.filled_batches(np.arange(len(test)), groups.evaluation_batch(plan)):
+    systems, _ = groups.shared_data(test.take(np.maximum(batch, 0)))
+    parts.append(jax.device_get(predict(systems)))
+  predicted = Labels(*(np.concatenate(part)[:len(test)] for part in zip(*parts, strict=True)))
+  real = np.asarray(test.systems.species) > 0
   return {
       "energy_true": np.asarray(test.labels.energy),
-      "energy_predicted": energy + run.shift[run.splits.test],
+      "energy_predicted": (
+          np.asarray(predicted.energy, np.float64) + run.shift[run.splits.test]),
       "forces_true": np.asarray(test.labels.forces)[real].reshape(-1),
-      "forces_predicted": forces[:count][real].reshape(-1),
+      "forces_predicted": np.asarray(predicted.forces, np.float64)[real].reshape(-1),
       "arm": np.array(run.arm.name),
       "seed": np.array(run.seed),
   }

@@ -15,20 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dcnn import engine, saving, scoring, training
+from dcnn import engine, fitting, saving, scoring, training, windows
 from dcnn.checkpoints import Store
-from dcnn.groups import (
-    Group,
-    Key,
-    Launch,
-    Plan,
-    Run,
-    chunk_batches,
-    grouped,
-    launches,
-    shared_data,
-    stacked,
-)
+from dcnn.groups import Group, Key, Launch, Plan, Run, grouped, launches, stacked
 from dcnn.results import Point, Row, is_failed
 from dcnn.saving import Begun, Ended
 from dcnn.scoring import Curves
@@ -59,6 +48,7 @@ class Progress(NamedTuple):
       finite runs, nan where there is none.
     diverged: runs that have become non-finite so far.
     compile_seconds: in this session so far.
+    choice: how many runs train together, once that is known of a group.
   """
 
   phase: str
@@ -68,6 +58,7 @@ class Progress(NamedTuple):
   force_loss: dict[str, float]
   diverged: int
   compile_seconds: float
+  choice: fitting.Choice | None = None
 
 
 class Trained(NamedTuple):
@@ -121,6 +112,7 @@ class _Session:
   launches: int = 0
   reused: int = 0
   force_loss: dict[str, float] = dataclasses.field(default_factory=dict)
+  choice: fitting.Choice | None = None
   started: float = dataclasses.field(default_factory=time.monotonic)
   saved: float = dataclasses.field(default_factory=time.monotonic)
 
@@ -150,7 +142,7 @@ class _Session:
     self.on_progress(Progress(
         phase, len(self.ended) * plan.steps + launch_steps,
         len(plan.arms) * len(plan.seeds) * plan.steps, self.reused, dict(self.force_loss),
-        failed + diverged, self.seconds["compile_seconds"]))
+        failed + diverged, self.seconds["compile_seconds"], self.choice))
 
 
 def run(
@@ -235,47 +227,21 @@ def _run_group(session: _Session, group: Group) -> None:
     session.store.flush()  # nobody waits for a compilation, so nothing may be left to lose
   session.tell(COMPILING)
   with session.timed("compile_seconds"):
-    built, size = _fitting_engine(plan, program, first or rest, begun)
-    shared = built.share(shared_data(plan.dataset))
-  for launch in (*launches(first, size), *launches(rest, size)):
+    fit = fitting.fitted(plan, program, pending, begun=begun.size if begun else None)
+    shared = windows.whole(plan, fit.layout, fit.engine)
+  session.choice = fit.choice
+  for launch in (*launches(first, fit.size), *launches(rest, fit.size)):
     session.launches += 1
-    arguments = built.place(stacked(launch.filled, plan.dataset))
-    state, curves = _train(session, program, built, launch, arguments, shared, begun)
-    _finish(session, program, built, launch, arguments, shared, state, curves)
+    arguments = fit.engine.place(stacked(launch.filled))
+    feed = windows.feed(plan, launch, fit.layout, fit.engine, shared)
+    state, curves = _train(session, program, fit.engine, launch, arguments, feed, begun)
+    _finish(session, program, fit.engine, launch, arguments, feed, state, curves)
     begun = None
-
-
-def _fitting_engine(
-    plan: Plan, program: Program, runs: Sequence[Run], begun: Begun | None
-) -> tuple[engine.Engine, int]:
-  """Compiles for all runs at once, or for as many as fit in memory; and says how many.
-
-  A launch that was begun keeps its size, so that the rest is cut as it would have been.
-  """
-  mesh = engine.local_mesh(begun.size if begun else len(runs))
-  devices = mesh.size
-  budget = plan.max_memory or engine.device_memory(mesh.devices.flat[0])
-  per_device = math.ceil((begun.size if begun else len(runs)) / devices)
-  shared = shared_data(plan.dataset)
-  while True:
-    launch = next(launches(runs, per_device * devices))
-    built = engine.build(
-        program, stacked(launch.filled, plan.dataset), shared,
-        chunk_batches(launch.filled, plan, program.batch_size, 0), mesh)
-    if built.bytes_needed <= budget:
-      return built, per_device * devices
-    if per_device == 1 or begun:
-      what = f"the launch of {begun.size} runs that was begun" if begun else "one run"
-      raise ValueError(
-          f"{what} needs {built.bytes_needed / 1e6:.3f} MB on a device and "
-          f"{budget / 1e6:.3f} MB are allowed: take a smaller batch or network, or raise "
-          "max_memory")
-    per_device = max(1, min(per_device - 1, int(per_device * budget / built.bytes_needed)))
 
 
 def _train(
     session: _Session, program: Program, built: engine.Engine, launch: Launch,
-    arguments: engine.Runs, shared: Any, begun: Begun | None,
+    arguments: engine.Runs, feed: windows.Feed, begun: Begun | None,
 ) -> tuple[RunState, Curves]:
   """Trains one launch to its end; returns its states and the curves of its runs."""
   plan, runs = session.plan, len(launch.real)
@@ -284,24 +250,42 @@ def _train(
     state = built.place(saving.refilled(begun.state, state, len(launch.filled)))
     curves, done = begun.curves, begun.step
   pace = _Pace()
-  while done < plan.steps and not _ended(state, runs).all():
-    start = done - done % plan.chunk
-    end = min(start + plan.chunk, plan.steps)
-    batches = built.place(chunk_batches(launch.filled, plan, program.batch_size, start))
-    while done < end:
-      steps = pace.steps(end - done)
-      with session.timed("train_seconds"), pace.measured(steps):
-        state = built.train(state, arguments, shared, batches, done - start, steps)
-        jax.block_until_ready(state.step)
-      done = end if _ended(state, runs).all() else done + steps
-      if done < end:
-        _visit(session, launch, state, curves, done)
-    with session.timed("train_seconds"):
-      state, validation = built.validate(state, arguments, shared, end - start)
-      curves = _with_validation(curves, state, validation, launch, start=start, end=end)
-    session.force_loss |= scoring.latest_force_loss(curves, launch.keys)
-    _visit(session, launch, state, curves, done)
+  with (contextlib.closing(feed.training(done)) as stretches,
+        contextlib.closing(feed.validation()) as valid):
+    while done < plan.steps and not _ended(state, runs).all():
+      start = done - done % plan.chunk
+      end = min(start + plan.chunk, plan.steps)
+      while done < end:
+        with session.timed("train_seconds"):
+          part = next(stretches)
+        while done < min(end, part.first + part.rows):
+          steps = pace.steps(part.first + part.rows - done)
+          with session.timed("train_seconds"), pace.measured(steps):
+            state = built.train(state, arguments, part.window, done - part.first, steps)
+            jax.block_until_ready(state.step)
+          done = end if _ended(state, runs).all() else done + steps
+          if done < end:
+            _visit(session, launch, state, curves, done)
+      with session.timed("train_seconds"):
+        sums = _sums(built, training.evaluated_variables(program, state), arguments, valid)
+        state, validation = built.validate(state, arguments, sums, end - start)
+        curves = _with_validation(curves, state, validation, launch, start=start, end=end)
+      session.force_loss |= scoring.latest_force_loss(curves, launch.keys)
+      _visit(session, launch, state, curves, done)
   return state, curves
+
+
+def _sums(
+    built: engine.Engine, variables: Any, arguments: engine.Runs, parts: Iterator[windows.Part]
+) -> dict[str, np.ndarray]:
+  """Sums and counts of the batches of one evaluation, (runs batches)."""
+  found: list[dict[str, np.ndarray]] = []
+  for part in parts:
+    sums = jax.device_get(built.evaluate(variables, arguments, part.window, part.rows))
+    found.append({name: values[:, :part.rows] for name, values in sums.items()})
+    if not part.left:
+      break
+  return {name: np.concatenate([sums[name] for sums in found], axis=1) for name in found[0]}
 
 
 def _visit(
@@ -349,7 +333,7 @@ def _with_validation(
 
 def _finish(
     session: _Session, program: Program, built: engine.Engine, launch: Launch,
-    arguments: engine.Runs, shared: Any, state: RunState, curves: Curves,
+    arguments: engine.Runs, feed: windows.Feed, state: RunState, curves: Curves,
 ) -> None:
   """Scores the chosen checkpoint of each run of a launch, and saves the launch as ended."""
   plan, runs = session.plan, len(launch.real)
@@ -357,8 +341,8 @@ def _finish(
   if session.store is not None:
     session.store.flush()  # nor for an evaluation
   session.tell(EVALUATING, plan.steps * runs)
-  with session.timed("evaluate_seconds"):
-    sums = jax.device_get(built.evaluate(state.best.variables, arguments, shared))
+  with session.timed("evaluate_seconds"), contextlib.closing(feed.scored()) as parts:
+    sums = _sums(built, state.best.variables, arguments, parts)
   host = _on_host(state, runs)
   last = training.evaluated_variables(program, host)
   histories = scoring.points(curves, launch.keys)

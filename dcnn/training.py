@@ -4,7 +4,7 @@ Nothing here knows chemistry, arms or seeds. `engine` maps these functions over 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -183,10 +183,9 @@ def validate(
     program: Program,
     state: RunState,
     hypers: Hypers,
-    data: Any,
+    sums: Mapping[str, Float[Array, " batches"]],
     *,
     steps: Int[Array, ""] | int,
-    valid: Int[Array, "valid_batches valid_batch"],
 ) -> tuple[RunState, Validation]:
   """Keeps the parameters if they are the best so far, and ends a run whose patience is at its end.
 
@@ -194,15 +193,13 @@ def validate(
     program: shared by the group.
     state: of the run.
     hypers: numbers of the arm.
-    data: of the run.
+    sums: what `evaluate` found with `evaluated_variables` on the validation configurations.
     steps: taken since the last validation.
-    valid: the validation configurations, rows filled up with -1.
 
   Returns:
     The new state and what the host writes down.
   """
   current = evaluated_variables(program, state)
-  sums = evaluate(program, current, hypers, data, valid)
   totals = {name: jnp.sum(values) for name, values in sums.items()}
   score = program.task.score(totals, hypers)
   ended = has_ended(state)
@@ -222,14 +219,31 @@ def evaluate(
     hypers: Hypers,
     data: Any,
     batches: Int[Array, "batches batch"],
+    *,
+    count: Int[Array, ""] | int,
 ) -> dict[str, Float[Array, " batches"]]:
-  """Sums and counts of each batch; entries of -1 are filling and not counted."""
+  """Sums and counts of each batch.
+
+  Args:
+    program: shared by the group.
+    variables: to evaluate.
+    hypers: numbers of the arm.
+    data: of the run; `program.take` picks batches from it.
+    batches: configurations; entries of -1 are filling and not counted.
+    count: how many of the batches to use; the sums of the others are 0.
+  """
   def one(indices):
     counted = indices >= 0
     batch = program.take(data, jnp.maximum(indices, 0))
     return program.task.evaluate(variables, hypers, batch, counted)
 
-  return jax.lax.map(one, batches)
+  def body(i, sums):
+    return jax.tree.map(lambda all_sums, mine: all_sums.at[i].set(mine), sums, one(batches[i]))
+
+  zeros = jax.tree.map(
+      lambda leaf: jnp.zeros((len(batches), *leaf.shape), leaf.dtype),
+      jax.eval_shape(one, batches[0]))
+  return jax.lax.fori_loop(0, count, body, zeros)
 
 
 def evaluated_variables(program: Program, state: RunState) -> Variables:

@@ -23,10 +23,10 @@ def built_once():
   """Engines of the same shapes are compiled once: for equal steps and patience they are equal."""
   engines, build = {}, engine.build
 
-  def built(program, runs, shared, batches, mesh):
-    key = (len(runs.key), mesh.size, batches.shape, program.patience, Steps.latest)
+  def built(program, stacked, shapes, mesh):
+    key = (len(stacked.key), mesh.size, str(shapes), program.patience, Steps.latest)
     if key not in engines:
-      engines[key] = build(program, runs, shared, batches, mesh)
+      engines[key] = build(program, stacked, shapes, mesh)
     return engines[key]
 
   with pytest.MonkeyPatch.context() as patch:
@@ -40,14 +40,18 @@ class Steps:
   latest = 0
 
 
+@pytest.fixture(params=[False, True], ids=["whole", "streamed"])
+def streamed(request):
+  """Whether the data stay on the devices or come in windows of two batches."""
+  return request.param
+
+
 @pytest.fixture(autouse=True)
-def two_launches(built_once, monkeypatch):
+def two_launches(built_once, monkeypatch, request):
   """Four runs a launch and a visit after every step, so that there is much in between."""
-  monkeypatch.setattr(engine, "device_memory", lambda device: 2)
+  in_windows = "streamed" in request.fixturenames and request.getfixturevalue("streamed")
+  tiny.let_runs_fit(monkeypatch, 2, streamed=in_windows)
   monkeypatch.setattr(sweeps, "STRETCH_SECONDS", 0.0)
-  build = engine.build
-  monkeypatch.setattr(engine, "build", lambda program, runs, shared, batches, mesh: build(
-      program, runs, shared, batches, mesh)._replace(bytes_needed=len(runs.key) // mesh.size))
 
 
 def run(directory=None, on_progress=lambda progress: None, should_stop=lambda: False, **options):
@@ -74,14 +78,14 @@ class Killed(BaseException):
   """What no handler catches."""
 
 
-def test_with_and_without_checkpoints(straight, tmp_path):
+def test_with_and_without_checkpoints(straight, tmp_path, streamed):
   assert_same(run(tmp_path), straight)
   assert_same(run(tmp_path), straight)  # all read back
   assert {row.status for row in straight.rows} == {"finished", "diverged@0"}
   assert {row.cause for row in straight.rows if row.status != "finished"} == {"gradient"}
 
 
-def test_stopped_at_every_visit(straight, tmp_path):
+def test_stopped_at_every_visit(straight, tmp_path, streamed):
   """Each session takes one step and is asked to stop."""
   sessions = 0
   while True:
@@ -98,6 +102,15 @@ def test_stopped_at_every_visit(straight, tmp_path):
 
 def _keys(result):
   return [sweeps.Key(*key) for key in dict.fromkeys((row.arm, row.seed) for row in result.rows)]
+
+
+def test_a_sweep_may_go_on_with_streamed_data_and_back(straight, tmp_path, monkeypatch):
+  """How the data come is no part of what is saved."""
+  for visit in range(5):
+    with monkeypatch.context() as patch, pytest.raises(sweeps.Interrupted):
+      tiny.let_runs_fit(patch, 2, streamed=visit % 2 == 0)
+      run(tmp_path, should_stop=lambda: True)
+  assert_same(run(tmp_path), straight)
 
 
 @pytest.mark.parametrize("phase", [sweeps.COMPILING, sweeps.TRAINING, sweeps.EVALUATING])

@@ -106,30 +106,14 @@ def test_a_run_that_blows_up_on_its_way_is_recorded_there(mapping):
   assert np.isnan(curve[-1])
 
 
-@pytest.fixture
-def runs_per_device(monkeypatch):
-  """A function that lets so many runs fit on a device."""
-  build = engine.build
-
-  def built(program, runs, shared, batches, mesh):
-    return build(program, runs, shared, batches, mesh)._replace(
-        bytes_needed=len(runs.key) // mesh.size)
-
-  def limit(runs):
-    monkeypatch.setattr(engine, "build", built)
-    monkeypatch.setattr(engine, "device_memory", lambda device: runs)
-
-  return limit
-
-
 def assert_same_but_for_rounding(result, expected):
   for a, b in zip(result.rows, expected.rows, strict=True):
     assert (a[:6], a[7:]) == (b[:6], b[7:])
     np.testing.assert_allclose(a.value, b.value, rtol=2e-5)
 
 
-def test_launches_that_fit_the_memory_give_the_same_results(swept, runs_per_device):
-  runs_per_device(1)
+def test_launches_that_fit_the_memory_give_the_same_results(swept, monkeypatch):
+  tiny.let_runs_fit(monkeypatch, 1)
   split = run(tiny.config(arms=ARMS)).result
   assert split.config["timing"]["launches"] == 4
   assert_same_but_for_rounding(split, swept.result)

@@ -134,6 +134,7 @@ def run_chunks(program, numbers, lengths, seed=0):
   state = jax.jit(functools.partial(training.init, program))(jax.random.key(seed), numbers)
   valid = jnp.asarray(training.filled_batches(np.arange(8, FRAMES), 3))
   train = jax.jit(functools.partial(training.train, program))
+  evaluate = jax.jit(functools.partial(training.evaluate, program, count=len(valid)))
   validate = jax.jit(functools.partial(training.validate, program))
   rows = training.batch_order(seed, np.arange(8), batch_size=4, start=0, steps=12)
   records, taken = [], 0
@@ -142,7 +143,8 @@ def run_chunks(program, numbers, lengths, seed=0):
       state = train(state, numbers, frames, jnp.asarray(rows), first=taken, steps=steps,
                     key=jax.random.key(seed))
       taken += steps
-    state, record = validate(state, numbers, frames, steps=sum(length), valid=valid)
+    sums = evaluate(training.evaluated_variables(program, state), numbers, frames, valid)
+    state, record = validate(state, numbers, sums, steps=sum(length))
     records.append(record)
   return state, records
 
@@ -197,7 +199,8 @@ def test_best_is_the_lowest_validation_score():
   state, records = run_chunks(program, hypers(learning_rate=0.1), [[1]] * 12)
   scores = [float(program.task.score(record.valid, hypers())) for record in records]
   assert state.best.score == min(scores) and state.best.step == 1 + int(np.argmin(scores))
-  sums = training.evaluate(program, state.best.variables, hypers(), frames, valid)
+  sums = training.evaluate(
+      program, state.best.variables, hypers(), frames, valid, count=len(valid))
   totals = {name: values.sum() for name, values in sums.items()}
   np.testing.assert_allclose(program.task.score(totals, hypers()), min(scores), rtol=1e-5)
 

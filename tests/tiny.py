@@ -1,6 +1,6 @@
 """Configurations that train in a blink, for tests of the engine around them."""
 
-from dcnn import configs
+from dcnn import configs, engine, windows
 
 
 def config(**overrides):
@@ -18,3 +18,27 @@ def config(**overrides):
 def mlp(**overrides):
   """The same with a small MLP, which compiles faster."""
   return config(**{"model__name": "MLP", "model__hidden": (4,), **overrides})
+
+
+def let_runs_fit(patch, runs, *, streamed=False):
+  """Lets so many runs fit on a device and no more, whatever they and their data take.
+
+  Args:
+    patch: pytest's MonkeyPatch.
+    runs: a device.
+    streamed: whether their data come in windows, of two batches each.
+  """
+  layout, build = windows.layout, engine.build
+
+  def weightless(*arguments, budget, **options):
+    del budget
+    return layout(*arguments, budget=0.0 if streamed else float("inf"), **options)._replace(bytes=0)
+
+  def built(program, stacked, shapes, mesh):
+    return build(program, stacked, shapes, mesh)._replace(
+        bytes_needed=len(stacked.key) // mesh.shape[engine.RUNS])
+
+  patch.setattr(windows, "layout", weightless)
+  patch.setattr(engine, "build", built)
+  patch.setattr(engine, "carried_bytes", lambda program, stacked: 1)
+  patch.setattr(engine, "device_memory", lambda device: runs)
