@@ -195,11 +195,12 @@ def contents(directory):
 def test_a_save_that_was_cut_short_is_told_of_and_swept_up(straight, tmp_path):
   interrupted(tmp_path, visits=4)
   folder = tmp_path / "checkpoints" / "running"
-  torn = folder / "7.orbax-checkpoint-tmp-1"
-  shutil.copytree(next(folder.iterdir()), torn)
-  with pytest.warns(UserWarning, match="tmp-1: this save was cut short"):
+  torn, copied = folder / "unfinished-7.orbax-checkpoint-tmp", folder / "2.before"
+  for path in (torn, copied):
+    shutil.copytree(folder / "2", path)
+  with pytest.warns(UserWarning, match="unfinished-7.*: this save was cut short") as warned:
     result = run(tmp_path)
-  assert not torn.exists()
+  assert len(warned) == 1 and not torn.exists() and copied.exists()  # what is not ours stays
   assert_same(result, straight)
 
 
@@ -343,7 +344,7 @@ def test_what_is_so_far(straight, tmp_path):
 # The directory.
 
 MANIFEST = {
-    "config": {"steps": 5, "arms": [{}, {"activation.c": 1.0}], "optimizer": {"eps": 1e-8},
+    "config": {"experiment": "e", "steps": 5, "arms": [{}, {"activation.c": 1.0}], "optimizer": {"eps": 1e-8},
                "question": "", "tables": [], "dataset": "a.npz"},
     "seeds": [0, 1],
     "dataset": {"name": "a", "checksum": "0" * 64},
@@ -411,11 +412,20 @@ def test_results_without_checkpoints_are_not_continued(directory):
     workdirs.check(directory, MANIFEST)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3"])
+@pytest.mark.parametrize("content", [
+    "", "{", "[]", "{}", "3", "[" * 100_000, {**MANIFEST, "config": []}, {**MANIFEST, "config": {}},
+    {**MANIFEST, "seeds": 3}, {**MANIFEST, "environment": None},
+    {**MANIFEST, "config": {**MANIFEST["config"], "arms": 3}},
+    {**MANIFEST, "config": {**MANIFEST["config"], "tables": 3}}],
+    ids=["empty", "cut", "list", "nothing", "number", "deep", "config-list", "no-arms", "seeds",
+         "environment", "arms", "tables"])
 def test_foreign_config(directory, content):
-  (directory / results.CONFIG_FILE).write_text(content)
-  with pytest.raises(ValueError, match="config.json is not what dcnn wrote there"):
-    workdirs.check(directory, MANIFEST)
+  text = content if isinstance(content, str) else json.dumps(content)
+  (directory / results.CONFIG_FILE).write_text(text)
+  for use in (lambda: workdirs.check(directory, MANIFEST), lambda: workdirs.so_far(directory)):
+    with pytest.raises(ValueError, match="config.json is not what dcnn wrote there") as error:
+      use()
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
 def test_a_directory_without_work_may_be_for_anything(tmp_path):
