@@ -168,6 +168,8 @@ def test_interrupt_in_training(tiny, workdir, call):
     heard(running, "steps/s")
     running.kill()
   assert "Interrupted" in (workdir / "report.md").read_text()
+  assert str(running.pid) in (workdir / ".lock").read_text()  # of a dead process, and no obstacle
+  assert_mistake(*call(f"--config={tiny}", f"--workdir={workdir}")[::2], "and 4 is asked for")
 
 
 def started(tiny, workdir, *flags) -> subprocess.Popen[str]:

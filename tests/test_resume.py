@@ -24,7 +24,8 @@ def built_once():
   engines, build = {}, engine.build
 
   def built(program, runs, shared, batches, mesh):
-    key = (len(runs.key), mesh.size, batches.shape, program.patience, Steps.latest)
+    key = (len(runs.key), mesh.size, batches.shape, program.patience, program.averaged,
+           Steps.latest)
     if key not in engines:
       engines[key] = build(program, runs, shared, batches, mesh)
     return engines[key]
@@ -323,6 +324,32 @@ def test_all_that_a_run_carries_is_saved(tmp_path):
   assert {leaf.shape[0] for leaf in arrays["state"].values()} == {4}
   assert record["step"] == 3 and record["runs"] == [
       ["base", 0], ["base", 1], ["c=0.25", 0], ["c=0.25", 1]]
+
+
+def test_averages_and_patience_are_continued(tmp_path):
+  """Moving average, clipping, decay, warm-up and patience, stopped after every step."""
+  options = {
+      "arms": ({}, {"optimizer.learning_rate": 1e-30}), "steps": 7, "chunk": 1, "patience": 2,
+      "optimizer__ema_decay": 0.9, "optimizer__clip_norm": 1.0, "optimizer__weight_decay": 0.1,
+      "optimizer__warmup": 2}
+  expected = run(**options)
+  stuck = {row.status for row in expected.rows if row.arm != "base"}
+  assert stuck == {"patience@3"} and "finished" in {row.status for row in expected.rows}
+  saved = []
+  while True:
+    try:
+      result = run(tmp_path, should_stop=lambda: True, **options)
+      break
+    except sweeps.Interrupted:
+      saved.append(checkpoints.running(tmp_path / "checkpoints").arrays["state"])
+  assert len(saved) == options["steps"]
+  assert_same(result, expected)
+  name = "hidden_0.kernel"
+  for state in saved[1:]:
+    assert (state[f"average.{name}"] != state[f"variables.params.{name}"]).any()
+  assert (saved[2]["average." + name] != saved[3]["average." + name]).any()
+  assert [state["stopped_at"].tolist() for state in saved[1:4]] == [
+      [-1, -1, -1, -1], [-1, -1, 3, 3], [-1, -1, 3, 3]]
 
 
 def test_what_is_so_far(straight, tmp_path):
