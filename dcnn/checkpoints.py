@@ -138,6 +138,8 @@ def running(directory: str | os.PathLike[str]) -> Checkpoint | None:
     try:
       checkpoint = _read(path)
     except Exception as error:  # a damaged file fails in many ways
+      if not path.exists():  # a sweep under way has replaced it by a newer one
+        return running(directory)
       failures.append(f"{path}: {_reason(error)}")
       continue
     if failures:

@@ -186,7 +186,7 @@ def report(argv: Sequence[str]) -> None:
     unfinished = workdirs.is_unfinished(directory)
     result = workdirs.so_far(directory) if unfinished else results.load(directory)
   with _told(FAILURE):
-    if unfinished:
+    if unfinished and workdirs.is_unfinished(directory):  # still; its own results are better
       results.save(result, directory)
     _draw(directory)
   print(f"report: {directory / 'report.html'}")

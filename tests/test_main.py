@@ -312,6 +312,18 @@ def test_flags_in_any_order_and_form():
       "x.py:y", pathlib.Path("a b"), True, ["--config.steps=3", "--config.seeds=1"])
 
 
+def test_a_report_of_a_sweep_that_has_just_ended(call, tiny, workdir, monkeypatch):
+  """What it has read of the sweep under way does not replace the results."""
+  flags = (f"--config={tiny}", f"--workdir={workdir}")
+  assert call(*flags)[0] == 0
+  before = (workdir / "results.csv").read_bytes()
+  answers = iter([True, False])
+  monkeypatch.setattr(main.workdirs, "is_unfinished", lambda directory: next(answers))
+  assert call("report", workdir)[0] == 0
+  assert (workdir / "results.csv").read_bytes() == before
+  assert "timing" in json.loads((workdir / "config.json").read_text())
+
+
 @pytest.fixture
 def finished(monkeypatch) -> None:
   """Makes `running.run` return at once."""

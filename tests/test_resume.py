@@ -368,6 +368,21 @@ def test_what_is_so_far(straight, tmp_path):
   assert {point.arm for point in history} == {"base", "c=0.25", "c=1e+30"}
 
 
+def test_a_launch_that_ends_while_a_report_is_drawn_is_not_lost(straight, tmp_path, monkeypatch):
+  interrupted(tmp_path, visits=3)
+  running = checkpoints.running
+
+  def run_on(directory):
+    found = running(directory)
+    monkeypatch.setattr(checkpoints, "running", running)
+    run(tmp_path)
+    return found
+
+  monkeypatch.setattr(checkpoints, "running", run_on)
+  rows, _ = saving.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
+  assert repr(rows) == repr(straight.rows)
+
+
 # The directory.
 
 MANIFEST = {
