@@ -33,6 +33,10 @@ UNFINISHED = ".tmp"  # end of the name of a file that is being written
 FINISHED, PATIENCE, DIVERGED, INTERRUPTED = "finished", "patience", "diverged", "interrupted"
 
 _AGAIN = "The training command writes it again from its checkpoints"
+# Parts of config.json and examples of their types; a part comes before what is in it.
+_CONFIG_PARTS: dict[str, Any] = {
+    "config": {}, "environment": {}, "dataset": {}, "timing": {}, "tuning": {}, "seeds": [0],
+    "config.experiment": "", "config.steps": 1, "config.arms": [{}], "config.tables": [{}]}
 _MILLI_BELOW = 10.0  # eV; typical errors below this are shown in meV
 _EXPONENT_FROM = 1e6
 
@@ -386,19 +390,6 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
   return config
 
 
-# Examples of the types, parts before what is in them.
-_CONFIG_PARTS: dict[str, Any] = {
-    "config": {}, "environment": {}, "dataset": {}, "timing": {}, "tuning": {}, "seeds": [0],
-    "config.experiment": "", "config.steps": 1, "config.arms": [{}], "config.tables": [{}]}
-
-
-def _is_like(value: Any, example: Any) -> bool:
-  """Whether both have one type, and so have the items of a list and the one of its example."""
-  if isinstance(value, bool) or not isinstance(value, type(example)):
-    return False
-  return not isinstance(value, list) or all(_is_like(item, example[0]) for item in value)
-
-
 def write_json(path: pathlib.Path, content: Any) -> None:
   """Writes a JSON file as `write_file` does."""
   write_file(path, (json.dumps(content, indent=2) + "\n").encode())
@@ -424,6 +415,13 @@ def markdown_text(text: str) -> str:
       ("*", "\\*"), ("[", "\\["), ("]", "\\]"), ("~", "\\~"), ("$", "\\$")):
     text = text.replace(plain, written)
   return " ".join(text.split())
+
+
+def _is_like(value: Any, example: Any) -> bool:
+  """Whether both have one type, and so have the items of a list and the one of its example."""
+  if isinstance(value, bool) or not isinstance(value, type(example)):
+    return False
+  return not isinstance(value, list) or all(_is_like(item, example[0]) for item in value)
 
 
 def _with_inf(values: list[float]) -> np.ndarray:

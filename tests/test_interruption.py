@@ -36,6 +36,7 @@ def test_the_first_signal_is_a_request(left, number, status):
   assert left == []
   time.sleep(0.5)
   assert left == [status]  # the time of grace is over
+  assert "0.3 s are over: stopped before all was told" in told[-1]
 
 
 def test_a_second_interrupt_leaves_at_once(left):

@@ -239,6 +239,14 @@ def test_mistake(call, tiny, workdir, tmp_path, argv, words):
   assert [path.name for path in tmp_path.iterdir()] == ["tiny.py"]
 
 
+def test_a_directory_that_cannot_be_written_to(call, tiny, workdir, monkeypatch):
+  """Who runs the tests may write everywhere."""
+  monkeypatch.setattr(os, "access", lambda path, mode: False)
+  status, _, errors = call(f"--config={tiny}", f"--workdir={workdir}")
+  assert_mistake(status, errors, f"--workdir={workdir}: ", "cannot be written to")
+  assert not workdir.parent.exists()
+
+
 @pytest.mark.parametrize("override, words", [
     ("--config.zzz=3", ("unknown config key zzz: known are activation, ",)),
     ("--config.features=3", ("did you mean model.features?",)),

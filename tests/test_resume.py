@@ -386,8 +386,8 @@ def test_a_launch_that_ends_while_a_report_is_drawn_is_not_lost(straight, tmp_pa
 # The directory.
 
 MANIFEST = {
-    "config": {"experiment": "e", "steps": 5, "arms": [{}, {"activation.c": 1.0}], "optimizer": {"eps": 1e-8},
-               "question": "", "tables": [], "dataset": "a.npz"},
+    "config": {"experiment": "e", "steps": 5, "arms": [{}, {"activation.c": 1.0}],
+               "optimizer": {"eps": 1e-8}, "question": "", "tables": [], "dataset": "a.npz"},
     "seeds": [0, 1],
     "dataset": {"name": "a", "checksum": "0" * 64},
     "environment": {"versions": {"dcnn": "0.1.0", "jax": "0.10.1"}, "platform": "cpu"},
