@@ -138,6 +138,8 @@ def running(directory: str | os.PathLike[str]) -> Checkpoint | None:
     try:
       checkpoint = _read(path)
     except Exception as error:  # a damaged file fails in many ways
+      if not path.exists():  # a sweep under way has replaced it by a newer one
+        return running(directory)
       failures.append(f"{path}: {_reason(error)}")
       continue
     if failures:
@@ -272,12 +274,11 @@ def _sweep_out(directory: pathlib.Path) -> None:
   for kind in (FINISHED, RUNNING):
     folder = directory / kind
     for path in folder.iterdir() if folder.is_dir() else ():
-      if path.name.isdecimal():
-        continue
-      if not path.name.startswith(_TRASH):
+      if path.name.startswith(_UNFINISHED):
         warnings.warn(f"{path}: this save was cut short; going on from the one before it",
                       stacklevel=3)
-      shutil.rmtree(path, ignore_errors=True)
+      if path.name.startswith((_UNFINISHED, _TRASH)):  # the rest is the user's own
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _reason(error: BaseException) -> str:

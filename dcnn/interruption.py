@@ -51,9 +51,13 @@ def heeded(say: Callable[[str], None]) -> Iterator[Request]:
       return
     request.signal = number
     say(f"{signal.Signals(number).name}: saving what there is; a second Ctrl-C stops at once")
-    timer = threading.Timer(GRACE_SECONDS, leave, [request.status])
+    timer = threading.Timer(GRACE_SECONDS, leave_late)
     timer.daemon = True
     timer.start()
+
+  def leave_late() -> None:
+    say(f"{GRACE_SECONDS:g} s are over: stopped before all was told; what is saved is intact")
+    leave(request.status)
 
   before = {number: signal.signal(number, handle) for number in SIGNALS}
   try:

@@ -186,7 +186,7 @@ def report(argv: Sequence[str]) -> None:
     unfinished = workdirs.is_unfinished(directory)
     result = workdirs.so_far(directory) if unfinished else results.load(directory)
   with _told(FAILURE):
-    if unfinished:
+    if unfinished and workdirs.is_unfinished(directory):  # still; its own results are better
       results.save(result, directory)
     _draw(directory)
   print(f"report: {directory / 'report.html'}")
@@ -271,7 +271,9 @@ def _write_so_far(workdir: pathlib.Path) -> None:
     _complain(f"no report of what there is so far: {error}")
     return
   results.save(result, workdir)
-  print(f"{sum(result.unfinished.values())} runs are unfinished; the same command continues them")
+  unfinished = sum(result.unfinished.values())
+  print(f"{unfinished} runs are unfinished"
+        + ("; the same command continues them" if unfinished else ""))
   print(f"results so far: {workdir}", flush=True)
   _draw(workdir)
   print(f"report so far: {workdir / 'report.html'}", flush=True)

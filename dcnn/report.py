@@ -372,7 +372,9 @@ def _endings(result: Result) -> list[str]:
         "began the sweep has been given again and has finished them.")
   failed = {arm: seeds for arm, seeds in _failures(result).items() if seeds}
   if failed:
-    told = "; ".join(f"{arm} ({_failed_text(seeds)})" for arm, seeds in failed.items())
+    last = _last_finite(result)
+    told = "; ".join(
+        f"{arm} ({_failed_text(seeds, last.get(arm, {}))})" for arm, seeds in failed.items())
     notes.append(
         f"{_count(sum(map(len, failed.values())), 'run')} of {len(runs):,} became "
         f"non-finite: {told}. They are counted and ranked worst; means and ratios are of the rest.")
@@ -384,11 +386,29 @@ def _endings(result: Result) -> list[str]:
   return notes
 
 
-def _failed_text(seeds: Mapping[int, Mapping[str, str]]) -> str:
-  """`3: seed 0 at step 12, forces; ...`, the first few of them."""
+def _last_finite(result: Result) -> dict[str, dict[int, str]]:
+  """The last finite validation errors, by arm and seed, as `20.1 meV and 98 meV/Å at step 40`."""
+  found: dict[tuple[str, int], dict[str, results.Point]] = {}
+  for point in result.history:  # in the order of the steps
+    if point.split == "valid" and point.metric in COMPARED and np.isfinite(point.value):
+      found.setdefault((point.arm, point.seed), {})[point.metric] = point
+  told: dict[str, dict[int, str]] = {}
+  for (arm, seed), points in found.items():
+    units = {metric: result.unit(metric) for metric in points}
+    errors = " and ".join(
+        f"{results.number_text(points[metric].value * units[metric].factor)} {units[metric].name}"
+        for metric in COMPARED if metric in points)
+    step = max(point.step for point in points.values())
+    told.setdefault(arm, {})[seed] = f"{errors} at step {step}"
+  return told
+
+
+def _failed_text(seeds: Mapping[int, Mapping[str, str]], last: Mapping[int, str]) -> str:
+  """`3: seed 0 at step 12, forces, last finite 20 meV at step 10; ...`, the first few of them."""
   told = [
       f"seed {seed} at step {each['status'].partition('@')[2]}"
-      + (f", {each['cause']}" if each["cause"] else "") for seed, each in seeds.items()]
+      + (f", {each['cause']}" if each["cause"] else "")
+      + (f", last finite {last[seed]}" if seed in last else "") for seed, each in seeds.items()]
   more = f"; and {len(told) - FAILURES_TOLD} more" if len(told) > FAILURES_TOLD else ""
   return f"{len(told)}: {'; '.join(told[:FAILURES_TOLD])}{more}"
 

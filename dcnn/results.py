@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import secrets
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,6 +32,11 @@ UNFINISHED = ".tmp"  # end of the name of a file that is being written
 # How a run ended; but for `finished`, @ and the step follow.
 FINISHED, PATIENCE, DIVERGED, INTERRUPTED = "finished", "patience", "diverged", "interrupted"
 
+_AGAIN = "The training command writes it again from its checkpoints"
+# Parts of config.json and examples of their types; a part comes before what is in it.
+_CONFIG_PARTS: dict[str, Any] = {
+    "config": {}, "environment": {}, "dataset": {}, "timing": {}, "tuning": {}, "seeds": [0],
+    "config.experiment": "", "config.steps": 1, "config.arms": [{}], "config.tables": [{}]}
 _MILLI_BELOW = 10.0  # eV; typical errors below this are shown in meV
 _EXPONENT_FROM = 1e6
 
@@ -348,15 +354,40 @@ def load(directory: str | os.PathLike[str]) -> Result:
       raise ValueError(
           f"expected the work directory of a run, with {name}, got {str(directory)!r}, which has "
           f"none; give the --workdir of a run that has finished")
-  config = _read_json(directory / CONFIG_FILE)
+  config = read_config(directory / CONFIG_FILE)
   history, parity = directory / HISTORY_FILE, directory / PARITY_FILE
   return Result(
       config=config,
       rows=_read_csv(directory / ROWS_FILE, Row),
       history=_read_csv(history, Point) if history.is_file() else (),
-      tables=_tables(config, directory / CONFIG_FILE),
+      tables=tables_of(config, directory / CONFIG_FILE),
       parity=_read_arrays(parity) if parity.is_file() else {},
   )
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a config.json; what it holds of what reports and sweeps read has the right form.
+
+  Args:
+    path: what `save` or `workdirs.begin` wrote. Parts may be missing.
+
+  Raises:
+    ValueError: if it is something else, naming the part.
+    OSError: if it cannot be read.
+  """
+  try:
+    config = json.loads(path.read_text(encoding="utf-8"))
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{path}: expected JSON ({error})") from error
+  if not isinstance(config, dict):
+    raise ValueError(f"{path}: expected a JSON object, got {type(config).__name__}")
+  for part, kind in _CONFIG_PARTS.items():
+    holder, _, name = part.rpartition(".")
+    record = config.get(holder, {}) if holder else config
+    if name in record and not _is_like(record[name], kind):
+      raise ValueError(f"{path}: expected {part} like {json.dumps(kind)}, got "
+                       f"{textwrap.shorten(json.dumps(record[name]), 60, placeholder=' ...')}")
+  return config
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
@@ -384,6 +415,13 @@ def markdown_text(text: str) -> str:
       ("*", "\\*"), ("[", "\\["), ("]", "\\]"), ("~", "\\~"), ("$", "\\$")):
     text = text.replace(plain, written)
   return " ".join(text.split())
+
+
+def _is_like(value: Any, example: Any) -> bool:
+  """Whether both have one type, and so have the items of a list and the one of its example."""
+  if isinstance(value, bool) or not isinstance(value, type(example)):
+    return False
+  return not isinstance(value, list) or all(_is_like(item, example[0]) for item in value)
 
 
 def _with_inf(values: list[float]) -> np.ndarray:
@@ -433,44 +471,52 @@ _Record = TypeVar("_Record", Row, Point)
 
 def _read_csv(path: pathlib.Path, record: type[_Record]) -> tuple[_Record, ...]:
   types = [record.__annotations__[field] for field in record._fields]
-  with path.open(encoding="utf-8", newline="") as file:
-    reader = csv.reader(file)
-    header = next(reader, [])
-    if header != list(record._fields):
-      raise ValueError(
-          f"{path}: expected the header {','.join(record._fields)}, got {','.join(header)}")
-    rows = []
+  reader = csv.reader(io.StringIO(_text(path), newline=""))
+  expected, cells, rows = f"the header {','.join(record._fields)}", [], []
+  try:
+    cells = next(reader, [])
+    if cells != list(record._fields):
+      raise ValueError("another file")
+    expected = f"{len(types)} cells ({','.join(record._fields)})"
     for cells in reader:
-      try:
-        rows.append(record(*(
-            convert(cell) for convert, cell in zip(types, cells, strict=True))))
-      except ValueError as error:
-        raise ValueError(
-            f"{path}, line {reader.line_num}: expected {len(types)} cells "
-            f"({','.join(record._fields)}), got {','.join(cells)}: {error}") from error
+      rows.append(record(*(convert(cell) for convert, cell in zip(types, cells, strict=True))))
+  except (ValueError, csv.Error) as error:
+    got = textwrap.shorten(",".join(cells), 100, placeholder=" ...") or "nothing"
+    raise ValueError(f"{path}, line {reader.line_num or 1}: expected {expected}, got {got}: "
+                     f"{error}. {_AGAIN}") from error
   return tuple(rows)
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def _text(path: pathlib.Path) -> str:
   try:
-    config = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
-    raise ValueError(f"{path}: expected JSON, got {error}") from error
-  if not isinstance(config, dict):
-    raise ValueError(f"{path}: expected a JSON object, got {type(config).__name__}")
-  return config
+    return path.read_bytes().decode()
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path}: expected UTF-8 text, got {error}. {_AGAIN}") from error
 
 
-def _tables(config: dict[str, Any], path: pathlib.Path) -> tuple[Table, ...]:
+def tables_of(config: dict[str, Any], path: pathlib.Path) -> tuple[Table, ...]:
+  """The comparisons that a config.json lists.
+
+  Args:
+    config: from `read_config`.
+    path: of the file, for the error.
+
+  Raises:
+    ValueError: if one is no table.
+  """
   listed = config.get("config", {}).get("tables", [])
-  try:
-    return tuple(
-        Table(table["title"], table["baseline"], tuple(table["arms"])) for table in listed)
-  except (KeyError, TypeError) as error:
-    raise ValueError(
-        f"{path}: expected tables of title, baseline and arms, got {listed!r}") from error
+  for table in listed:
+    if not (_is_like([table.get("title"), table.get("baseline")], [""])
+            and _is_like(table.get("arms"), [""])):
+      raise ValueError(f"{path}: expected tables of title, baseline and arms, got {listed!r}")
+  return tuple(
+      Table(table["title"], table["baseline"], tuple(table["arms"])) for table in listed)
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-  with np.load(path, allow_pickle=False) as arrays:
-    return {name: arrays[name] for name in arrays.files}
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      return {name: arrays[name] for name in arrays.files}
+  except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds on damaged bytes
+    raise ValueError(f"{path}: expected the predictions that a sweep writes, got something else "
+                     f"or a damaged file. {_AGAIN}") from error

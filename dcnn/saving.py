@@ -131,9 +131,9 @@ def so_far(
   Raises:
     ValueError: if a checkpoint cannot be read.
   """
+  running = checkpoints.running(directory)  # first: a launch that ends meanwhile is then in both
   runs = {key: (each.rows, each.history) for checkpoint in checkpoints.finished(directory)
           for key, each in to_ended(checkpoint).items()}
-  running = checkpoints.running(directory)
   if running is not None:
     begun = to_begun(running)
     histories = scoring.points(begun.curves, begun.keys)

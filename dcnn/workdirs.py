@@ -19,7 +19,7 @@ import filelock
 
 from dcnn import checkpoints, configs, results, saving
 from dcnn.groups import Key
-from dcnn.results import Result, Table
+from dcnn.results import Result
 from dcnn.saving import CHECKPOINTS, TUNING
 
 LOCK = ".lock"
@@ -127,9 +127,7 @@ def so_far(directory: pathlib.Path) -> Result:
   keys = [Key(arm, seed) for arm in arms for seed in record["seeds"]]
   rows, history = saving.so_far(
       directory / CHECKPOINTS, record["config"]["experiment"], keys)
-  tables = tuple(
-      Table(table["title"], table["baseline"], tuple(table["arms"]))
-      for table in record["config"]["tables"])
+  tables = results.tables_of(record, directory / results.CONFIG_FILE)
   return Result(record, rows, history, tables, {})
 
 
@@ -141,13 +139,17 @@ def is_unfinished(directory: pathlib.Path) -> bool:
 def _manifest(directory: pathlib.Path) -> dict[str, Any]:
   path = directory / results.CONFIG_FILE
   try:
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = results.read_config(path)
     for key in ("config", "seeds", "dataset", "environment"):
       manifest[key]
+    for key in ("experiment", "arms"):
+      manifest["config"][key]
     return manifest
-  except (OSError, ValueError, TypeError, KeyError) as error:
-    raise ValueError(f"{path} is not what dcnn wrote there ({type(error).__name__}: {error}). "
-                     f"{_ADVICE}") from error
+  except (OSError, ValueError) as error:
+    problem = str(error).removeprefix(f"{path}: ")
+  except KeyError as error:
+    problem = f"no {error} in it"
+  raise ValueError(f"{path} is not what dcnn wrote there ({problem}). {_ADVICE}")
 
 
 def _changed_setting(held: Mapping, asked: Mapping) -> str:

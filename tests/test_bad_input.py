@@ -365,7 +365,7 @@ RUNS = {
 @pytest.mark.parametrize("case", RUNS.values(), ids=RUNS)
 def test_runs_to_the_report(case, tmp_path, monkeypatch, capsys):
   """Skill is not defined against a constant predictor that is right, and then not a number."""
-  data, workdir = case.make(tmp_path), tmp_path / "out"
+  data, workdir = case.make(tmp_path), tmp_path / "Läufe 水" / "out put"
   told = call(monkeypatch, capsys, f"--config={experiment(tmp_path)}", f"--workdir={workdir}",
               f"--config.dataset={data}", *case.flags)
   assert (told[0], told[2]) == (0, "")

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -84,6 +85,25 @@ def test_half_removed_checkpoints_are_no_checkpoints(tmp_path):
   with Store(tmp_path) as store:
     assert_same(store.running(), checkpoint(0))
   assert [path.name for path in (tmp_path / "running").iterdir()] == ["0"]
+
+
+def test_a_state_replaced_while_it_is_read_is_not_damaged(tmp_path, monkeypatch):
+  """A report may be asked for while the sweep goes on saving."""
+  read, store = checkpoints._read, Store(tmp_path)
+
+  def read_late(path):
+    monkeypatch.setattr(checkpoints, "_read", read)
+    for number in (1, 2, 3):
+      store.save_running(checkpoint(number))
+    store.flush()
+    return read(path)
+
+  with store, warnings.catch_warnings():
+    warnings.simplefilter("error")
+    store.save_running(checkpoint(0))
+    store.flush()
+    monkeypatch.setattr(checkpoints, "_read", read_late)
+    assert_same(store.running(), checkpoint(3))
 
 
 def test_nothing_to_load(tmp_path):

@@ -254,7 +254,6 @@ def test_split_returns_the_frames_of_the_indices():
 SIZES = st.integers(-2, 40)
 
 
-@hypothesis.settings(deadline=None, max_examples=300)
 @hypothesis.given(st.integers(0, 60), SIZES, SIZES, st.none() | SIZES, st.integers(-1, 4))
 def test_any_sizes_give_blocks_or_are_refused(frames, train, valid, test, gap):
   needs = train + valid + (test or 0) + gap * (2 if valid else 1)
@@ -272,7 +271,6 @@ def test_any_sizes_give_blocks_or_are_refused(frames, train, valid, test, gap):
     assert after[0] - before[-1] == gap + 1
 
 
-@hypothesis.settings(deadline=None, max_examples=300)
 @hypothesis.given(
     st.integers(0, 60), SIZES, SIZES, st.none() | SIZES,
     st.one_of(st.integers(-1, 3), st.sampled_from((2**32, 2**64, 10**40))))

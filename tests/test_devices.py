@@ -42,7 +42,7 @@ BOUND = 2e-5
 def swept(model: str, mapping: str, ways: list, script: str = SCRIPT) -> list:
   told = subprocess.run(
       [sys.executable, "-c", script.replace("MODEL", model), mapping, json.dumps(ways)],
-      capture_output=True, text=True, cwd=__file__.rpartition("/")[0], timeout=900)
+      capture_output=True, text=True, cwd=__file__.rpartition("/")[0], timeout=3600)
   assert told.returncode == 0, told.stderr
   return [json.loads(line) for line in told.stdout.splitlines()]
 

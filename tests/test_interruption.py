@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -34,6 +36,7 @@ def test_the_first_signal_is_a_request(left, number, status):
   assert left == []
   time.sleep(0.5)
   assert left == [status]  # the time of grace is over
+  assert "0.3 s are over: stopped before all was told" in told[-1]
 
 
 def test_a_second_interrupt_leaves_at_once(left):
@@ -50,3 +53,28 @@ def test_without_a_signal_all_is_as_before():
   with interruption.heeded(lambda text: None):
     pass
   assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
+
+
+DEAF = """
+import sys, time
+from dcnn import interruption
+interruption.GRACE_SECONDS = float(sys.argv[1])
+with interruption.heeded(lambda text: print(text, flush=True)):
+  print("ready", flush=True)
+  while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("numbers, grace, status", [
+    ((signal.SIGINT, signal.SIGINT), 600, 130), ((signal.SIGTERM, signal.SIGINT), 600, 143),
+    ((signal.SIGINT,), 0.2, 130), ((signal.SIGTERM,), 0.2, 143)],
+    ids=["twice", "term-int", "grace-int", "grace-term"])
+def test_a_process_that_never_asks_is_ended_all_the_same(numbers, grace, status):
+  with subprocess.Popen([sys.executable, "-c", DEAF, str(grace)], stdout=subprocess.PIPE,
+                        text=True) as process:
+    for number in numbers:
+      assert process.stdout.readline() and process.poll() is None
+      process.send_signal(number)
+    started = time.monotonic()
+    assert process.wait(timeout=60) == status and time.monotonic() - started < 5

@@ -48,7 +48,7 @@ class Sweep:
   def kill(self) -> str:
     """Kills the whole group, and tells what it said last and what it had saved."""
     os.killpg(self.process.pid, signal.SIGKILL)
-    self.process.wait()
+    assert self.process.wait() == -signal.SIGKILL, "it ended before it was killed"
     said = self.log.read_text().splitlines() or ["nothing yet"]
     return f"{said[-1]!r}, {' '.join(self.saved())}"
 

@@ -239,7 +239,6 @@ def extreme_labels(draw):
 
 @pytest.mark.filterwarnings("ignore:the compositions", "error::RuntimeWarning")
 @pytest.mark.parametrize("scheme", ALL)
-@hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(extreme_labels())
 def test_extreme_labels_return_or_are_refused(scheme, case):
   """Errors of the round trip: 16 roundings of the largest term, or what falls below 1e-280."""

@@ -168,6 +168,8 @@ def test_interrupt_in_training(tiny, workdir, call):
     heard(running, "steps/s")
     running.kill()
   assert "Interrupted" in (workdir / "report.md").read_text()
+  assert str(running.pid) in (workdir / ".lock").read_text()  # of a dead process, and no obstacle
+  assert_mistake(*call(f"--config={tiny}", f"--workdir={workdir}")[::2], "and 4 is asked for")
 
 
 def started(tiny, workdir, *flags) -> subprocess.Popen[str]:
@@ -235,6 +237,14 @@ def test_mistake(call, tiny, workdir, tmp_path, argv, words):
   status, _, errors = call(*argv)
   assert_mistake(status, errors, *words)
   assert [path.name for path in tmp_path.iterdir()] == ["tiny.py"]
+
+
+def test_a_directory_that_cannot_be_written_to(call, tiny, workdir, monkeypatch):
+  """Who runs the tests may write everywhere."""
+  monkeypatch.setattr(os, "access", lambda path, mode: False)
+  status, _, errors = call(f"--config={tiny}", f"--workdir={workdir}")
+  assert_mistake(status, errors, f"--workdir={workdir}: ", "cannot be written to")
+  assert not workdir.parent.exists()
 
 
 @pytest.mark.parametrize("override, words", [
@@ -308,6 +318,18 @@ def test_flags_in_any_order_and_form():
       ["--config.steps=3", "--workdir", "a b", "-config=x.py:y", "--fresh", "--config.seeds=1"])
   assert asked == arguments.Training(
       "x.py:y", pathlib.Path("a b"), True, ["--config.steps=3", "--config.seeds=1"])
+
+
+def test_a_report_of_a_sweep_that_has_just_ended(call, tiny, workdir, monkeypatch):
+  """What it has read of the sweep under way does not replace the results."""
+  flags = (f"--config={tiny}", f"--workdir={workdir}")
+  assert call(*flags)[0] == 0
+  before = (workdir / "results.csv").read_bytes()
+  answers = iter([True, False])
+  monkeypatch.setattr(main.workdirs, "is_unfinished", lambda directory: next(answers))
+  assert call("report", workdir)[0] == 0
+  assert (workdir / "results.csv").read_bytes() == before
+  assert "timing" in json.loads((workdir / "config.json").read_text())
 
 
 @pytest.fixture

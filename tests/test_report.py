@@ -43,6 +43,14 @@ def failing(result, arm, seeds):
   return ending(result, arm, seeds, "diverged@7", "energy+forces")
 
 
+def remembering(result, arm, seed):
+  """With three validations, the last of which is not finite."""
+  return dataclasses.replace(result, history=tuple(
+      Point(arm, seed, step, "valid", metric, value)
+      for step, scale in ((3, 2.0), (6, 1.0), (9, np.nan))
+      for metric, value in (("energy_loss", 0.03 * scale), ("force_loss", 0.05 * scale))))
+
+
 def written(result, directory):
   """The texts of the two reports and the summary."""
   results.save(result, directory)
@@ -165,6 +173,8 @@ def test_interval_of_the_skill_holds_its_centre(main_job):
     (failing(made(), "b", (1, 2)), "2 runs of 20 became non-finite: b (2: seed 1 at step 7, "
      "energy+forces; seed 2 at step 7, energy+forces)."),
     (failing(made(), "b", range(9)), "seed 3 at step 7, energy+forces; and 5 more)."),
+    (remembering(failing(made(), "b", (1,)), "b", 1), "became non-finite: b (1: seed 1 at step 7, "
+     "energy+forces, last finite 30.0 meV and 50.0 meV/Å at step 6)."),
     (ending(made(), "b", (1, 2), "patience@5"), "2 runs ended early because validation no longer "
      "improved (patience): b (2)."),
     (ending(made(), "b", (1, 2), "interrupted@5"), "Interrupted: 2 runs unfinished, of b (2)."),
@@ -174,8 +184,8 @@ def test_interval_of_the_skill_holds_its_centre(main_job):
     (asking(Table("T", "a", ("b", "gone"))), "No results for: gone."),
     (asking(Table("T", "a", ("a",))), "In no table, but in summary.json: b."),
     (asking(Table("T", "gone", ("a",))), "No results for: gone.")],
-    ids=["three", "one", "failed", "many-failed", "patience", "interrupted", "no-baseline-yet",
-         "skill", "no-tables", "arm", "left", "baseline"])
+    ids=["three", "one", "failed", "many-failed", "last-finite", "patience", "interrupted",
+         "no-baseline-yet", "skill", "no-tables", "arm", "left", "baseline"])
 def test_notes(result, note, tmp_path):
   page, text, _ = written(result, tmp_path)
   assert note.lower() in text.lower()

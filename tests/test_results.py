@@ -216,13 +216,33 @@ def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     ("history.csv", "arm,seed,step,split,metric,value\na,1\n", "line 2: expected 6 cells"),
     ("config.json", "{", "config.json: expected JSON"),
     ("config.json", "[]", "expected a JSON object, got list"),
-    ("config.json", '{"config": {"tables": [{"title": "t"}]}}', "title, baseline and arms")],
-    ids=["header", "number", "short", "json", "list", "tables"])
+    ("config.json", "[" * 100_000, "config.json: expected JSON"),
+    ("config.json", '{"config": {"tables": [{"title": "t"}]}}', "title, baseline and arms"),
+    ("config.json", '{"config": {"tables": [{"title": 1, "baseline": [], "arms": 2}]}}',
+     "title, baseline and arms"),
+    ("config.json", '{"config": {"tables": 3}}', r"config.tables like \[{}\], got 3"),
+    ("config.json", '{"config": {"steps": "x"}}', 'config.steps like 1, got "x"'),
+    ("config.json", '{"config": []}', r"expected config like {}, got \[\]"),
+    ("config.json", '{"timing": true}', "expected timing like {}, got true"),
+    ("config.json", '{"seeds": [true]}', r"expected seeds like \[0\], got \[true\]"),
+    ("results.csv", "", "results.csv, line 1: expected the header .*, got nothing"),
+    ("results.csv", b"\xe9", "results.csv: expected UTF-8 text"),
+    ("history.csv", b"\xe9", "history.csv: expected UTF-8 text"),
+    ("history.csv", "arm,seed,step,split,metric,value\n" + "x" * 200_000,
+     "history.csv, line 2: expected 6 cells .*field larger"),
+    ("predictions.npz", b"", "predictions.npz: expected the predictions"),
+    ("predictions.npz", b"garbage" * 99, "predictions.npz: expected the predictions"),
+    ("predictions.npz", b"PK\x03\x04" + b"x" * 99, "predictions.npz: expected the predictions")],
+    ids=["header", "number", "short", "json", "list", "deep", "table", "types", "tables", "steps",
+         "config", "timing", "seeds", "no header", "latin rows", "latin curves", "wide", "empty",
+         "garbage", "zip"])
 def test_damaged_files_are_named(made, tmp_path, file, content, message):
   results.save(made, tmp_path)
-  (tmp_path / file).write_text(content)
-  with pytest.raises(ValueError, match=message):
+  (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+  with pytest.raises(ValueError, match=message) as error:
     results.load(tmp_path)
+  *_, place = error.traceback
+  assert place.frame.f_globals["__name__"] == "dcnn.results"  # so that `main` tells it in a line
 
 
 def test_a_folder_without_results(tmp_path):

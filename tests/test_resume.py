@@ -24,7 +24,8 @@ def built_once():
   engines, build = {}, engine.build
 
   def built(program, stacked, shapes, mesh):
-    key = (len(stacked.key), mesh.size, str(shapes), program.patience, Steps.latest)
+    key = (len(stacked.key), mesh.size, str(shapes), program.patience, program.averaged,
+           Steps.latest)
     if key not in engines:
       engines[key] = build(program, stacked, shapes, mesh)
     return engines[key]
@@ -208,11 +209,12 @@ def contents(directory):
 def test_a_save_that_was_cut_short_is_told_of_and_swept_up(straight, tmp_path):
   interrupted(tmp_path, visits=4)
   folder = tmp_path / "checkpoints" / "running"
-  torn = folder / "7.orbax-checkpoint-tmp-1"
-  shutil.copytree(next(folder.iterdir()), torn)
-  with pytest.warns(UserWarning, match="tmp-1: this save was cut short"):
+  torn, copied = folder / "unfinished-7.orbax-checkpoint-tmp", folder / "2.before"
+  for path in (torn, copied):
+    shutil.copytree(folder / "2", path)
+  with pytest.warns(UserWarning, match="unfinished-7.*: this save was cut short") as warned:
     result = run(tmp_path)
-  assert not torn.exists()
+  assert len(warned) == 1 and not torn.exists() and copied.exists()  # what is not ours stays
   assert_same(result, straight)
 
 
@@ -337,6 +339,32 @@ def test_all_that_a_run_carries_is_saved(tmp_path):
       ["base", 0], ["base", 1], ["c=0.25", 0], ["c=0.25", 1]]
 
 
+def test_averages_and_patience_are_continued(tmp_path):
+  """Moving average, clipping, decay, warm-up and patience, stopped after every step."""
+  options = {
+      "arms": ({}, {"optimizer.learning_rate": 1e-30}), "steps": 7, "chunk": 1, "patience": 2,
+      "optimizer__ema_decay": 0.9, "optimizer__clip_norm": 1.0, "optimizer__weight_decay": 0.1,
+      "optimizer__warmup": 2}
+  expected = run(**options)
+  stuck = {row.status for row in expected.rows if row.arm != "base"}
+  assert stuck == {"patience@3"} and "finished" in {row.status for row in expected.rows}
+  saved = []
+  while True:
+    try:
+      result = run(tmp_path, should_stop=lambda: True, **options)
+      break
+    except sweeps.Interrupted:
+      saved.append(checkpoints.running(tmp_path / "checkpoints").arrays["state"])
+  assert len(saved) == options["steps"]
+  assert_same(result, expected)
+  name = "hidden_0.kernel"
+  for state in saved[1:]:
+    assert (state[f"average.{name}"] != state[f"variables.params.{name}"]).any()
+  assert (saved[2]["average." + name] != saved[3]["average." + name]).any()
+  assert [state["stopped_at"].tolist() for state in saved[1:4]] == [
+      [-1, -1, -1, -1], [-1, -1, 3, 3], [-1, -1, 3, 3]]
+
+
 def test_what_is_so_far(straight, tmp_path):
   interrupted(tmp_path, visits=3)
   rows, history = saving.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
@@ -353,11 +381,26 @@ def test_what_is_so_far(straight, tmp_path):
   assert {point.arm for point in history} == {"base", "c=0.25", "c=1e+30"}
 
 
+def test_a_launch_that_ends_while_a_report_is_drawn_is_not_lost(straight, tmp_path, monkeypatch):
+  interrupted(tmp_path, visits=3)
+  running = checkpoints.running
+
+  def run_on(directory):
+    found = running(directory)
+    monkeypatch.setattr(checkpoints, "running", running)
+    run(tmp_path)
+    return found
+
+  monkeypatch.setattr(checkpoints, "running", run_on)
+  rows, _ = saving.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
+  assert repr(rows) == repr(straight.rows)
+
+
 # The directory.
 
 MANIFEST = {
-    "config": {"steps": 5, "arms": [{}, {"activation.c": 1.0}], "optimizer": {"eps": 1e-8},
-               "question": "", "tables": [], "dataset": "a.npz"},
+    "config": {"experiment": "e", "steps": 5, "arms": [{}, {"activation.c": 1.0}],
+               "optimizer": {"eps": 1e-8}, "question": "", "tables": [], "dataset": "a.npz"},
     "seeds": [0, 1],
     "dataset": {"name": "a", "checksum": "0" * 64},
     "environment": {"versions": {"dcnn": "0.1.0", "jax": "0.10.1"}, "platform": "cpu"},
@@ -424,11 +467,20 @@ def test_results_without_checkpoints_are_not_continued(directory):
     workdirs.check(directory, MANIFEST)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3"])
+@pytest.mark.parametrize("content", [
+    "", "{", "[]", "{}", "3", "[" * 100_000, {**MANIFEST, "config": []}, {**MANIFEST, "config": {}},
+    {**MANIFEST, "seeds": 3}, {**MANIFEST, "environment": None},
+    {**MANIFEST, "config": {**MANIFEST["config"], "arms": 3}},
+    {**MANIFEST, "config": {**MANIFEST["config"], "tables": 3}}],
+    ids=["empty", "cut", "list", "nothing", "number", "deep", "config-list", "no-arms", "seeds",
+         "environment", "arms", "tables"])
 def test_foreign_config(directory, content):
-  (directory / results.CONFIG_FILE).write_text(content)
-  with pytest.raises(ValueError, match="config.json is not what dcnn wrote there"):
-    workdirs.check(directory, MANIFEST)
+  text = content if isinstance(content, str) else json.dumps(content)
+  (directory / results.CONFIG_FILE).write_text(text)
+  for use in (lambda: workdirs.check(directory, MANIFEST), lambda: workdirs.so_far(directory)):
+    with pytest.raises(ValueError, match="config.json is not what dcnn wrote there") as error:
+      use()
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
 def test_a_directory_without_work_may_be_for_anything(tmp_path):

@@ -1,5 +1,9 @@
 """Sweeps: grouping, one compilation, independence of runs, launches, and reproducibility."""
 
+import functools
+import re
+from typing import NamedTuple
+
 import chex
 import jax
 import numpy as np
@@ -7,6 +11,7 @@ import pytest
 import tiny
 
 from dcnn import checkpoints, configs, engine, groups, plans, running, training
+from dcnn.base import System
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"}, {"init": "variance_preserving"})
 
@@ -178,6 +183,51 @@ def test_parity_holds_the_test_split_in_physical_units(swept):
 
 
 def test_energies_without_forces_build_no_force_graph():
+  """A step then has the matrix products of the gradient of the energies, and no others."""
+  without, with_forces = traced_step(force_weight=0.0), traced_step(force_weight=1.0)
+  assert 0 < without.products == without.of_energies < with_forces.products
+  assert with_forces.of_energies == without.of_energies
+  assert with_forces.reads_forces and not without.reads_forces
   finished = run(tiny.config(loss__force_weight=0.0, seeds=1))
   terms = {point.metric for point in finished.result.history if point.split == "train"}
   assert terms == {"loss_energy"}
+
+
+class Traced(NamedTuple):
+  """Matrix products of a step, those of the gradient of the energies alone, and labels read."""
+
+  products: int
+  of_energies: int
+  reads_forces: bool
+
+
+def traced_step(force_weight) -> Traced:
+  config = tiny.config(loss__force_weight=force_weight)
+  (group, *_) = groups.grouped(plans.build(config, plans.load(config)))
+  program, (each, *_) = group
+  numbers = jax.tree.map(jax.numpy.float32, groups.hypers(each))
+  state = training.init(program, jax.random.key(0), numbers)
+  systems, forces = groups.shared_data(plans.load(config).dataset)
+  rows, energy = np.arange(4), np.zeros(len(forces), np.float32)
+
+  def step(forces):
+    batch = groups.take(((systems, forces), energy), rows)
+    return training.step(program, state, numbers, batch, jax.random.key(0))[0].variables
+
+  def energies(params):
+    model = plans._make_model(config, plans.load(config).dataset, [each.splits])(numbers)
+    apply = functools.partial(model.apply, {**state.variables, "params": params})
+    return jax.vmap(apply)(System(systems.positions[rows], systems.species[rows])).sum()
+
+  traced = jax.make_jaxpr(step)(forces)
+  alone = jax.make_jaxpr(jax.grad(energies))(state.variables["params"])
+  (given,) = traced.jaxpr.invars
+  # Labels are taken from the data first, so that what counts is whether the rows go on from there.
+  taken = {given}
+  for equation in traced.jaxpr.eqns:
+    if taken & {v for v in equation.invars if isinstance(v, type(given))}:
+      taken |= set(equation.outvars)
+  # By either name, see `models.primitives`.
+  return Traced(*(len(re.findall("dot_general|rows_times_matrix", str(jaxpr)))
+                  for jaxpr in (traced, alone)),
+                reads_forces=bool(taken & set(traced.jaxpr.outvars)))
