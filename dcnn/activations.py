@@ -164,7 +164,8 @@ def _bernoulli(number: int) -> tuple[float, ...]:
   """B_{2k} / (2k)!, k = 1 ... number, of the Bernoulli numbers: t = (e^t - 1) sum B_n t^n / n!."""
   ratios = [fractions.Fraction(1)]
   for n in range(1, 2 * number + 1):
-    ratios.append(-sum(ratio / math.factorial(n + 1 - j) for j, ratio in enumerate(ratios)))
+    terms = (ratio / math.factorial(n + 1 - j) for j, ratio in enumerate(ratios))
+    ratios.append(-sum(terms, start=fractions.Fraction(0)))
   return tuple(map(float, ratios[2::2]))
 
 

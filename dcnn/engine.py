@@ -6,6 +6,7 @@ compiled program, because one run's state fits a core's cache and that of many d
 they share its batch, and XLA adds up the gradients.
 """
 
+import concurrent.futures
 import functools
 import os
 import time
@@ -190,17 +191,20 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
 
   # Without a word on where results go XLA might spread one run's over the axis `batch`.
   jit = functools.partial(jax.jit, out_shardings=split)
-  states = _described(jax.eval_shape(init_all, runs), split)
+  traced_init = jit(init_all).trace(runs)
+  states = _described(traced_init.out_info, split)
   best = states.best.variables
+  traced_evaluate = jit(evaluate_all).trace(best, runs, scored_window, count)
   sums = {
       name: jax.ShapeDtypeStruct((leaf.shape[0], windows.valid_rows), leaf.dtype, sharding=split)
-      for name, leaf in jax.eval_shape(evaluate_all, best, runs, scored_window, count).items()}
-  programs = {name: lowered.compile() for name, lowered in {
-      "init": jit(init_all).lower(runs),
-      "train": jit(train_all, donate_argnums=0).lower(states, runs, train_window, count, count),
-      "evaluate": jit(evaluate_all).lower(best, runs, scored_window, count),
-      "validate": jit(validate_all, donate_argnums=0).lower(states, runs, sums, count),
-  }.items()}
+      for name, leaf in traced_evaluate.out_info.items()}
+  programs = _compiled({
+      "init": lambda: traced_init,
+      "evaluate": lambda: traced_evaluate,
+      "train": lambda: jit(train_all, donate_argnums=0).trace(
+          states, runs, train_window, count, count),
+      "validate": lambda: jit(validate_all, donate_argnums=0).trace(states, runs, sums, count),
+  })
   carried: Any = programs["init"].memory_analysis()
   return Engine(
       place=place,
@@ -217,6 +221,14 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
       bytes_needed=windows.bytes + carried.argument_size_in_bytes + carried.output_size_in_bytes
       + max(_working_bytes(programs[name]) for name in ("train", "evaluate", "validate")),
   )
+
+
+def _compiled(
+    traces: Mapping[str, Callable[[], jax.stages.Traced]]) -> dict[str, jax.stages.Compiled]:
+  """Compiles programs beside each other: XLA works in a thread while the next one is traced."""
+  with concurrent.futures.ThreadPoolExecutor() as threads:
+    pending = {name: threads.submit(trace().lower().compile) for name, trace in traces.items()}
+    return {name: each.result() for name, each in pending.items()}
 
 
 def carried_bytes(program: Program, runs: Runs) -> int:

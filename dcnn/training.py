@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Bool, Float, Int
 
 from dcnn.tasks.base import Batch, Hypers, Task, Variables
@@ -127,7 +128,7 @@ def step(
   updates, optimizer = program.make_optimizer(hypers).update(gradient, state.optimizer, params)
   new_params = optax.apply_updates(params, updates)
   culprits = {name: ~jnp.isfinite(value) for name, value in terms.items()}
-  culprits |= {name: ~jnp.isfinite(optax.tree.norm(tree)) for name, tree in (
+  culprits |= {name: ~jnp.isfinite(jnp.linalg.norm(ravel_pytree(tree)[0])) for name, tree in (
       ("gradient", gradient), ("parameters", new_params))}
   finite = jnp.isfinite(total) & ~jnp.any(jnp.stack(list(culprits.values())))
   ended = has_ended(state)
