@@ -2,7 +2,7 @@
 
 On an accelerator the runs of a device are vmapped. On a CPU they follow one another inside the
 compiled program, because one run's state fits a core's cache and that of many does not
-(BUILD_NOTES.md has the figures). No device talks to another.
+(BUILD_NOTES.md has the figures). In training no device talks to another.
 """
 
 import functools
@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from dcnn import training
+from dcnn import processes, training
 from dcnn.training import Program, RunState
 
 AXIS = "runs"
@@ -68,8 +68,8 @@ class Engine(NamedTuple):
 
 
 def local_mesh(runs: int) -> Mesh:
-  """The devices of this process on one axis, `runs`; no more of them than there are runs."""
-  return Mesh(np.array(jax.local_devices()[:runs]), (AXIS,))
+  """The devices on one axis, `runs`; no more than there are runs, but some of each process."""
+  return Mesh(np.array(processes.devices(runs)), (AXIS,))
 
 
 def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
@@ -109,7 +109,7 @@ def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -
   """
   started = time.monotonic()
   split, common = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), ()))
-  place, share = (functools.partial(jax.device_put, device=where) for where in (split, common))
+  place, share = (functools.partial(processes.placed, sharding=where) for where in (split, common))
   runs, batches, shared = place(runs), place(batches), share(shared)
 
   def init_one(one: Runs, _):
@@ -157,7 +157,8 @@ def build(program: Program, runs: Runs, shared: Any, batches: Any, mesh: Mesh) -
           states, runs, shared, share(np.int32(steps))),
       evaluate=lambda variables, runs, shared: evaluate((variables, runs), shared),
       compile_seconds=time.monotonic() - started,
-      bytes_needed=max(map(_bytes_needed, (train, validate, evaluate))),
+      bytes_needed=int(processes.from_all(
+          max(map(_bytes_needed, (train, validate, evaluate)))).max()),
   )
 
 
@@ -168,13 +169,18 @@ def _bytes_needed(compiled: Any) -> int:
 
 
 def device_memory(device: Any) -> float:
-  """Bytes that a device may be asked for; the devices of a CPU share the machine's."""
+  """Bytes that a device may be asked for; the devices of a CPU share the machine's.
+
+  Args:
+    device: of this process; of several processes the one with the least decides.
+  """
   statistics = device.memory_stats() or {}
   if "bytes_limit" in statistics:
     available = float(statistics["bytes_limit"])
   else:
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jax.local_device_count()
-  return available * DEFAULT_MEMORY_SHARE
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (
+        jax.local_device_count() * processes.on_this_machine())
+  return float(processes.from_all(available).min()) * DEFAULT_MEMORY_SHARE
 
 
 def _one_after_another(function: Callable) -> Callable:
