@@ -20,6 +20,7 @@ from ml_collections import config_flags
 
 from dcnn import configs
 
+FAILURE = 1  # exit status: something may have been written
 MISTAKE = 2  # exit status: nothing has been written
 LARGEST_SEED = 2**31 - 1  # RDKit's
 
@@ -33,12 +34,29 @@ class Stop(Exception):
     self.status = status
 
 
+class Meeting(NamedTuple):
+  """Where processes meet, how many they are and which this is; None where JAX finds it out."""
+
+  coordinator_address: str | None
+  num_processes: int | None
+  process_id: int | None
+
+
 class Training(NamedTuple):
-  """A training command: FILE.py[:VARIANT], the work directory, --fresh, and all other arguments."""
+  """A training command.
+
+  Attributes:
+    config: FILE.py[:VARIANT].
+    workdir: the work directory.
+    fresh: whether an old one is moved aside.
+    meeting: of the processes with --distributed, else None.
+    overrides: all other arguments.
+  """
 
   config: str
   workdir: pathlib.Path
   fresh: bool
+  meeting: Meeting | None
   overrides: list[str]
 
 
@@ -55,16 +73,22 @@ def parse_train(arguments: Sequence[str]) -> Training:
   flags.DEFINE_string("config", None, "", flag_values=values)
   flags.DEFINE_string("workdir", None, "", flag_values=values)
   flags.DEFINE_boolean("fresh", False, "", flag_values=values)
+  flags.DEFINE_boolean("distributed", False, "", flag_values=values)
+  flags.DEFINE_string("coordinator_address", None, "", flag_values=values)
+  flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("process_id", None, "", lower_bound=0, flag_values=values)
   rest = parse(values, arguments, known_only=True)
   for unknown in rest:
     if re.match("--?[a-zA-Z]", unknown) and not _override_key(unknown):
-      raise Stop(_unknown_flag(unknown, ("config", "workdir", "fresh", "config.KEY")))
+      raise Stop(_unknown_flag(unknown, (
+          "config", "workdir", "fresh", "distributed", *Meeting._fields, "config.KEY")))
   if not values.config:
     raise Stop("--config is missing: which experiment to run, "
                "as in --config=experiments/ablations.py")
   if not values.workdir:
     raise Stop("--workdir is missing: where to write, as in --workdir=results/ablations")
-  return Training(values.config, pathlib.Path(values.workdir), values.fresh, rest)
+  return Training(
+      values.config, pathlib.Path(values.workdir), values.fresh, _meeting(values), rest)
 
 
 def load_config(argument: str) -> configs.ConfigDict:
@@ -207,6 +231,25 @@ def _blamed_on(path: str) -> Iterator[None]:
     where = f"{path}, line {lines[-1]}" if lines else path
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
     raise Stop(f"{where}: {kind}{message(error)}") from error
+
+
+def _meeting(values: flags.FlagValues) -> Meeting | None:
+  """What --distributed and the flags that go with it say."""
+  meeting = Meeting(values.coordinator_address, values.num_processes, values.process_id)
+  given = [f"--{name}" for name, value in meeting._asdict().items() if value is not None]
+  if given and not values.distributed:
+    raise Stop(f"{given[0]} without --distributed: add it, or leave {given[0]} out")
+  if 0 < len(given) < len(meeting):
+    raise Stop(f"{' and '.join(given)} alone: give --coordinator_address=HOST:PORT, "
+               "--num_processes=N and --process_id=I, or none of them under SLURM, Open MPI or on "
+               "a TPU pod, where they are found out")
+  address, number, process = meeting
+  if address is not None and not re.fullmatch(r".+:\d{1,5}", address):
+    raise Stop(f"--coordinator_address={address}: expected HOST:PORT of process 0, as in "
+               "node1:12345")
+  if number is not None and process is not None and process >= number:
+    raise Stop(f"--process_id={process}: expected 0 to {number - 1} with --num_processes={number}")
+  return meeting if values.distributed else None
 
 
 def _check_out(name: str | None) -> None:

@@ -7,6 +7,7 @@ that damage is found out when it is read. Reading runs no code of the files.
 
 import concurrent.futures
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -40,12 +41,19 @@ class Store:
   It is a context: what is being saved at its end is waited for.
   """
 
-  def __init__(self, directory: str | os.PathLike[str]) -> None:
-    """Checkpoints in `directory`, which is made with the first of them."""
+  def __init__(self, directory: str | os.PathLike[str], *, writes: bool = True) -> None:
+    """Checkpoints in `directory`, which is made with the first of them.
+
+    Args:
+      directory: claimed.
+      writes: whether this process writes them; of several only one does, the others take part.
+    """
+    self._writes = writes
     self._directory = pathlib.Path(directory).absolute()
     self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
     self._pending: concurrent.futures.Future[None] | None = None
-    _sweep_out(self._directory)
+    if writes:
+      _sweep_out(self._directory)
 
   def __enter__(self) -> "Store":
     """The store, which is closed when the context ends."""
@@ -94,7 +102,8 @@ class Store:
 
   def _start(self, kind: str, checkpoint: Checkpoint) -> None:
     self.flush()
-    self._pending = self._writer.submit(self._write, kind, checkpoint)
+    if self._writes:
+      self._pending = self._writer.submit(self._write, kind, checkpoint)
 
   def _write(self, kind: str, checkpoint: Checkpoint) -> None:
     folder = self._directory / kind
@@ -192,6 +201,28 @@ def load(directory: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
           for name, listed in parts.items()}
 
 
+def packed(saved: tuple[list[Checkpoint], Checkpoint | None]) -> bytes:
+  """What `finished` and `running` gave, for another process."""
+  found, running = saved
+  every = [*found, running] if running is not None else found
+  leaves, form = jax.tree.flatten([checkpoint.arrays for checkpoint in every])
+  places = jax.tree.unflatten(form, range(len(leaves)))
+  record = json.dumps([places, [checkpoint.record for checkpoint in every], len(found)])
+  file = io.BytesIO()
+  np.savez(file, *leaves, record=np.array(record))
+  return file.getvalue()
+
+
+def unpacked(data: bytes) -> tuple[list[Checkpoint], Checkpoint | None]:
+  """What `packed` was given."""
+  with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+    places, records, found = json.loads(str(arrays["record"]))
+    every = [
+        Checkpoint(jax.tree.map(lambda place: arrays[f"arr_{place}"], tree), record)
+        for tree, record in zip(places, records, strict=True)]
+  return every[:found], every[found] if found < len(every) else None
+
+
 def _finished(path: pathlib.Path) -> Checkpoint:
   try:
     return _read(path)
@@ -241,7 +272,13 @@ def _orbax() -> Any:
 
 
 def _checkpointer(ocp: Any) -> Any:
-  return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+  # Of several processes one alone comes here; Orbax would wait for the others.
+  me = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+  return ocp.Checkpointer(
+      ocp.CompositeCheckpointHandler(
+          composite_options=ocp.CompositeOptions(multiprocessing_options=alone)),
+      multiprocessing_options=alone)
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from dcnn import training
+from dcnn import processes, training
 from dcnn.training import Program, RunState
 
 RUNS, BATCH = "runs", "batch"  # the axes of the mesh
@@ -94,18 +94,16 @@ class Engine(NamedTuple):
   bytes_needed: int
 
 
-def local_mesh(runs: int, devices_per_run: int = 1) -> Mesh:
-  """The devices of this process: axis `runs` spreads the runs, axis `batch` the batch of each.
+def mesh_for(runs: int, devices_per_run: int = 1) -> Mesh:
+  """The devices of all processes: axis `runs` spreads the runs, axis `batch` the batch of each.
 
   Args:
-    runs: to spread; the axis is no longer than this.
-    devices_per_run: length of the axis `batch`; divides the number of devices.
+    runs: to spread; the axis is no longer than this, but has devices of each process.
+    devices_per_run: length of the axis `batch`; divides the number of devices of a
+      process.
   """
-  devices = jax.local_devices()
-  groups = min(runs, len(devices) // devices_per_run)
-  return Mesh(
-      np.array(devices[:groups * devices_per_run]).reshape(groups, devices_per_run),
-      (RUNS, BATCH))
+  devices = processes.devices(runs, devices_per_run)
+  return Mesh(np.array(devices).reshape(-1, devices_per_run), (RUNS, BATCH))
 
 
 def one_after_another(mesh: Mesh) -> bool:
@@ -149,7 +147,7 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
   started = time.monotonic()
   program = program._replace(take=_spread(program.take, mesh))
   split, common = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((RUNS,), ()))
-  place, share = (functools.partial(jax.device_put, device=where) for where in (split, common))
+  place, share = (functools.partial(processes.placed, sharding=where) for where in (split, common))
   runs, count = place(runs), share(np.int32(0))
   train_window, scored_window = (
       Window(_described(shared, common), *_described((own, rows), split))
@@ -218,8 +216,9 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
           states, runs, place(sums), share(np.int32(steps))),
       programs=programs,
       compile_seconds=time.monotonic() - started,
-      bytes_needed=windows.bytes + carried.argument_size_in_bytes + carried.output_size_in_bytes
-      + max(_working_bytes(programs[name]) for name in ("train", "evaluate", "validate")),
+      bytes_needed=int(processes.from_all(
+          windows.bytes + carried.argument_size_in_bytes + carried.output_size_in_bytes + max(
+              _working_bytes(programs[name]) for name in ("train", "evaluate", "validate"))).max()),
   )
 
 
@@ -268,13 +267,18 @@ def _working_bytes(compiled: jax.stages.Compiled) -> int:
 
 
 def device_memory(device: Any) -> float:
-  """Bytes that a device may be asked for; the devices of a CPU share the machine's."""
+  """Bytes that a device may be asked for; the devices of a CPU share the machine's.
+
+  Args:
+    device: of this process; of several processes the one with the least decides.
+  """
   statistics = device.memory_stats() or {}
   if "bytes_limit" in statistics:
     available = float(statistics["bytes_limit"])
   else:
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jax.local_device_count()
-  return available * DEFAULT_MEMORY_SHARE
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (
+        jax.local_device_count() * processes.on_this_machine())
+  return float(processes.from_all(available).min()) * DEFAULT_MEMORY_SHARE
 
 
 def _one_after_another(function: Callable) -> Callable:

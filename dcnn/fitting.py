@@ -69,9 +69,9 @@ def fitted(plan: Plan, program: Program, runs: Sequence[Run], *, begun: int | No
     ValueError: if not even one run fits, with the numbers.
   """
   count = begun or len(runs)
-  mesh = engine.local_mesh(count, plan.devices_per_run)
+  mesh = engine.mesh_for(count, plan.devices_per_run)
   spread = mesh.shape[engine.RUNS]
-  budget = float(plan.max_memory or engine.device_memory(mesh.devices.flat[0]))
+  budget = float(plan.max_memory or engine.device_memory(mesh.local_devices[0]))
   carried = engine.carried_bytes(program, groups.stacked(runs[:1]))
   once = each = 0.0  # working memory, as far as it is known: for a device and for each run on it
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 GRACE_SECONDS = 9.0  # schedulers kill after thirty, impatient users after ten
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -24,8 +25,8 @@ class Request:
 
   @property
   def status(self) -> int:
-    """Exit status of a process that the signal ends."""
-    return 128 + self.signal
+    """Exit status of a process that the signal ends; SIGTERM where another process had it."""
+    return 128 + (self.signal or signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -68,7 +69,7 @@ def heeded(say: Callable[[str], None]) -> Iterator[Request]:
         signal.signal(number, handler)
 
 
-def leave(status: int) -> None:
+def leave(status: int) -> NoReturn:
   """Ends the process without waiting for compiled code in other threads to return."""
   sys.stdout.flush()
   sys.stderr.flush()

@@ -21,7 +21,18 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from dcnn import arguments, display, interruption, results, running, sweeps, workdirs
+from dcnn import (
+    arguments,
+    display,
+    interruption,
+    joining,
+    processes,
+    results,
+    running,
+    sweeps,
+    workdirs,
+)
+from dcnn.arguments import FAILURE
 from dcnn.data import generation
 
 USAGE = """\
@@ -31,6 +42,10 @@ dcnn trains derivative-constrained networks and compares what their ingredients 
       Runs the experiment of a file, which is Python code. DIR/report.html is what to read.
       The same command continues what was interrupted; more seeds and arms extend what is
       finished. --fresh moves an old DIR aside first.
+
+  dcnn --distributed [--coordinator_address=HOST:PORT --num_processes=N --process_id=I] ...
+      The same with the devices of many machines: give it to all processes. SLURM, Open MPI
+      and TPU pods need none of the other three.
 
   dcnn report DIR
       Draws the report again from the files in DIR, also while a sweep is under way.
@@ -46,7 +61,6 @@ Examples:
   dcnn --config=experiments/ablations.py:smoke --workdir=results/smoke --config.seeds=0,1,2
   dcnn generate --smiles=CCO --out=ethanol.npz"""
 
-FAILURE = 1  # exit status: something may have been written
 CACHE_BYTES = 2**30  # of compiled programs, the oldest of which go first; one takes 1 to 3 MB
 WORTH_KEEPING_SECONDS = 0.2
 
@@ -57,7 +71,20 @@ def entry() -> int:
   """Runs the command line of this process and returns the exit status."""
   warnings.formatwarning = format_warning
   try:
-    run(sys.argv[1:])
+    status = _status(sys.argv[1:])
+  except Exception:
+    if processes.count() == 1:
+      raise
+    traceback.print_exc()
+    status = FAILURE
+  if status and processes.count() > 1:
+    interruption.leave(status)  # the others would be waited for
+  return status
+
+
+def _status(argv: Sequence[str]) -> int:
+  try:
+    run(argv)
   except arguments.Stop as stop:
     _complain(f"error: {_one_line(str(stop))}")
     return stop.status
@@ -66,6 +93,10 @@ def entry() -> int:
     return 128 + signal.SIGINT
   except _Interrupted as interrupted:
     interruption.leave(interrupted.status)
+  except processes.FailedElsewhere as failed:
+    return failed.status
+  except processes.Lost as lost:
+    joining.end_without(lost, _complain)
   return 0
 
 
@@ -102,45 +133,68 @@ def run(argv: Sequence[str]) -> None:
 
 
 def train(argv: Sequence[str]) -> None:
-  """`dcnn --config=... --workdir=...`: runs an experiment, or continues it, and reports."""
+  """`dcnn --config=... --workdir=...`: runs an experiment, or continues it, and reports.
+
+  Of several processes the first writes and speaks, and the others say only what goes wrong.
+  """
   asked = arguments.parse_train(argv)
   configure_jax()
   _quieten_libraries()
-  config = arguments.load_config(asked.config)
-  arguments.override(config, asked.overrides)
-  with _told():
-    experiment = running.prepare(config)
-    _check_writable(asked.workdir)
-    if asked.fresh and asked.workdir.exists():
-      print(f"moved {asked.workdir} to {workdirs.move_aside(asked.workdir)}")
-  with contextlib.ExitStack() as claim:
+  if asked.meeting is not None:
+    joining.join(asked.meeting, _complain)
+  first = processes.is_first()
+  if not first:
+    _be_quiet()
+  with processes.together():
+    config = arguments.load_config(asked.config)
+    arguments.override(config, asked.overrides)
     with _told():
-      claim.enter_context(workdirs.claimed(asked.workdir))
-      manifest = running.describe(experiment, shlex.join(["dcnn", *argv]))
-      workdirs.check(asked.workdir, manifest)
-    if workdirs.holds_work(asked.workdir):
-      print(f"continuing {asked.workdir}")
-    with _told(FAILURE), interruption.heeded(_complain) as request:
-      workdirs.begin(asked.workdir, manifest)
-      _run(experiment, manifest, asked.workdir, request)
+      experiment = running.prepare(config)
+    manifest = running.describe(experiment, shlex.join(["dcnn", *argv]))
+  with contextlib.ExitStack() as claim:
+    with processes.together(), _told():
+      running.check_same(manifest)
+      if first:
+        _claim(asked, manifest, claim)
+    with _told(FAILURE), interruption.heeded(_complain if first else _ignore) as request:
+      if first:
+        workdirs.begin(asked.workdir, manifest)
+      _run(experiment, manifest, asked.workdir, request, first)
+
+
+def _claim(
+    asked: arguments.Training, manifest: Mapping[str, Any], claim: contextlib.ExitStack
+) -> None:
+  """Holds the work directory, until `claim` is closed, if this experiment may go there."""
+  _check_writable(asked.workdir)
+  if asked.fresh and asked.workdir.exists():
+    print(f"moved {asked.workdir} to {workdirs.move_aside(asked.workdir)}")
+  claim.enter_context(workdirs.claimed(asked.workdir))
+  workdirs.check(asked.workdir, manifest)
+  if workdirs.holds_work(asked.workdir):
+    print(f"continuing {asked.workdir}")
 
 
 def _run(
     experiment: running.Experiment, manifest: Mapping[str, Any], workdir: pathlib.Path,
-    request: interruption.Request,
+    request: interruption.Request, first: bool,
 ) -> None:
-  """Runs an experiment in a claimed directory and writes all there is to write of it."""
+  """Runs an experiment in a claimed directory; the first process writes all there is to write."""
   try:
     finished = _trained(experiment, manifest, workdir, request)
   except sweeps.Diverged as diverged:
+    if not first:
+      raise processes.FailedElsewhere(FAILURE) from diverged
     _write_so_far(workdir)
     raise arguments.Stop(str(diverged), FAILURE) from diverged
   except sweeps.Interrupted as interrupted:
-    _write_so_far(workdir)
+    if first:
+      _write_so_far(workdir)
     raise _Interrupted(request.status) from interrupted
-  results.save(finished.result, workdir)
-  _draw(workdir)
-  _tell(finished.result, workdir)
+  if first:
+    results.save(finished.result, workdir)
+    _draw(workdir)
+    _tell(finished.result, workdir)
   if request.is_made():
     raise _Interrupted(request.status)
 
@@ -170,7 +224,19 @@ def _trained(
     while not concurrent.futures.wait([worker], timeout=0.1).done:
       if request.is_made() and phase != sweeps.TRAINING:
         raise sweeps.Interrupted
-  return worker.result()
+  with _parting():
+    return worker.result()
+
+
+@contextlib.contextmanager
+def _parting() -> Iterator[None]:
+  """Parts from the other processes after what comes to the same end in all."""
+  try:
+    yield
+  except (sweeps.Diverged, sweeps.Interrupted):
+    processes.part()
+    raise
+  processes.part()
 
 
 def report(argv: Sequence[str]) -> None:
@@ -298,6 +364,16 @@ def _tell(result: results.Result, workdir: pathlib.Path) -> None:
         f"{timing['train_seconds']:.1f} s, evaluated in {timing['evaluate_seconds']:.1f} s")
   print(f"results: {workdir}")
   print(f"report: {workdir / 'report.html'}")
+
+
+def _be_quiet() -> None:
+  """For a process that others speak for; its errors are told all the same."""
+  sys.stdout = open(os.devnull, "w")
+  warnings.simplefilter("ignore")
+
+
+def _ignore(text: str) -> None:
+  del text
 
 
 def _complain(text: str) -> None:

@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import hashlib
+import json
 import math
 import pathlib
 import warnings
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dcnn import checkpoints, configs, plans, provenance, saving, sweeps
+from dcnn import checkpoints, configs, plans, processes, provenance, saving, sweeps
 from dcnn.configs import ConfigDict
 from dcnn.groups import Plan, grouped
 from dcnn.results import Result, Row, is_failed
@@ -86,6 +88,32 @@ def describe(experiment: Experiment, command: str = "") -> dict[str, Any]:
   }
 
 
+def check_same(manifest: Mapping[str, Any]) -> None:
+  """Makes sure that all processes are about to do the same.
+
+  Args:
+    manifest: of the experiment, from `describe`.
+
+  Raises:
+    ValueError: in all processes, naming the first that differs and in what.
+    Lost: if another process is gone.
+  """
+  environment = manifest["environment"]
+  parts = {
+      "configuration": [manifest["config"], manifest["seeds"]],
+      "data": manifest["dataset"]["checksum"],
+      "versions": environment["versions"],
+      "device": [environment[name] for name in ("platform", "matmul_precision", "float64")]}
+  digests = processes.from_all(np.array([
+      hashlib.sha256(json.dumps(part, sort_keys=True).encode()).digest()[:8]
+      for part in parts.values()], np.dtype("S8")).view(np.uint64))
+  for process, differs in enumerate(digests != digests[0]):
+    if differs.any():
+      what = list(parts)[int(np.argmax(differs))]
+      raise ValueError(f"process {process} has other {what} than process 0: give the same command, "
+                       "with the same files and versions, to all processes")
+
+
 def run(
     experiment: Experiment,
     on_progress: OnProgress = lambda progress: None,
@@ -107,7 +135,7 @@ def run(
     Results and trained variables.
 
   Raises:
-    ValueError, OSError, Interrupted, Diverged: as `sweeps.run`.
+    ValueError, OSError, Interrupted, Diverged, Lost: as `sweeps.run`.
   """
   with _full_precision():
     sweep_in = functools.partial(_sweep, directory, on_progress, should_stop)
@@ -158,7 +186,9 @@ def _sweep(
     directory: pathlib.Path | None, on_progress: OnProgress, should_stop: Callable[[], bool],
     folder: str, plan: Plan,
 ) -> sweeps.Outcome:
-  store = checkpoints.Store(directory / folder) if directory else contextlib.nullcontext()
+  store = contextlib.nullcontext()
+  if directory:
+    store = checkpoints.Store(directory / folder, writes=processes.is_first())
   with store as opened:
     return sweeps.run(plan, on_progress, store=opened, should_stop=should_stop)
 

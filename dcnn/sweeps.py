@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dcnn import engine, fitting, saving, scoring, training, windows
+from dcnn import checkpoints, engine, fitting, processes, saving, scoring, training, windows
 from dcnn.checkpoints import Store
 from dcnn.groups import Group, Key, Launch, Plan, Run, grouped, launches, stacked
 from dcnn.results import Point, Row, is_failed
@@ -158,8 +158,8 @@ def run(
     plan: what to run.
     on_progress: called after every stretch of training.
     store: where checkpoints go, and where those of an earlier, equal sweep are taken from; none
-      are kept without it.
-    should_stop: asked after every stretch.
+      are kept without it. Of several processes all have one, and that of the first is written.
+    should_stop: asked after every stretch; of several processes any may ask for it.
 
   Returns:
     Results, curves, trained variables and timings.
@@ -170,6 +170,7 @@ def run(
     OSError: if a checkpoint cannot be saved.
     Interrupted: when asked to stop.
     Diverged: if a run became non-finite and the plan says to stop then.
+    Lost: if another process is gone.
   """
   groups = grouped(plan)  # mistakes show before training
   session = _Session(plan, on_progress, store, should_stop)
@@ -259,7 +260,8 @@ def _train(
         with session.timed("train_seconds"):
           part = next(stretches)
         while done < min(end, part.first + part.rows):
-          steps = pace.steps(part.first + part.rows - done)
+          # Clocks differ between processes.
+          steps = int(processes.from_all(pace.steps(part.first + part.rows - done))[0])
           with session.timed("train_seconds"), pace.measured(steps):
             state = built.train(state, arguments, part.window, done - part.first, steps)
             jax.block_until_ready(state.step)
@@ -281,7 +283,8 @@ def _sums(
   """Sums and counts of the batches of one evaluation, (runs batches)."""
   found: list[dict[str, np.ndarray]] = []
   for part in parts:
-    sums = jax.device_get(built.evaluate(variables, arguments, part.window, part.rows))
+    sums = processes.gathered(
+        built.evaluate(variables, arguments, part.window, part.rows))
     found.append({name: values[:, :part.rows] for name, values in sums.items()})
     if not part.left:
       break
@@ -293,11 +296,12 @@ def _visit(
 ) -> None:
   """Between two stretches: tells how far it is, saves if it is time, and stops if asked to."""
   plan, runs = session.plan, len(launch.real)
-  diverged = np.asarray(state.diverged_at)[:runs] != NEVER
+  diverged = processes.gathered(state.diverged_at)[:runs] != NEVER
   session.tell(TRAINING, done * runs, int(diverged.sum()))
-  stop = session.should_stop()
+  stop, due = _agreed(
+      session.should_stop(), time.monotonic() - session.saved >= plan.checkpoint_every)
   refused = plan.stop_on_divergence and diverged.any()
-  if stop or refused or time.monotonic() - session.saved >= plan.checkpoint_every:
+  if stop or refused or due:
     _save_running(session, launch, state, curves, done)
   if session.store is not None and (stop or refused):
     session.store.flush()
@@ -305,6 +309,12 @@ def _visit(
     raise Diverged(_refusal(launch, _on_host(state, runs), diverged, plan.steps))
   if stop:
     raise Interrupted
+
+
+def _agreed(stop: bool, due: bool) -> tuple[bool, bool]:
+  """Any process may ask to stop; the first alone knows when it is time to save."""
+  wishes = processes.from_all(np.array([stop, due]))
+  return bool(wishes[:, 0].any()), bool(wishes[0, 1])
 
 
 def _refusal(launch: Launch, state: RunState, diverged: np.ndarray, steps: int) -> str:
@@ -322,13 +332,13 @@ def _with_validation(
 ) -> Curves:
   """The curves after the chunk from `start` to `end`; runs that ended before it get no point."""
   runs = len(launch.real)
-  diverged_at, stopped_at = (
-      np.asarray(leaf)[:runs] for leaf in (state.diverged_at, state.stopped_at))
+  diverged_at, stopped_at, validation = jax.tree.map(
+      lambda leaf: leaf[:runs],
+      processes.gathered((state.diverged_at, state.stopped_at, validation)))
   diverged = diverged_at != NEVER
   before = diverged & (diverged_at < start) | (stopped_at != NEVER) & (stopped_at <= start)
   return scoring.extended(
-      curves, jax.tree.map(lambda leaf: np.asarray(leaf)[:runs], validation), end,
-      running=~before, failed=diverged)
+      curves, validation, end, running=~before, failed=diverged)
 
 
 def _finish(
@@ -373,11 +383,11 @@ def _restore(session: _Session, store: Store) -> None:
   """Takes up what the checkpoints of an earlier sweep hold."""
   plan = session.plan
   wanted = {Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds}
-  saved = store.finished()
+  saved, running = processes.from_first(
+      lambda: (store.finished(), store.running()), checkpoints.packed, checkpoints.unpacked)
   for checkpoint in saved:
     ended = saving.to_ended(checkpoint)
     session.ended |= {key: each for key, each in ended.items() if key in wanted}
-  running = store.running()
   if running and Key(*running.record["runs"][0]) not in session.ended:
     session.begun = saving.to_begun(running)
     saved.append(running)
@@ -390,12 +400,12 @@ def _restore(session: _Session, store: Store) -> None:
 
 def _on_host(state: RunState, runs: int) -> RunState:
   """A copy of the first runs: the device will write over its own."""
-  return jax.tree.map(lambda leaf: np.array(leaf)[:runs], state)
+  return jax.tree.map(lambda leaf: np.array(leaf[:runs]), processes.gathered(state))
 
 
 def _ended(state: RunState, runs: int) -> np.ndarray:
   """Which of the first runs stand still."""
-  diverged_at, stopped_at = (np.asarray(leaf) for leaf in (state.diverged_at, state.stopped_at))
+  diverged_at, stopped_at = processes.gathered((state.diverged_at, state.stopped_at))
   return training.has_ended(state._replace(diverged_at=diverged_at, stopped_at=stopped_at))[:runs]
 
 

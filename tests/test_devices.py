@@ -28,7 +28,7 @@ if sys.argv[1] == "vmapped":
 config = tiny.MODEL(arms=({}, {"activation.c": 0.25}, {"labels": "min_max"},
                           {"activation.c": 1e30}))
 for devices, runs in json.loads(sys.argv[2]):
-  engine.local_mesh = lambda total, per_run, devices=devices: Mesh(
+  engine.mesh_for = lambda total, per_run, devices=devices: Mesh(
       np.array(jax.local_devices()[:min(total, devices)])[:, None], (engine.RUNS, engine.BATCH))
   with pytest.MonkeyPatch.context() as patch:
     tiny.let_runs_fit(patch, runs)

@@ -158,7 +158,7 @@ def test_mapped_one_after_another_equals_vmapped():
 
   runs = {"x": jax.random.normal(jax.random.key(0), (6, 3, 4))}
   shared = jax.random.normal(jax.random.key(1), (4,))
-  looped = jax.jit(engine.over_runs(function, engine.local_mesh(6)))(runs, shared)
+  looped = jax.jit(engine.over_runs(function, engine.mesh_for(6)))(runs, shared)
   vmapped = jax.vmap(function, (0, None))(runs, shared)
   np.testing.assert_allclose(looped, vmapped, rtol=1e-5)
 
