@@ -165,6 +165,51 @@ def test_breakdown_works():
   assert all(part["ms"] > 0 and part["operations"] > 0 for part in found.values())
 
 
+def test_pyg_computes_our_function_but_for_the_cutoff(x64):
+  """With our weights, and its cosine cutoff squared as ours is, the energies are the same."""
+  del x64
+  torch = pytest.importorskip("torch", reason="the extra `bench` is not installed")
+  pytest.importorskip("torch_geometric", reason="the extra `bench` is not installed")
+  from experiments.benchmarks.contenders import pyg
+
+  case = cases.Case(features=8, blocks=2, radial=6)
+  rng = np.random.default_rng(0)
+  system = System(2.0 * rng.normal(size=(ATOMS, 3)), np.array([6, 1, 8, 1, 7]))
+  ours = models.SchNet(activation=activations.irelu, **SIZES)
+  variables = jax.tree.map(jnp.float64, ours.init(jax.random.key(0), system))
+  distance = np.linalg.norm(system.positions[:, None] - system.positions, axis=-1)
+  edges = np.stack(np.nonzero((distance < cases.CUTOFF) & ~np.eye(ATOMS, dtype=bool)))
+  lengths = torch.as_tensor(distance[tuple(edges)])
+  theirs = pyg.make_model(case, lambda *_: (torch.as_tensor(edges), lengths)).double()
+  with_our_weights(theirs, variables["params"], torch)
+  cutoff = 0.5 * (torch.cos(lengths * math.pi / cases.CUTOFF) + 1)[:, None]
+  for block in theirs.interactions:
+    block.conv.nn.register_forward_hook(lambda module, inputs, output: output * cutoff)
+
+  energy = theirs(torch.as_tensor(system.species), torch.as_tensor(system.positions)).item()
+  assert energy == pytest.approx(float(ours.apply(variables, system)), rel=1e-5)
+
+
+def with_our_weights(model, params, torch):
+  def copy(layer, kernel, bias=None):
+    layer.weight.data = torch.as_tensor(np.array(kernel).T)
+    if bias is not None:
+      layer.bias.data = torch.as_tensor(np.array(bias))
+
+  model.embedding.weight.data = torch.as_tensor(np.array(params["embedding"]["embedding"]))
+  features = SIZES["features"]
+  for number, block in enumerate(model.interactions):
+    part = slice(number * features, (number + 1) * features)
+    hidden = params["filter_hidden"]
+    copy(block.mlp[0], hidden["kernel"][:, part], hidden["bias"][part])
+    copy(block.mlp[2], **params[f"filter_{number}"])
+    copy(block.conv.lin1, **params[f"send_{number}"])
+    copy(block.conv.lin2, **params[f"receive_{number}"])
+    copy(block.lin, **params[f"update_{number}"])
+  copy(model.lin1, **params["output_hidden"])
+  copy(model.lin2, **params["output"])
+
+
 def command(*flags):
   return subprocess.run(
       [sys.executable, "-m", "experiments.benchmarks", *flags], cwd=ROOT, capture_output=True,

@@ -5,6 +5,8 @@ saves the derivative of the loss with respect to the positions, would together t
 step; its own shifted softplus costs as much as IReLU.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch_geometric.nn.models.schnet import SchNet, ShiftedSoftplus
 
@@ -14,8 +16,25 @@ from experiments.benchmarks.contenders.base import Trainer
 from experiments.benchmarks.contenders.torch_training import Batch, IReLU
 
 
+def make_model(case: Case, interaction_graph: Callable) -> SchNet:
+  """The network, with IReLU in the place of every activation.
+
+  Args:
+    case: its sizes.
+    interaction_graph: (positions, molecule) -> (edges, distances).
+  """
+  model = SchNet(
+      hidden_channels=case.features, num_filters=case.features, num_interactions=case.blocks,
+      num_gaussians=case.radial, cutoff=CUTOFF, interaction_graph=interaction_graph)
+  for module in list(model.modules()):
+    for name, child in list(module.named_children()):
+      if isinstance(child, ShiftedSoftplus):
+        setattr(module, name, IReLU())
+  return model
+
+
 def build(case: Case, contender: Contender, data: str) -> Trainer:
-  """Energy; forces by autograd with create_graph; IReLU in the place of every activation."""
+  """Energy; forces by autograd with create_graph."""
   torch.set_num_threads(contender.threads)
   edges = {}
 
@@ -24,16 +43,6 @@ def build(case: Case, contender: Contender, data: str) -> Trainer:
     del molecule
     first, second = edges["of batch"]
     return edges["of batch"], (positions[first] - positions[second]).norm(dim=-1)
-
-  def make_model() -> torch.nn.Module:
-    model = SchNet(
-        hidden_channels=case.features, num_filters=case.features, num_interactions=case.blocks,
-        num_gaussians=case.radial, cutoff=CUTOFF, interaction_graph=interaction_graph)
-    for module in list(model.modules()):
-      for name, child in list(module.named_children()):
-        if isinstance(child, ShiftedSoftplus):
-          setattr(module, name, IReLU())
-    return model
 
   def make_predict(model: torch.nn.Module):
     def predict(batch: Batch):
@@ -45,4 +54,5 @@ def build(case: Case, contender: Contender, data: str) -> Trainer:
     return predict
 
   return torch_training.trainer(
-      make_model, make_predict, torch_training.load_batches(data), ("torch", "torch-geometric"))
+      lambda: make_model(case, interaction_graph), make_predict,
+      torch_training.load_batches(data), ("torch", "torch-geometric"))
