@@ -77,12 +77,12 @@ def measure(
   case, problems = plan.case, []
   request = {"case": case._asdict(), "data": str(scratch / "data.npz"),
              "cores": processes.usable_cores()[:case.cores]}
-  with contextlib.ExitStack() as stack:
-    data = stack.enter_context(_running({**request, "task": "data"}))
+  with _running({**request, "task": "data"}) as data:
     facts = processes.ask(data)
-    network = operations.layers(
-        atoms=facts["atoms"], pairs=facts["pairs"], features=case.features, blocks=case.blocks,
-        radial=case.radial)
+  network = operations.layers(
+      atoms=facts["atoms"], pairs=facts["pairs"], features=case.features, blocks=case.blocks,
+      radial=case.radial)
+  with contextlib.ExitStack() as stack:
     members = []
     for number, contender in enumerate(contenders(plan)):
       tell(f"{contender.name}, {contender.runs} runs, {contender.threads or '-'} threads")
