@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SIZES = dict(features=8, blocks=2, radial=6)
 ATOMS = 5
 PAIRS = ATOMS * (ATOMS - 1) // 2
+PRODUCTS = ("dot_general", "rows_times_matrix")  # JAX's, and that of dcnn.models.primitives
 NETWORK = operations.layers(atoms=ATOMS, pairs=PAIRS, **SIZES)
 
 
@@ -28,8 +29,7 @@ def product_operations(jaxpr) -> int:
   total = 0
   for equation in jaxpr.eqns:
     shapes = [variable.aval.shape for variable in (*equation.invars, *equation.outvars)]
-    named = any(word in equation.primitive.name for word in ("dot_general", "matmul"))
-    if named and all(len(shape) == 2 for shape in shapes):
+    if equation.primitive.name in PRODUCTS and all(len(shape) == 2 for shape in shapes):
       total += 2 * math.isqrt(math.prod(math.prod(shape) for shape in shapes))
     for inner in jaxprs_in_params(equation.params):
       total += product_operations(inner)
