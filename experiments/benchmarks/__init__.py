@@ -1,0 +1,1 @@
+"""How fast do we train, beside the programs that people use otherwise?"""

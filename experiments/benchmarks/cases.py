@@ -1,0 +1,97 @@
+"""What is measured: sizes, and the contenders that are timed side by side at each of them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+BLOCKS, RADIAL, CUTOFF = 3, 32, 5.0  # interaction blocks, Gaussians, angstrom
+LEARNING_RATE, FORCE_WEIGHT = 1e-3, 30.0  # L1(E) + 30 L1(F), eV and eV/angstrom, as the paper
+
+
+class Case(NamedTuple):
+  """Sizes of a network and its batch, and where they are computed.
+
+  Attributes:
+    features: of an atom, and filters.
+    batch: configurations a step.
+    molecule: one of the embedded data sets.
+    cores: how many of the usable cores all contenders are pinned to.
+    blocks, radial: interaction blocks and Gaussians.
+  """
+
+  features: int = 64
+  batch: int = 10
+  molecule: str = "ethanol"
+  cores: int = 1
+  blocks: int = BLOCKS
+  radial: int = RADIAL
+
+
+class Contender(NamedTuple):
+  """A program that trains.
+
+  Attributes:
+    module: of `contenders`.
+    runs: trained together, in one timed burst.
+    mapping: of ours, how many runs are computed: `engine`, as dcnn does on this device; `vmapped`;
+      `in_turn`, a program for one run called for each of them.
+    threads: of PyTorch.
+  """
+
+  module: str
+  runs: int = 1
+  mapping: str = "engine"
+  threads: int = 0
+
+  @property
+  def name(self) -> str:
+    """As the table shows it."""
+    if self.module != "ours":
+      return self.module
+    return f"ours, {self.mapping.replace('_', ' ')}" if self.runs > 1 else "ours"
+
+
+class Plan(NamedTuple):
+  """A case, and what it is measured with.
+
+  Attributes:
+    case: sizes.
+    runs: numbers of runs that are trained together.
+    mappings: of several runs.
+  """
+
+  case: Case
+  runs: tuple[int, ...]
+  mappings: tuple[str, ...] = ("engine", "vmapped", "in_turn")
+
+
+def default_plans(cores: Sequence[int]) -> list[Plan]:
+  """The base case with all numbers of runs, and one step away from it along each axis."""
+  base = Case()
+  aside = [
+      base._replace(features=32),
+      base._replace(features=128),
+      base._replace(features=128, batch=32),
+      base._replace(batch=100),
+      base._replace(molecule="aspirin"),
+  ]
+  plans = [Plan(base, (1, 8, 64)), *(Plan(case, (1,)) for case in aside)]
+  return [
+      plan._replace(case=plan.case._replace(cores=number)) for number in cores for plan in plans]
+
+
+def quick_plans() -> list[Plan]:
+  """Seconds: does everything run?"""
+  return [Plan(Case(features=8, batch=4, blocks=1, radial=8), (2,), ("engine",))]
+
+
+def contenders(plan: Plan) -> list[Contender]:
+  """All that are timed in alternation at a case; PyTorch with every sensible number of threads."""
+  threads = sorted({1, plan.case.cores})
+  others = [
+      Contender(module, threads=number)
+      for module in ("pyg", "schnetpack") for number in threads]
+  ours = [
+      Contender("ours", runs, mapping)
+      for runs in plan.runs
+      for mapping in (("engine",) if runs == 1 else plan.mappings)]
+  return [*others, *ours]

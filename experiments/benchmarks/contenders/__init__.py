@@ -1,0 +1,1 @@
+"""The programs that are compared: each module builds a `base.Trainer`."""

@@ -1,0 +1,209 @@
+"""dcnn, through the functions that its command line uses."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dcnn import configs, engine, groups, main, plans, provenance, training
+from experiments.benchmarks.cases import CUTOFF, FORCE_WEIGHT, LEARNING_RATE, Case, Contender
+from experiments.benchmarks.contenders.base import Missing, Trainer
+
+CHUNK = 200  # steps whose batches are on the device; then they are used again
+
+
+def config(case: Case, runs: int = 1) -> configs.ConfigDict:
+  """The configuration that all contenders follow."""
+  chosen = configs.default()
+  chosen.dataset = case.molecule
+  chosen.labels = "mean_shift"  # E = mean + network, in eV: as one would write it in PyTorch
+  chosen.model.features, chosen.model.blocks = case.features, case.blocks
+  chosen.model.radial, chosen.model.cutoff = case.radial, CUTOFF
+  chosen.loss.force_weight = FORCE_WEIGHT
+  chosen.optimizer.learning_rate, chosen.optimizer.schedule = LEARNING_RATE, "constant"
+  chosen.batch_size, chosen.steps, chosen.chunk, chosen.seeds = case.batch, CHUNK, CHUNK, runs
+  configs.validate(chosen)
+  return chosen
+
+
+class Example(NamedTuple):
+  """The programs of a case, with and without forces, and what one training step of them takes.
+
+  Attributes:
+    force_program, energy_program: for `training`.
+    hypers: of the first seed's run.
+    batch: its first.
+    atoms: of a configuration.
+    pairs: unordered pairs of atoms within the cutoff, a mean over configurations.
+  """
+
+  force_program: training.Program
+  energy_program: training.Program
+  hypers: dict[str, float]
+  batch: Any
+  atoms: int
+  pairs: float
+
+
+def example(case: Case) -> Example:
+  """What `breakdown` looks into."""
+  chosen = config(case)
+  plan, group = _plan(chosen)
+  with chosen.unlocked():
+    chosen.loss.force_weight = 0.0
+  _, energies_alone = _plan(chosen)
+  data, batches = _first_run(plan, group, case)
+  atoms, pairs = _sizes(data[0][0].positions[batches.reshape(-1)])
+  return Example(
+      group.program, energies_alone.program, groups.hypers(group.runs[0]),
+      groups.take(data, batches[0]), atoms, pairs)
+
+
+def write_data(case: Case, path: str) -> dict[str, Any]:
+  """Writes what the other contenders train on: the frames and batches of our first seed.
+
+  Returns:
+    The atoms of a configuration, its mean number of unordered pairs within the cutoff, and the
+    environment.
+  """
+  ((systems, forces), energy), batches = _first_run(*_plan(config(case)), case)
+  np.savez(path, positions=systems.positions, species=systems.species, forces=forces,
+           energy=energy, batches=batches)
+  atoms, pairs = _sizes(systems.positions[batches.reshape(-1)])
+  return {"atoms": atoms, "pairs": pairs, "environment": provenance.environment()}
+
+
+def _first_run(plan: groups.Plan, group: groups.Group, case: Case):
+  """The data of the first seed's run, as the engine sees them, and its batches."""
+  run = group.runs[0]
+  energy = (np.asarray(plan.dataset.labels.energy, np.float64) - run.shift).astype(np.float32)
+  return ((groups.shared_data(plan.dataset), energy),
+          groups.chunk_batches([run], plan, case.batch, 0)[0])
+
+
+def _sizes(positions: np.ndarray) -> tuple[int, float]:
+  """Atoms, and the mean number of unordered pairs within the cutoff."""
+  atoms = positions.shape[1]
+  first, second = np.triu_indices(atoms, k=1)
+  distance = np.linalg.norm(positions[:, first] - positions[:, second], axis=-1)
+  return atoms, float(np.sum(distance < CUTOFF, axis=1).mean())
+
+
+def build(case: Case, contender: Contender, data: str) -> Trainer:
+  """Compiles for the runs of a contender, on as many devices as the command line would make."""
+  del data
+  main.configure_jax()
+  together = 1 if contender.mapping == "in_turn" else contender.runs
+  if contender.mapping == "vmapped":
+    _map_by_vmap()
+  launch = _launch(case, together)
+  turns = contender.runs // together
+  states = [launch.engine.init(launch.arguments) for _ in range(turns)]
+
+  def advance(steps: int) -> None:
+    for turn in range(turns):
+      states[turn] = _trained(launch, states[turn], steps)
+      _require_training(states[turn])
+
+  parameters = {
+      "/".join(str(key.key) for key in path): leaf.shape[1:] for path, leaf in
+      jax.tree_util.tree_leaves_with_path(states[0].variables["params"])}
+  return Trainer(
+      advance, functools.partial(_fit, launch), _products(launch, together), parameters,
+      launch.engine.compile_seconds,
+      {name: provenance.environment()["versions"][name] for name in ("dcnn", "jax", "jaxlib")},
+      jax.devices()[0].platform)
+
+
+class _Launch(NamedTuple):
+  """An engine and its placed arguments."""
+
+  engine: engine.Engine
+  mesh: Any
+  arguments: Any
+  shared: Any
+  batches: Any
+
+
+def _plan(chosen: configs.ConfigDict) -> tuple[groups.Plan, groups.Group]:
+  plan = plans.build(chosen, plans.load(chosen))
+  return plan, groups.grouped(plan)[0]
+
+
+def _launch(case: Case, runs: int) -> _Launch:
+  plan, group = _plan(config(case, runs))
+  mesh = engine.local_mesh(runs)
+  if runs % mesh.size:
+    raise Missing(f"{runs} runs do not spread evenly over {mesh.size} devices")
+  stacked = groups.stacked(group.runs, plan.dataset)
+  shared = groups.shared_data(plan.dataset)
+  batches = groups.chunk_batches(group.runs, plan, case.batch, 0)
+  built = engine.build(group.program, stacked, shared, batches, mesh)
+  return _Launch(built, mesh, built.place(stacked), built.share(shared), built.place(batches))
+
+
+def _map_by_vmap() -> None:
+  """Has the engine vmap the runs on a CPU, too."""
+  if not hasattr(engine, "_one_after_another"):
+    raise Missing("the engine no longer has a mapping that could be exchanged for vmap")
+  engine._one_after_another = jax.vmap
+
+
+def _trained(launch: _Launch, state: training.RunState, steps: int) -> training.RunState:
+  for start in range(0, steps, CHUNK):
+    state = launch.engine.train(
+        state, launch.arguments, launch.shared, launch.batches, 0, min(CHUNK, steps - start))
+  return jax.block_until_ready(state)
+
+
+def _require_training(state: training.RunState) -> None:
+  """A run that has diverged stands still, and would be timed as the fastest of all."""
+  if bool(np.any(np.asarray(state.diverged_at) != training.NEVER)):
+    raise RuntimeError("a run diverged, so its steps cannot be timed")
+
+
+def _fit(launch: _Launch, steps: int, window: int) -> float:
+  state = _trained(launch, launch.engine.init(launch.arguments), steps - window)
+  before = _loss_sum(state)
+  return (_loss_sum(_trained(launch, state, window)) - before) / window
+
+
+def _loss_sum(state: training.RunState) -> float:
+  """Of the first run, since its last validation."""
+  sums = {name: float(np.asarray(value)[0]) for name, value in state.sums.items()}
+  return sums["energy"] + FORCE_WEIGHT * sums["forces"]
+
+
+def _products(launch: _Launch, runs: int):
+  """Matrix products mapped over the runs as the training is, on the same devices."""
+  @functools.cache
+  def compiled(rows: int, inputs: int, outputs: int):
+    def one(operands, repeats):
+      x, weights = operands
+
+      def body(_, carry):
+        # The forward product, the gradient of the weights, and that of the input: each needs the
+        # one before, so that none can be skipped or moved out of the loop.
+        weights, _ = carry
+        y = x @ weights
+        gradient = x.T @ y
+        return gradient, y @ gradient.T
+
+      return jax.lax.fori_loop(0, repeats, body, (weights, jnp.zeros_like(x)))
+
+    x = np.linalg.qr(np.random.default_rng(0).normal(size=(max(rows, inputs), min(rows, inputs))))
+    x = (x.Q if rows >= inputs else x.Q.T).astype(np.float32)  # x^T x keeps the weights' size
+    operands = launch.engine.place((
+        np.broadcast_to(x, (runs, *x.shape)), np.ones((runs, inputs, outputs), np.float32)))
+    count = launch.engine.share(np.int32(0))
+    program = jax.jit(engine.over_runs(one, launch.mesh)).lower(operands, count).compile()
+    return lambda repeats: program(operands, launch.engine.share(np.int32(repeats)))
+
+  def products(rows: int, inputs: int, outputs: int, repeats: int) -> None:
+    jax.block_until_ready(compiled(rows, inputs, outputs)(repeats))
+
+  return products
+
+
