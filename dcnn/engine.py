@@ -24,6 +24,8 @@ from dcnn.training import Program, RunState
 
 RUNS, BATCH = "runs", "batch"  # the axes of the mesh
 DEFAULT_MEMORY_SHARE = 0.8
+# What runs only once is compiled in half the time without optimisation.
+COMPILER_OPTIONS: Mapping[str, Any] = {"init": {"xla_backend_optimization_level": 0}}
 
 
 class Runs(NamedTuple):
@@ -226,7 +228,9 @@ def _compiled(
     traces: Mapping[str, Callable[[], jax.stages.Traced]]) -> dict[str, jax.stages.Compiled]:
   """Compiles programs beside each other: XLA works in a thread while the next one is traced."""
   with concurrent.futures.ThreadPoolExecutor() as threads:
-    pending = {name: threads.submit(trace().lower().compile) for name, trace in traces.items()}
+    pending = {
+        name: threads.submit(trace().lower().compile, COMPILER_OPTIONS.get(name))
+        for name, trace in traces.items()}
     return {name: each.result() for name, each in pending.items()}
 
 

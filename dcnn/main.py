@@ -6,6 +6,7 @@ and leaves nothing behind; an error of ours keeps its traceback.
 
 import concurrent.futures
 import contextlib
+import gc
 import importlib.metadata
 import logging
 import os
@@ -62,7 +63,7 @@ Examples:
   dcnn generate --smiles=CCO --out=ethanol.npz"""
 
 CACHE_BYTES = 2**30  # of compiled programs, the oldest of which go first; one takes 1 to 3 MB
-WORTH_KEEPING_SECONDS = 0.2
+WORTH_KEEPING_SECONDS = 0.1
 
 _python_format = warnings.formatwarning
 
@@ -79,6 +80,7 @@ def entry() -> int:
     status = FAILURE
   if status and processes.count() > 1:
     interruption.leave(status)  # the others would be waited for
+  gc.freeze()  # or the interpreter spends a second looking for what it can collect before it ends
   return status
 
 
@@ -221,6 +223,8 @@ def _trained(
     worker = concurrent.futures.ThreadPoolExecutor(1).submit(
         running.run, experiment, on_progress, manifest=manifest, directory=workdir,
         should_stop=request.is_made)
+    if processes.is_first():
+      _load_report()
     while not concurrent.futures.wait([worker], timeout=0.1).done:
       if request.is_made() and phase != sweeps.TRAINING:
         raise sweeps.Interrupted
@@ -343,6 +347,15 @@ def _write_so_far(workdir: pathlib.Path) -> None:
   print(f"results so far: {workdir}", flush=True)
   _draw(workdir)
   print(f"report so far: {workdir / 'report.html'}", flush=True)
+
+
+def _load_report() -> None:
+  """Imports what the report will need, for a second or two, while XLA compiles in other threads."""
+  import scipy.stats
+
+  from dcnn import report
+
+  del scipy, report
 
 
 def _draw(directory: pathlib.Path) -> None:

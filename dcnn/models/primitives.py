@@ -108,34 +108,41 @@ def _leading_batch(primitive: Primitive) -> Callable:
   return rule
 
 
-def _primitive(name: str, function: Callable) -> Primitive:
-  """A primitive that is computed by a function of arrays and static parameters."""
-  primitive = Primitive(name)
+def _primitive(name: str, function: Callable, shape: Callable[..., tuple[int, ...]]) -> Primitive:
+  """A primitive that is computed by a function of arrays and static parameters.
 
-  def shape_of(*operands, **parameters):
-    like = jax.eval_shape(
-        lambda *arrays: function(*arrays, **parameters),
-        *(jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in operands))
-    return ShapedArray(like.shape, like.dtype)
+  Args:
+    name: of the primitive.
+    function: (operands, parameters) -> result.
+    shape: of the result, from the same arguments; the dtype is that of the first operand.
+  """
+  primitive = Primitive(name)
 
   def compute(*operands, **parameters):
     return jax.jit(lambda *arrays: function(*arrays, **parameters))(*operands)
 
   primitive.def_impl(compute)
-  primitive.def_abstract_eval(shape_of)
+  primitive.def_abstract_eval(lambda *operands, **parameters: ShapedArray(
+      shape(*operands, **parameters), operands[0].dtype))
   mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
   return primitive
 
 
-_product_p = _primitive("rows_times_matrix", _plain_product)
+_product_p = _primitive(
+    "rows_times_matrix", _plain_product,
+    lambda rows, matrix, *, precision: (rows.shape[0], matrix.shape[1]))
 ad.defbilinear(
     _product_p,
     lambda cotangent, rows, matrix, *, precision: _product(cotangent, matrix.T, precision),
     lambda cotangent, rows, matrix, *, precision: _product(rows.T, cotangent, precision))
 batching.primitive_batchers[_product_p] = _batched_product
 
-_square_p = _primitive("symmetric_square", _square)
-_fold_p = _primitive("fold_square", _folded)
+_square_p = _primitive(
+    "symmetric_square", _square,
+    lambda values, *, atoms: (*values.shape[:-2], atoms, atoms, values.shape[-1]))
+_fold_p = _primitive(
+    "fold_square", _folded,
+    lambda square, *, atoms: (*square.shape[:-3], atoms * (atoms - 1) // 2, square.shape[-1]))
 ad.deflinear2(_square_p, lambda cotangent, _, *, atoms: [_fold_p.bind(cotangent, atoms=atoms)])
 ad.deflinear2(_fold_p, lambda cotangent, _, *, atoms: [_square_p.bind(cotangent, atoms=atoms)])
 batching.primitive_batchers[_square_p] = _leading_batch(_square_p)
