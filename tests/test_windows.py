@@ -80,7 +80,8 @@ def test_windows_hold_what_the_batches_need_and_no_more_than_fits(
   def feed(budget):
     layout = windows.layout(
         plan, batch, seeds=min(seeds, size), per_device=size, budget=budget)
-    return layout, windows.feed(plan, launch, layout, tiny.HOST, windows.whole(plan, layout, tiny.HOST))
+    shared = windows.whole(plan, layout, tiny.HOST)
+    return layout, windows.feed(plan, launch, layout, tiny.HOST, shared)
 
   (all_frames, whole), (layout, parts) = feed(math.inf), feed(budget)
   assert not all_frames.streamed
