@@ -125,9 +125,20 @@ def diverged(step: Any, culprits: Sequence[str]) -> Ending:
   return Ending(f"{DIVERGED}@{step}", "+".join(terms or culprits[:1]) or "loss")
 
 
+def constant_errors(plan: Plan, run: Run) -> dict[str, dict[str, float]]:
+  """Errors of the constant predictor on each split of a run: the same for all arms of a seed."""
+  energy, forces = plan.dataset.labels
+  species = plan.dataset.systems.species
+  mean_energy = float(np.mean(energy[run.splits.train]))
+  return {
+      split: metrics.constant_predictor(
+          Labels(energy[frames], forces[frames]), species[frames], mean_energy)
+      for split, frames in run.splits._asdict().items()}
+
+
 def rows(
-    plan: Plan, run: Run, sums: Mapping[str, Float[np.ndarray, " batches"]], *, step: int,
-    ended: Ending,
+    plan: Plan, run: Run, sums: Mapping[str, Float[np.ndarray, " batches"]], *,
+    constant: Mapping[str, Mapping[str, float]], step: int, ended: Ending,
 ) -> tuple[Row, ...]:
   """The lines of results.csv of one run.
 
@@ -135,19 +146,15 @@ def rows(
     plan: of the sweep.
     run: that was evaluated.
     sums: of each batch of `groups.scored_batches`.
+    constant: from `constant_errors`.
     step: of the checkpoint that was evaluated.
     ended: how the run ended.
   """
   lines, start = [], 0
-  mean_energy = float(np.mean(plan.dataset.labels.energy[run.splits.train]))
-  for (split, batches), indices in zip(
-      groups.scored_batches(run, plan).items(), run.splits, strict=True):
+  for split, batches in groups.scored_batches(run, plan).items():
     part = slice(start, start + len(batches))
     start = part.stop
-    reference = plan.dataset.take(indices)
-    constant = metrics.constant_predictor(
-        reference.labels, reference.systems.species, mean_energy)
-    values = metrics.finish({name: value[part] for name, value in sums.items()}, constant)
+    values = metrics.finish({name: value[part] for name, value in sums.items()}, constant[split])
     lines += [
         Row(plan.name, *run.key, split, metric, metrics.UNITS[metric], value, step, *ended)
         for metric, value in values.items()]

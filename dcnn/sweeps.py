@@ -356,11 +356,13 @@ def _finish(
   host = _on_host(state, runs)
   last = training.evaluated_variables(program, host)
   histories = scoring.points(curves, launch.keys)
+  by_seed = {each.seed: each for each in launch.real}
+  constant = {seed: scoring.constant_errors(plan, each) for seed, each in by_seed.items()}
   for i, each in enumerate(launch.real):
     session.ended[each.key] = Ended(
         scoring.rows(
             plan, each, {name: values[i] for name, values in sums.items()},
-            step=int(host.best.step[i]), ended=scoring.ending(host, i, plan.steps)),
+            constant=constant[each.seed], step=int(host.best.step[i]), ended=scoring.ending(host, i, plan.steps)),
         histories[i], *(saving.of_run(tree, i) for tree in (host.best.variables, last)))
   if session.store is not None:
     ended = [session.ended[key] for key in launch.keys]

@@ -8,7 +8,7 @@ cases, and so is every bit of their results: only how many frames an array holds
 """
 
 import concurrent.futures
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -28,6 +28,7 @@ ENTRY_BYTES = 4  # of an index, and of a run's energy of a frame
 FILLING = -1
 
 Item = TypeVar("Item")
+Rows = Int[np.ndarray, "rows batch"]
 Batches = Int[np.ndarray, "runs rows batch"]
 
 
@@ -157,28 +158,34 @@ def feed(plan: Plan, launch: Launch, sizes: Layout, built: Engine, shared: Any) 
     made = gathered(plan, launch, batches, size)
     return Window(built.share(made.shared), *built.place((made.own, made.rows)))
 
-  def parts(batches: Batches, size: Size, number: int = 0) -> Iterator[Part]:
-    for first in range(0, batches.shape[1], size.rows):
-      mine = batches[:, first:first + size.rows]
-      left = batches.shape[1] - first - mine.shape[1]
-      yield Part(number + first, mine.shape[1], left, window(mine, size))
+  def parts(batches: Sequence[Rows], size: Size, number: int = 0) -> Iterator[Part]:
+    """Of the batches of each run; runs may share theirs, and nothing is copied for all rows."""
+    total = len(batches[0])
+    for first in range(0, total, size.rows):
+      rows = min(size.rows, total - first)
+      mine = np.stack([each[first:first + rows] for each in batches])
+      yield Part(number + first, rows, total - first - rows, window(mine, size))
 
   def training(step: int) -> Iterator[Part]:
     while step < plan.steps:
       start = step - step % plan.chunk
       batches = groups.chunk_batches(runs, plan, sizes.train.batch, start)[:, step - start:]
-      yield from parts(batches, sizes.train, step)
+      yield from parts(list(batches), sizes.train, step)
       step += batches.shape[1]
 
+  def batches_of(splits: Sequence[str]) -> list[Rows]:
+    by_seed = {each.seed: groups.scored_batches(each, plan) for each in runs}
+    rows = {seed: np.concatenate([mine[split] for split in splits])
+            for seed, mine in by_seed.items()}
+    return [rows[each.seed] for each in runs]
+
   def validation() -> Iterator[Part]:
-    batches = np.stack([groups.scored_batches(each, plan)["valid"] for each in runs])
+    batches = batches_of(["valid"])
     while True:
       yield from parts(batches, sizes.scored)
 
   def scored() -> Iterator[Part]:
-    yield from parts(np.stack([
-        np.concatenate(list(groups.scored_batches(each, plan).values())) for each in runs]),
-                     sizes.scored)
+    yield from parts(batches_of(plan.splits[0]._fields), sizes.scored)
 
   return Feed(
       lambda step: prefetched(training(step)), lambda: prefetched(validation()),

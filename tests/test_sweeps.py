@@ -125,7 +125,8 @@ def test_launches_that_fit_the_memory_give_the_same_results(swept, monkeypatch):
 
 
 def test_a_run_that_does_not_fit_is_refused_with_the_numbers():
-  with pytest.raises(ValueError, match="one run needs .* MB on a device, .*, and 0.000 MB are allowed"):
+  numbers = "one run needs .* MB on a device, .*, and 0.000 MB are allowed"
+  with pytest.raises(ValueError, match=numbers):
     run(tiny.config(arms=ARMS[:1], seeds=1, max_memory=1e-9))
 
 

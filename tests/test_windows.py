@@ -11,7 +11,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcnn import engine, groups, plans, running, windows
+from dcnn import groups, plans, running, windows
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"})
 TOTAL = 40  # frames
@@ -33,10 +33,6 @@ def test_places_lead_to_the_same_frames(rows):
   assert (np.diff(frames) > 0).all() and set(frames) == set(rows.ravel()) - {-1}
   np.testing.assert_array_equal(places >= 0, rows >= 0)
   np.testing.assert_array_equal(frames[places[places >= 0]], rows[rows >= 0])
-
-
-# In place of an engine: everything stays where it is.
-HOST = engine.Engine(*(lambda tree: tree,) * 6, {}, 0.0, 0)  # pyright: ignore
 
 
 def read(parts, size, runs):
@@ -84,7 +80,8 @@ def test_windows_hold_what_the_batches_need_and_no_more_than_fits(
   def feed(budget):
     layout = windows.layout(
         plan, batch, seeds=min(seeds, size), per_device=size, budget=budget)
-    return layout, windows.feed(plan, launch, layout, HOST, windows.whole(plan, layout, HOST))
+    shared = windows.whole(plan, layout, tiny.HOST)
+    return layout, windows.feed(plan, launch, layout, tiny.HOST, shared)
 
   (all_frames, whole), (layout, parts) = feed(math.inf), feed(budget)
   assert not all_frames.streamed

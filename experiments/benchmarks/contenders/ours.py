@@ -1,13 +1,15 @@
 """dcnn, through the functions that its command line uses."""
 
+import contextlib
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dcnn import configs, engine, groups, main, plans, provenance, training
+from dcnn import configs, engine, groups, main, plans, provenance, training, windows
 from experiments.benchmarks.cases import CUTOFF, FORCE_WEIGHT, LEARNING_RATE, Case, Contender
 from experiments.benchmarks.contenders.base import Missing, Trainer
 
@@ -123,8 +125,7 @@ class _Launch(NamedTuple):
   engine: engine.Engine
   mesh: Any
   arguments: Any
-  shared: Any
-  batches: Any
+  window: engine.Window
 
 
 def _plan(chosen: configs.ConfigDict) -> tuple[groups.Plan, groups.Group]:
@@ -134,14 +135,17 @@ def _plan(chosen: configs.ConfigDict) -> tuple[groups.Plan, groups.Group]:
 
 def _launch(case: Case, runs: int) -> _Launch:
   plan, group = _plan(config(case, runs))
-  mesh = engine.local_mesh(runs)
+  mesh = engine.mesh_for(runs)
   if runs % mesh.size:
     raise Missing(f"{runs} runs do not spread evenly over {mesh.size} devices")
-  stacked = groups.stacked(group.runs, plan.dataset)
-  shared = groups.shared_data(plan.dataset)
-  batches = groups.chunk_batches(group.runs, plan, case.batch, 0)
-  built = engine.build(group.program, stacked, shared, batches, mesh)
-  return _Launch(built, mesh, built.place(stacked), built.share(shared), built.place(batches))
+  layout = windows.layout(
+      plan, case.batch, seeds=len(plan.seeds), per_device=runs // mesh.size, budget=math.inf)
+  arguments = groups.stacked(group.runs)
+  built = engine.build(group.program, arguments, windows.described(plan, layout, runs), mesh)
+  feed = windows.feed(plan, groups.Launch(group.runs, group.runs), layout, built,
+                      windows.whole(plan, layout, built))
+  with contextlib.closing(feed.training(0)) as parts:
+    return _Launch(built, mesh, built.place(arguments), next(parts).window)
 
 
 def _map_by_vmap() -> None:
@@ -154,7 +158,7 @@ def _map_by_vmap() -> None:
 def _trained(launch: _Launch, state: training.RunState, steps: int) -> training.RunState:
   for start in range(0, steps, CHUNK):
     state = launch.engine.train(
-        state, launch.arguments, launch.shared, launch.batches, 0, min(CHUNK, steps - start))
+        state, launch.arguments, launch.window, 0, min(CHUNK, steps - start))
   return jax.block_until_ready(state)
 
 
