@@ -402,7 +402,8 @@ def test_mistakes(tmp_path, number, arguments, before, words):
 @posix
 @pytest.mark.nightly
 @pytest.mark.parametrize("where, words", [
-    ("refused", ["holds work of config.chunk=5, and 10 is"]), ("file", ["is a file, expected a directory"])])
+    ("refused", ["holds work of config.chunk=5, and 10 is"]),
+    ("file", ["is a file, expected a directory"])], ids=["refused", "file"])
 def test_a_directory_that_the_first_refuses(tmp_path, where, words):
   experiment, workdir = written(tmp_path, ONE_PROGRAM), tmp_path / "w"
   if where == "file":
