@@ -362,7 +362,8 @@ def _finish(
     session.ended[each.key] = Ended(
         scoring.rows(
             plan, each, {name: values[i] for name, values in sums.items()},
-            constant=constant[each.seed], step=int(host.best.step[i]), ended=scoring.ending(host, i, plan.steps)),
+            constant=constant[each.seed], step=int(host.best.step[i]),
+            ended=scoring.ending(host, i, plan.steps)),
         histories[i], *(saving.of_run(tree, i) for tree in (host.best.variables, last)))
   if session.store is not None:
     ended = [session.ended[key] for key in launch.keys]
