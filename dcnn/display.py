@@ -171,8 +171,10 @@ def choice_line(choice: Choice) -> str:
 
 
 def _memory(size: int | float) -> str:
-  """Bytes as MB below one GB, and as GB from there on."""
-  return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+  """Bytes in the largest unit of which there is one."""
+  unit, name = next((unit, name) for unit, name in (
+      (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")) if size >= unit or name == "B")
+  return f"{size / unit:,.1f} {name}"
 
 
 def sweep_line(status: Status) -> str:

@@ -159,6 +159,13 @@ def test_choice(choice, text):
   assert display.choice_line(choice) == text
 
 
+@pytest.mark.parametrize("size, text", [
+    (0, "0.0 B"), (999, "999.0 B"), (1000, "1.0 kB"), (2.5e6, "2.5 MB"), (1e9, "1.0 GB"),
+    (1e13, "10,000.0 GB")])
+def test_memory(size, text):
+  assert display._memory(size) == text
+
+
 @pytest.mark.parametrize("file", [io.StringIO, Terminal], ids=["log", "terminal"])
 def test_the_choice_of_each_group_is_printed_once_and_whole(file, monkeypatch):
   monkeypatch.setenv("TERM", "xterm")
