@@ -140,7 +140,7 @@ def train(argv: Sequence[str]) -> None:
   Of several processes the first writes and speaks, and the others say only what goes wrong.
   """
   asked = arguments.parse_train(argv)
-  configure_jax()
+  configure_jax(alone=asked.meeting is None)
   _quieten_libraries()
   if asked.meeting is not None:
     joining.join(asked.meeting, _complain)
@@ -277,13 +277,19 @@ def generate(argv: Sequence[str]) -> None:
         f"{shlex.quote(f'--config.dataset={out}')}")
 
 
-def configure_jax() -> None:
-  """Global settings of JAX; they must come before its first array."""
+def configure_jax(*, alone: bool = True) -> None:
+  """Global settings of JAX; they must come before its first array.
+
+  Args:
+    alone: whether there are no other processes; else JAX's own settings say what is kept, because
+      on GPUs a process that compiles waits for those that found the program in their cache.
+  """
   # A sweep spreads its runs over devices, and a CPU is one device unless told otherwise.
   if "JAX_NUM_CPU_DEVICES" not in os.environ and (
       "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")):
     jax.config.update("jax_num_cpu_devices", arguments.usable_cores())
-  _keep_compiled()
+  if alone:
+    _keep_compiled()
 
 
 def _keep_compiled() -> None:

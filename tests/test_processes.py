@@ -43,6 +43,15 @@ FILES = ("results.csv", "summary.json", "history.csv", "predictions.npz")
 MINUTE = 60
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+  """The processes keep what they compile for those to come."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+    patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    yield
+
+
 class Company:
   """The processes of a sweep, all started with the same command but for their ids."""
 
@@ -245,6 +254,8 @@ def test_another_abort_is_not_explained():
 
 # Real processes.
 
+STREAMED = "from dcnn import windows\nwindows.DATA_SHARE = 0.0"
+
 
 @posix
 def test_two_processes_train_what_one_does(monkeypatch, capsys, tmp_path):
@@ -261,17 +272,20 @@ def test_two_processes_train_what_one_does(monkeypatch, capsys, tmp_path):
 
 @posix
 @pytest.mark.nightly
-@pytest.mark.parametrize("number, devices, arms", [
-    (2, 1, 5), (3, 1, 5), (2, 2, 5), (3, 2, 2), (2, 1, 1)],
-    ids=["2", "3", "2x2", "3x2-few", "2-one-run"])
-def test_any_number_of_processes_trains_the_same_schnet(tmp_path, number, devices, arms):
+@pytest.mark.parametrize("number, devices, arms, before, more", [
+    (2, 1, 5, "", ()), (3, 1, 5, "", ()), (2, 2, 5, "", ()), (3, 2, 2, "", ()), (2, 1, 1, "", ()),
+    (2, 1, 5, STREAMED, ()), (2, 2, 2, "", ("--config.devices_per_run=2",))],
+    ids=["2", "3", "2x2", "3x2-few", "2-one-run", "2-streamed", "2x2-shared"])
+def test_any_number_of_processes_trains_the_same_schnet(
+    tmp_path, number, devices, arms, before, more):
   """Bit for bit, because the runs of a CPU follow one another; and tuned before."""
   all_arms = ("{}", "{'activation.c': 1.0}", "{'labels': 'min_max'}", "{'activation.c': 1e30}",
               "{'activation.name': 'silu'}")
   experiment = written(tmp_path, f"({', '.join(all_arms[:arms])},)")
-  ask = ("--config.model.name=SchNet", "--config.tuning.learning_rates=0.001,0.01")
-  with Company(experiment, tmp_path / "one", 1, arguments=lambda process: ask) as one:
-    with Company(experiment, tmp_path / "many", number, devices=devices,
+  ask = ("--config.model.name=SchNet", "--config.tuning.learning_rates=0.001,0.01", *more)
+  with Company(experiment, tmp_path / "one", 1, devices=1 + bool(more), before=before,
+               arguments=lambda process: ask) as one:
+    with Company(experiment, tmp_path / "many", number, devices=devices, before=before,
                  arguments=lambda process: ask) as many:
       many.finish()
     one.finish()
