@@ -12,14 +12,16 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from dcnn import engine, training
+from dcnn import data, engine, training
 from dcnn.base import Dataset, Labels, System
 from dcnn.data import Indices
 from dcnn.labels import LabelTransform
 from dcnn.tasks.forcefield import Batch
 from dcnn.training import Program
 
-EVALUATION_BATCH = 100  # configurations; bounds the memory of an evaluation
+# At most, at once in an evaluation; they bound its memory.
+EVALUATION_BATCH = 100  # configurations
+EVALUATION_ATOMS = 4000
 
 
 class Arm(NamedTuple):
@@ -31,6 +33,7 @@ class Arm(NamedTuple):
     make_program: builds that program; called once a group.
     hypers: the numbers of the arm, but for `scale`, which the labels of each seed decide.
     fit_labels: from training labels (float64) and species to the arm's transform.
+    cutoff: angstrom, of the neighbour lists that the arm's network takes; None: all pairs.
   """
 
   name: str
@@ -38,6 +41,7 @@ class Arm(NamedTuple):
   make_program: Callable[[], Program]
   hypers: Mapping[str, float]
   fit_labels: Callable[[Labels, Any], LabelTransform]
+  cutoff: float | None = None
 
 
 class Plan(NamedTuple):
@@ -154,19 +158,40 @@ def launches(runs: Sequence[Run], size: int) -> Iterator[Launch]:
     yield Launch(real, real + (real[0],) * (size - len(real)))
 
 
-def shared_data(dataset: Dataset) -> tuple[System, np.ndarray]:
-  """What every run sees alike, in float32: systems and forces."""
-  systems = System(
-      np.asarray(dataset.systems.positions, np.float32),
-      np.asarray(dataset.systems.species, np.int32))
-  return systems, np.asarray(dataset.labels.forces, np.float32)
+def shared_data(dataset: Dataset, cutoff: float | None = None) -> tuple[System, np.ndarray]:
+  """What every run of a group sees alike, in single precision: systems and forces.
+
+  Args:
+    dataset: float64.
+    cutoff: of the neighbour lists, angstrom; None: no lists.
+
+  Raises:
+    ValueError: if the neighbours of a frame cannot be listed.
+  """
+  systems = dataset.systems._replace(species=np.asarray(dataset.systems.species, np.int32))
+  if cutoff is not None:
+    neighbours = data.neighbour_list(systems, cutoff)
+    systems = systems._replace(neighbours=jax.tree.map(_narrowed, neighbours))
+  return jax.tree.map(_in_single_precision, (systems, dataset.labels.forces))
 
 
-def take(data: tuple[tuple[System, Any], Any], indices: Int[Any, " batch"]) -> Batch:
+def _in_single_precision(array: np.ndarray) -> np.ndarray:
+  return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def _narrowed(array: np.ndarray) -> np.ndarray:
+  """Whole numbers in as few bytes as they need: lists are by far the longest data."""
+  if np.issubdtype(array.dtype, np.floating):
+    return array
+  largest = int(max(array.max(initial=0), -1 - array.min(initial=0)))
+  return array.astype(np.min_scalar_type(-1 - largest))
+
+
+def take(run_data: tuple[tuple[System, Any], Any], indices: Int[Any, " batch"]) -> Batch:
   """Picks configurations from a run's data: ((systems, forces), energies of this run)."""
-  (systems, forces), energy = data
+  (systems, forces), energy = run_data
   return Batch(
-      System(systems.positions[indices], systems.species[indices]),
+      jax.tree.map(lambda leaf: leaf[indices], systems),
       Labels(energy[indices], forces[indices]))
 
 
@@ -174,13 +199,14 @@ def stacked(runs: Sequence[Run], dataset: Dataset) -> engine.Runs:
   """The arguments of the runs of a launch."""
   numbers = [hypers(each) for each in runs]
   energy = np.asarray(dataset.labels.energy, np.float64)
-  scored = [np.concatenate(list(scored_batches(each).values())) for each in runs]
+  atoms = dataset.systems.species.shape[1]
+  scored = [np.concatenate(list(scored_batches(each, atoms).values())) for each in runs]
   return engine.Runs(
       hypers={
           name: np.array([mine[name] for mine in numbers], np.float32) for name in numbers[0]},
       data=np.stack([(energy - each.shift).astype(np.float32) for each in runs]),
       key=jax.vmap(jax.random.key)(np.array([each.seed for each in runs], np.uint32)),
-      valid=np.stack([evaluation_batches(each.splits.valid) for each in runs]),
+      valid=np.stack([evaluation_batches(each.splits.valid, atoms) for each in runs]),
       scored=np.stack(scored),
   )
 
@@ -190,17 +216,22 @@ def hypers(run: Run) -> dict[str, float]:
   return {**run.arm.hypers, "scale": float(run.transform.scale)}
 
 
-def evaluation_batches(indices: Int[np.ndarray, " frames"]) -> Int[np.ndarray, "batches batch"]:
-  """Configurations in rows of bounded length, the last filled up with -1."""
-  return training.filled_batches(indices, min(EVALUATION_BATCH, len(indices)))
+def evaluation_batches(
+    indices: Int[np.ndarray, " frames"], atoms: int) -> Int[np.ndarray, "batches batch"]:
+  """Configurations of so many atoms in rows of bounded length, the last filled up with -1."""
+  return training.filled_batches(indices, _evaluation_size(len(indices), atoms))
 
 
-def scored_batches(run: Run) -> dict[str, Int[np.ndarray, "batches batch"]]:
-  """The batches of each split, in rows of one length."""
-  size = min(EVALUATION_BATCH, max(map(len, run.splits)))
+def scored_batches(run: Run, atoms: int) -> dict[str, Int[np.ndarray, "batches batch"]]:
+  """The batches of each split, in rows of one length, of configurations of so many atoms."""
+  size = _evaluation_size(max(map(len, run.splits)), atoms)
   return {
       name: training.filled_batches(indices, size)
       for name, indices in run.splits._asdict().items()}
+
+
+def _evaluation_size(frames: int, atoms: int) -> int:
+  return max(1, min(EVALUATION_BATCH, EVALUATION_ATOMS // atoms, frames))
 
 
 def chunk_batches(

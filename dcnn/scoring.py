@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dcnn import groups, metrics
-from dcnn.base import System
 from dcnn.groups import Key, Plan, Run
 from dcnn.results import DIVERGED, FINISHED, PATIENCE, Point, Row, is_failed
 from dcnn.tasks.base import Task
@@ -140,8 +139,9 @@ def rows(
   """
   lines, start = [], 0
   mean_energy = float(np.mean(plan.dataset.labels.energy[run.splits.train]))
+  atoms = plan.dataset.systems.species.shape[1]
   for (split, batches), indices in zip(
-      groups.scored_batches(run).items(), run.splits, strict=True):
+      groups.scored_batches(run, atoms).items(), run.splits, strict=True):
     part = slice(start, start + len(batches))
     start = part.stop
     reference = plan.dataset.take(indices)
@@ -180,9 +180,9 @@ def median_run(rows_of_runs: Sequence[Sequence[Row]]) -> int | None:
 def predictions(plan: Plan, task: Task, run: Run, variables: Any) -> dict[str, np.ndarray]:
   """Reference and prediction on the test split of one run, for the parity plot."""
   test = plan.dataset.take(run.splits.test)
-  systems, _ = groups.shared_data(test)
-  batches = groups.evaluation_batches(np.arange(len(test)))
-  stacked = System(*(array[np.maximum(batches, 0)] for array in systems))
+  systems, _ = groups.shared_data(test, run.arm.cutoff)
+  batches = groups.evaluation_batches(np.arange(len(test)), systems.species.shape[1])
+  stacked = jax.tree.map(lambda array: array[np.maximum(batches, 0)], systems)
   predict = functools.partial(task.predict, variables, groups.hypers(run))
   predicted = jax.jit(functools.partial(jax.lax.map, predict))(stacked)
   count = len(test)

@@ -235,8 +235,9 @@ def _run_group(session: _Session, group: Group) -> None:
     session.store.flush()  # nobody waits for a compilation, so nothing may be left to lose
   session.tell(COMPILING)
   with session.timed("compile_seconds"):
-    built, size = _fitting_engine(plan, program, first or rest, begun)
-    shared = built.share(shared_data(plan.dataset))
+    on_host = shared_data(plan.dataset, pending[0].arm.cutoff)
+    built, size = _fitting_engine(plan, program, first or rest, on_host, begun)
+    shared = built.share(on_host)
   for launch in (*launches(first, size), *launches(rest, size)):
     session.launches += 1
     arguments = built.place(stacked(launch.filled, plan.dataset))
@@ -246,7 +247,7 @@ def _run_group(session: _Session, group: Group) -> None:
 
 
 def _fitting_engine(
-    plan: Plan, program: Program, runs: Sequence[Run], begun: Begun | None
+    plan: Plan, program: Program, runs: Sequence[Run], shared: Any, begun: Begun | None
 ) -> tuple[engine.Engine, int]:
   """Compiles for all runs at once, or for as many as fit in memory; and says how many.
 
@@ -256,7 +257,6 @@ def _fitting_engine(
   devices = mesh.size
   budget = plan.max_memory or engine.device_memory(mesh.devices.flat[0])
   per_device = math.ceil((begun.size if begun else len(runs)) / devices)
-  shared = shared_data(plan.dataset)
   while True:
     launch = next(launches(runs, per_device * devices))
     built = engine.build(
