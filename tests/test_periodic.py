@@ -1,5 +1,7 @@
 """Crystals through the whole engine: from a file that ASE wrote to results on test frames."""
 
+import dataclasses
+
 import ase.io
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ CRYSTAL = '''
   config.model.name, config.model.cutoff = "SchNet", 4.0
   config.model.features, config.model.blocks, config.model.radial = 8, 1, 8
   config.split.test, config.labels = 10, "standardize"
-  config.optimizer.learning_rate = 1e-2
+  config.activation.name, config.optimizer.learning_rate = "silu", 1e-2
   config.steps, config.chunk = 60, 10
 '''
 
@@ -63,7 +65,7 @@ def test_cells_go_along_into_batches(file):
   config = tiny.config(dataset=str(file), model__cutoff=4.0)
   plan = plans.build(config, plans.load(config))
   assert plan.arms[0].cutoff == 4.0
-  shared = groups.shared_data(plan.dataset, plan.arms[0].cutoff)
+  shared = groups.shared_data(groups.with_neighbours(plan.dataset, plan.arms[0].cutoff))
   systems, _ = shared
   assert systems.neighbours.first.dtype == systems.neighbours.shifts.dtype == np.int8
   assert systems.cell.dtype == systems.neighbours.positions.dtype == np.float32
@@ -72,10 +74,13 @@ def test_cells_go_along_into_batches(file):
   np.testing.assert_array_equal(batch.systems.neighbours.second, systems.neighbours.second[[3, 1]])
 
 
-def test_large_frames_are_evaluated_few_at_a_time():
-  assert groups.evaluation_batches(np.arange(250), 21).shape == (3, 100)
-  assert groups.evaluation_batches(np.arange(250), 500).shape == (32, 8)
-  assert groups.evaluation_batches(np.arange(3), 5000).shape == (3, 1)
+@pytest.mark.parametrize("atoms, batch", [(21, 20), (500, 8), (5000, 1)])
+def test_large_frames_are_evaluated_few_at_a_time(atoms, batch):
+  config = tiny.config()
+  plan = plans.build(config, plans.load(config))
+  systems = plan.dataset.systems._replace(species=np.ones((1, atoms), np.int32))
+  plan = plan._replace(dataset=dataclasses.replace(plan.dataset, systems=systems))
+  assert groups.evaluation_batch(plan) == min(batch, len(plan.splits[0].valid))
 
 
 def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
