@@ -6,6 +6,7 @@ Inside the package energies are in eV, lengths in angstrom, forces in eV/angstro
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
@@ -20,16 +21,48 @@ def rounding(energy: Float[np.ndarray, " frames"]) -> float:
   return float(64 * np.finfo(np.float64).eps * np.max(np.abs(energy)))
 
 
+class Neighbours(NamedTuple):
+  """Pairs of atoms within a radius, each once, in arrays of a fixed length.
+
+  A pair is an atom and an image of an atom: between them lies the vector
+  positions[second] + shifts @ cell - positions[first]. What fills the arrays up is marked as a
+  pair of an atom with itself, which is no pair unless a shift makes the second an image.
+
+  Attributes:
+    first, second: numbers of the atoms.
+    shifts: whole lattice vectors that the second atom is moved by.
+    positions: where the list was made, angstrom.
+    cell: likewise, with unit vectors in place of directions that are not periodic; None for
+      molecules.
+    radius: up to which the list is complete for those positions, angstrom. It stays complete up
+      to a smaller cutoff while the atoms move by less than half the difference.
+  """
+
+  first: Int[Array | np.ndarray, "*frames pairs"]
+  second: Int[Array | np.ndarray, "*frames pairs"]
+  shifts: Int[Array | np.ndarray, "*frames pairs 3"]
+  positions: Float[Array | np.ndarray, "*frames atoms 3"]
+  cell: Float[Array | np.ndarray, "*frames 3 3"] | None
+  radius: Float[Array | np.ndarray, "*frames"]
+
+
 class System(NamedTuple):
   """One configuration of atoms, or many of them with a leading `frames` axis.
+
+  A pytree; what is None is no leaf of it. Map over it with `jax.tree.map`.
 
   Attributes:
     positions: angstrom.
     species: atomic numbers; 0 marks a padded atom, which interacts with nothing.
+    cell: lattice vectors in rows, angstrom; a row of zeros is a direction that is not periodic.
+      None: molecules in free space.
+    neighbours: the pairs that interact, see `data.neighbour_list`. None: all pairs of atoms.
   """
 
   positions: Float[Array | np.ndarray, "*frames atoms 3"]
   species: Int[Array | np.ndarray, "*frames atoms"]
+  cell: Float[Array | np.ndarray, "*frames 3 3"] | None = None
+  neighbours: Neighbours | None = None
 
 
 class Labels(NamedTuple):
@@ -70,5 +103,5 @@ class Dataset:
     """The listed frames, in the order listed."""
     return dataclasses.replace(
         self,
-        systems=System(*(array[frames] for array in self.systems)),
-        labels=Labels(*(array[frames] for array in self.labels)))
+        systems=jax.tree.map(lambda array: array[frames], self.systems),
+        labels=jax.tree.map(lambda array: array[frames], self.labels))

@@ -1,11 +1,11 @@
-"""From a scalar energy function to forces and Hessian-vector products.
+"""From a scalar energy function to forces, the virial and Hessian-vector products.
 
 An energy function takes `(variables, system)`, one configuration without a batch axis, and
 returns a scalar. What is made of it here takes the same arguments; batch with `jax.vmap`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,20 @@ from jax import Array
 from jaxtyping import Float
 
 from dcnn.base import Labels, System
+
+class Response(NamedTuple):
+  """Energy of a configuration, and what it does when the atoms move or the space is strained.
+
+  Attributes:
+    energy: eV.
+    forces: eV/angstrom.
+    virial: eV.
+  """
+
+  energy: Float[Array, ""]
+  forces: Float[Array, "atoms 3"]
+  virial: Float[Array, "3 3"]
+
 
 EnergyFn = Callable[[Any, System], Array | np.ndarray]
 
@@ -60,6 +74,58 @@ def forces(energy_fn: EnergyFn) -> Callable[[Any, System], Array]:
     return -jax.grad(_of_positions(energy_fn, variables, system))(jnp.asarray(system.positions))
 
   return forces_fn
+
+
+def energy_forces_and_virial(energy_fn: EnergyFn) -> Callable[[Any, System], Response]:
+  """Function that gives energy, forces and the virial of a configuration.
+
+  The virial is W = -dE/d(strain) at no strain, where strain takes positions and lattice vectors,
+  both rows, to themselves times (1 + strain). For pair forces it is the sum over pairs of
+  r (x) f, with r from atom i to atom j and f the force on j; it is symmetric where the energy does
+  not depend on how the system is turned, and positive under pressure. See `stress`. One backward
+  pass, as for the forces alone.
+
+  Args:
+    energy_fn: `(variables, system) -> scalar`.
+
+  Returns:
+    `(variables, system) -> Response(energy (), forces (atoms 3), virial (3 3))`; eV, eV/angstrom
+    and eV when the energy is in eV and positions in angstrom.
+
+  Raises:
+    ValueError: on the call, if the energy is not a scalar.
+  """
+
+  def energy_forces_and_virial_fn(variables: Any, system: System) -> Response:
+    positions = jnp.asarray(system.positions)
+
+    def strained_energy_fn(positions: Array, strain: Array) -> Array:
+      deformation = jnp.eye(3, dtype=strain.dtype) + strain
+      cell = None if system.cell is None else system.cell @ deformation
+      strained = system._replace(cell=cell)
+      return _of_positions(energy_fn, variables, strained)(positions @ deformation)
+
+    energy, (gradient, strain_gradient) = jax.value_and_grad(strained_energy_fn, argnums=(0, 1))(
+        positions, jnp.zeros((3, 3), positions.dtype))
+    return Response(energy, -gradient, -strain_gradient)
+
+  return energy_forces_and_virial_fn
+
+
+def stress(
+    virial: Float[Array | np.ndarray, "*frames 3 3"], cell: Float[Array | np.ndarray, "*frames 3 3"]
+) -> Float[Array, "*frames 3 3"]:
+  """Stress -W / V = dE/d(strain) / V: negative under pressure, as in ASE.
+
+  Args:
+    virial: eV.
+    cell: lattice vectors in rows, angstrom, of directions that are all periodic.
+
+  Returns:
+    eV/angstrom^3; 1 eV/angstrom^3 is 160.2 GPa.
+  """
+  volume = jnp.abs(jnp.linalg.det(jnp.asarray(cell)))
+  return -jnp.asarray(virial) / volume[..., None, None]
 
 
 def hessian_vector_product(

@@ -187,7 +187,7 @@ def test_transform_commutes_with_differentiation(scheme, systems, training, x64)
 
   scaled = derivatives.energy_and_forces(scaled_energy)
   for i in range(3):
-    system = System(*(leaf[i] for leaf in systems))
+    system = jax.tree.map(lambda leaf: leaf[i], systems)
     expected = transform(raw(VARIABLES, system), system.species)
     for leaf, same in zip(scaled(VARIABLES, system), expected, strict=True):
       np.testing.assert_allclose(leaf, same, rtol=1e-12, atol=1e-12)

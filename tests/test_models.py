@@ -131,7 +131,7 @@ def test_batched_equals_one_by_one():
   model = networks()["schnet"]
   systems = [molecule(seed=seed) for seed in range(3)]
   variables = model.init(jax.random.key(0), systems[0])
-  stacked = System(*map(jnp.stack, zip(*systems, strict=True)))
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
   batched = jax.jit(jax.vmap(model.apply, (None, 0)))(variables, stacked)
   single = [model.apply(variables, system) for system in systems]
   np.testing.assert_allclose(batched, single, rtol=1e-5)
@@ -155,7 +155,7 @@ def test_descriptor_statistics_give_unit_variance():
   systems = System(
       np.random.default_rng(0).normal(size=(50, 9, 3)), np.tile(ETHANOL, (50, 1)))
   mean, deviation = mlp.descriptor_statistics(systems)
-  inverse = jax.vmap(mlp.inverse_distances)(System(*map(jnp.asarray, systems)))
+  inverse = jax.vmap(mlp.inverse_distances)(jax.tree.map(jnp.asarray, systems))
   scaled = (np.asarray(inverse) - mean) / deviation
   np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
   np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-4)

@@ -6,6 +6,7 @@ Everything is float64 NumPy, eV and angstrom here; what goes to the device is ca
 from dcnn.data.embedded import NAMES
 from dcnn.data.generation import MOLECULES, generate, save
 from dcnn.data.loading import checksum, join, load
+from dcnn.data.neighbours import neighbour_list
 from dcnn.data.splitting import (
     Indices,
     Splits,
@@ -31,6 +32,7 @@ __all__ = [
     "generate",
     "join",
     "load",
+    "neighbour_list",
     "save",
     "split",
     "split_blocks",

@@ -1,13 +1,14 @@
 """What the networks share: pairs of atoms, safe distances, and dense layers with a gain."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dcnn.base import System
 from dcnn.models import primitives
@@ -22,27 +23,143 @@ def unordered_pairs(atoms: int) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarr
   return first, second
 
 
-def pair_distances(system: System) -> tuple[Float[Array, " pairs"], Float[Array, " pairs"]]:
-  """Distance of each unordered pair, and 1 where both atoms are real, else 0.
+class Pairs(NamedTuple):
+  """Who is paired with whom; each pair once.
 
-  Where two atoms coincide, and on padded pairs, the distance is 0 and so are its first and second
-  derivatives: the force loss differentiates twice, and d sqrt(x)/dx is infinite at 0. Both
-  branches of the choice are finite, so no NaN reaches the gradient.
+  Attributes:
+    distance: angstrom; 0 on pairs that are not real.
+    real: 1 on pairs of real atoms, 0 on padding.
+    first, second: numbers of the atoms.
+  """
+
+  distance: Float[Array, " pairs"]
+  real: Float[Array, " pairs"]
+  first: Int[Array | np.ndarray, " pairs"]
+  second: Int[Array | np.ndarray, " pairs"]
+
+
+def pairs(system: System, cutoff: float) -> Pairs:
+  """The pairs of the neighbour list where there is one, else all pairs of a molecule's atoms.
 
   Args:
-    system: positions (atoms 3) in angstrom, species (atoms).
+    system: one configuration.
+    cutoff: up to which a list must have all pairs, angstrom.
 
-  Returns:
-    Distances in angstrom and the mask, both of shape (pairs,).
+  Raises:
+    ValueError: on a cell without a neighbour list.
   """
+  return all_pairs(system) if system.neighbours is None else listed_pairs(system, cutoff)
+
+
+def all_pairs(system: System) -> Pairs:
+  """All pairs of the atoms of a molecule.
+
+  Raises:
+    ValueError: on a cell: pairs without their images would be wrong.
+  """
+  if system.cell is not None:
+    raise ValueError(
+        "expected a molecule or a neighbour list, received a system with a cell and no list: pass "
+        "system._replace(neighbours=data.neighbour_list(system, cutoff)), or cell=None if it is a "
+        "molecule in free space")
   first, second = unordered_pairs(system.species.shape[0])
   species = jnp.asarray(system.species)
   real = (species[first] > 0) & (species[second] > 0)
-  difference = system.positions[first] - system.positions[second]
-  square = jnp.sum(jnp.square(difference), axis=-1)
+  distance = _lengths(system.positions[first] - system.positions[second], real)
+  return Pairs(distance, real.astype(distance.dtype), first, second)
+
+
+def listed_pairs(system: System, cutoff: float) -> Pairs:
+  """The pairs of the neighbour list of a system.
+
+  Where the list is not complete up to the cutoff, because atoms have moved or it was made for a
+  smaller one, `real` is NaN, and with it all energies and forces: pairs are never missing in
+  silence.
+  """
+  near, positions = system.neighbours, jnp.asarray(system.positions)
+  assert near is not None
+  first, second, shifts = (jnp.asarray(each, jnp.int32) for each in near[:3])
+  real = (first != second) | jnp.any(shifts != 0, axis=-1)
+  vectors = positions[first] - positions[second]
+  if system.cell is not None:
+    vectors -= shifts.astype(vectors.dtype) @ system.cell
+  sound = jnp.where(is_complete(system, cutoff), 1.0, jnp.nan)
+  return Pairs(_lengths(vectors, real), (real * sound).astype(vectors.dtype), first, second)
+
+
+def is_complete(system: System, cutoff: float) -> Bool[Array, ""]:
+  """Whether the neighbour list of a system has all pairs within a cutoff.
+
+  Atoms that were farther apart than the radius of the list have come no closer than
+  (1 - |strain|) radius - 2 |displacement|, where the displacement is the largest of an atom, apart
+  from the strain of the cell and the drift of all atoms. A list without a skin holds where it was
+  made: up to 0.01 % of the cutoff is taken for rounding, and a pair that is missing there would
+  send messages of 1e-15 of their size.
+
+  Args:
+    system: one configuration with a neighbour list.
+    cutoff: angstrom.
+  """
+  near, positions = system.neighbours, jax.lax.stop_gradient(jnp.asarray(system.positions))
+  assert near is not None
+  strain = _strain(system)
+  real = (system.species > 0)[:, None]
+  moved = jnp.where(real, positions - near.positions @ (jnp.eye(3) + strain), 0.0)
+  drift = jnp.sum(moved, axis=0) / jnp.maximum(jnp.sum(real), 1)
+  displacement = jnp.max(jnp.where(real, jnp.linalg.norm(moved - drift, axis=-1, keepdims=True), 0.0))
+  reach = (1.0 - jnp.linalg.norm(strain)) * near.radius - 2.0 * displacement
+  return reach >= (1.0 - 1e-4) * cutoff
+
+
+def _strain(system: System) -> Float[Array, "3 3"]:
+  """What has deformed the cell since the list was made: cell = cell then @ (1 + strain)."""
+  near = system.neighbours
+  assert near is not None
+  dtype = jnp.asarray(system.positions).dtype
+  if near.cell is None or system.cell is None:
+    return jnp.zeros((3, 3), dtype)
+  cell = jax.lax.stop_gradient(jnp.asarray(system.cell))
+  now = jnp.where(jnp.any(cell != 0, axis=-1, keepdims=True), cell, near.cell)
+  faces = jnp.cross(jnp.roll(near.cell, -1, axis=0), jnp.roll(near.cell, -2, axis=0))
+  inverse = faces.T / jnp.dot(near.cell[0], faces[0])
+  return inverse @ (now - near.cell)
+
+
+def _lengths(
+    vectors: Float[Array, "pairs 3"], real: Bool[Array, " pairs"]) -> Float[Array, " pairs"]:
+  """Lengths of vectors; 0 where a vector is 0 or not real.
+
+  There the first and second derivatives are 0, too: the force loss differentiates twice, and
+  d sqrt(x)/dx is infinite at 0. Both branches of the choice are finite, so no NaN reaches the
+  gradient.
+  """
+  square = jnp.sum(jnp.square(vectors), axis=-1)
   apart = real & (square > 0)
-  distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
-  return distance, real.astype(distance.dtype)
+  return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
+
+
+def exchange_all(
+    pairs: Pairs, filters: Float[Array, "pairs features"], sent: Float[Array, "atoms features"]
+) -> Float[Array, "atoms features"]:
+  """What each atom receives, filter times what the other atom of the pair sends: of `all_pairs`.
+
+  The filters are written into a square array, which is faster than adding messages up atom by
+  atom (BUILD_NOTES.md has the figures).
+  """
+  shape = (len(sent), *sent.shape)
+  square = jnp.zeros(shape, filters.dtype)
+  square = square.at[pairs.first, pairs.second].set(filters, unique_indices=True)
+  square = square.at[pairs.second, pairs.first].set(filters, unique_indices=True)
+  return jnp.einsum("ijf,jf->if", square, sent)
+
+
+def exchange_listed(
+    pairs: Pairs, filters: Float[Array, "pairs features"], sent: Float[Array, "atoms features"]
+) -> Float[Array, "atoms features"]:
+  """The same for `listed_pairs`, at a cost linear in their number."""
+  to_first, to_second = filters * sent[pairs.second], filters * sent[pairs.first]
+  received = jnp.zeros(sent.shape, to_first.dtype).at[pairs.first].add(to_first)
+  return received.at[pairs.second].add(to_second)
 
 
 def dense(features: int, gain: Float[Array, ""] | float = 1.0, **kwargs) -> nn.Dense:

@@ -16,7 +16,7 @@ from dcnn.models.normalisers import Normaliser, none
 
 def inverse_distances(system: System) -> Float[Array, " pairs"]:
   """1 / r of each unordered pair, in 1/angstrom; 0 for padded and coincident pairs."""
-  distance, _ = layers.pair_distances(system)
+  distance = layers.all_pairs(system).distance
   apart = distance > 0
   return jnp.where(apart, 1.0 / jnp.where(apart, distance, 1.0), 0.0)
 

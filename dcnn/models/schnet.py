@@ -1,4 +1,4 @@
-"""SchNet: continuous-filter convolutions on a molecule, in dense all-pairs form.
+"""SchNet: continuous-filter convolutions on a molecule or, with a neighbour list, a crystal.
 
 References:
   K. T. Schuett et al., SchNet: a continuous-filter convolutional neural network for modeling
@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dcnn.base import System
-from dcnn.models import layers, primitives
+from dcnn.models import layers
 from dcnn.models.normalisers import Normaliser, none
 
 LARGEST_ATOMIC_NUMBER = 118
@@ -90,10 +90,12 @@ class SchNet(nn.Module):
         LARGEST_ATOMIC_NUMBER + 1, self.features, embedding_init=nn.initializers.normal(1.0),
         name="embedding")
     atoms = embedding(system.species)
-    for block, filters in enumerate(self._filters(system, inner, inner_gain)):
+    pairs = layers.pairs(system, self.cutoff)
+    exchange = layers.exchange_all if system.neighbours is None else layers.exchange_listed
+    for block, filters in enumerate(self._filters(pairs, inner, inner_gain)):
       normalised = self.normaliser()(atoms)
       sent = layers.dense(self.features, use_bias=False, name=f"send_{block}")(normalised)
-      received = jnp.sum(filters * sent, axis=1)
+      received = exchange(pairs, filters, sent)
       hidden = inner(layers.dense(self.features, name=f"receive_{block}")(received))
       atoms += layers.dense(self.features, inner_gain, name=f"update_{block}")(hidden)
     hidden = self.activation(layers.dense(self.features // 2, name="output_hidden")(atoms))
@@ -101,16 +103,13 @@ class SchNet(nn.Module):
     return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
 
   def _filters(
-      self, system: System, activation: layers.Activation, gain: Float[Array, ""] | float
-  ) -> list[Float[Array, "atoms atoms features"]]:
-    """The filters of each block, symmetric in the two atoms, zero on the diagonal."""
-    distance, real = layers.pair_distances(system)
-    envelope = (real * smooth_cutoff(distance, self.cutoff))[:, None]
-    basis = radial_basis(distance, self.radial, self.cutoff)
+      self, pairs: layers.Pairs, activation: layers.Activation, gain: Float[Array, ""] | float
+  ) -> list[Float[Array, "pairs features"]]:
+    """The filters of each block, the same for both directions of a pair."""
+    envelope = (pairs.real * smooth_cutoff(pairs.distance, self.cutoff))[:, None]
+    basis = radial_basis(pairs.distance, self.radial, self.cutoff)
     hidden = activation(
         layers.dense(self.blocks * self.features, name="filter_hidden")(basis))
-    atoms = system.species.shape[0]
     return [
-        primitives.symmetric_square(
-            envelope * layers.dense(self.features, gain, name=f"filter_{block}")(part), atoms)
+        envelope * layers.dense(self.features, gain, name=f"filter_{block}")(part)
         for block, part in enumerate(jnp.split(hidden, self.blocks, axis=-1))]
