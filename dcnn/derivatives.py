@@ -15,6 +15,9 @@ from jaxtyping import Float
 
 from dcnn.base import Labels, System
 
+EnergyFn = Callable[[Any, System], Array | np.ndarray]
+
+
 class Response(NamedTuple):
   """Energy of a configuration, and what it does when the atoms move or the space is strained.
 
@@ -27,9 +30,6 @@ class Response(NamedTuple):
   energy: Float[Array, ""]
   forces: Float[Array, "atoms 3"]
   virial: Float[Array, "3 3"]
-
-
-EnergyFn = Callable[[Any, System], Array | np.ndarray]
 
 
 def energy_and_forces(energy_fn: EnergyFn) -> Callable[[Any, System], Labels]:

@@ -19,7 +19,9 @@ from dcnn.labels import LabelTransform
 from dcnn.tasks.forcefield import Batch
 from dcnn.training import Program
 
-EVALUATION_BATCH = 100  # configurations; bounds the memory of an evaluation
+# At most, at once in an evaluation; they bound its memory.
+EVALUATION_BATCH = 100  # configurations
+EVALUATION_ATOMS = 4000
 
 
 class Arm(NamedTuple):
@@ -45,7 +47,8 @@ class Plan(NamedTuple):
 
   Attributes:
     name: of the experiment.
-    dataset: float64, physical units.
+    dataset: float64, physical units; with neighbour lists, complete up to the largest cutoff of
+      the arms, where networks take them.
     arms: with distinct names.
     seeds: shared by all arms.
     splits: of each seed, in the order of `seeds`.
@@ -158,17 +161,20 @@ def launches(runs: Sequence[Run], size: int) -> Iterator[Launch]:
 
 def shared_data(dataset: Dataset) -> tuple[System, np.ndarray]:
   """What every run sees alike, in float32: systems and forces."""
-  systems = System(
-      np.asarray(dataset.systems.positions, np.float32),
-      np.asarray(dataset.systems.species, np.int32))
-  return systems, np.asarray(dataset.labels.forces, np.float32)
+  systems = dataset.systems._replace(species=np.asarray(dataset.systems.species, np.int32))
+  return jax.tree.map(_in_single_precision, (systems, dataset.labels.forces))
+
+
+def _in_single_precision(array: Any) -> np.ndarray:
+  array = np.asarray(array)
+  return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
 
 def take(data: tuple[tuple[System, Any], Any], indices: Int[Any, " batch"]) -> Batch:
   """Picks configurations from a run's data: ((systems, forces), energies of this run)."""
   (systems, forces), energy = data
   return Batch(
-      System(systems.positions[indices], systems.species[indices]),
+      jax.tree.map(lambda leaf: leaf[indices], systems),
       Labels(energy[indices], forces[indices]))
 
 
@@ -196,7 +202,8 @@ def hypers(run: Run) -> dict[str, float]:
 
 def evaluation_batch(plan: Plan) -> int:
   """Configurations in a batch of evaluation: as many for every split as validation fills."""
-  size = min(EVALUATION_BATCH, len(plan.splits[0].valid))
+  few = max(1, EVALUATION_ATOMS // plan.dataset.systems.species.shape[1])
+  size = min(EVALUATION_BATCH, few, len(plan.splits[0].valid))
   return -(-size // plan.devices_per_run) * plan.devices_per_run
 
 

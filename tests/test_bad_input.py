@@ -210,6 +210,9 @@ REFUSED = {
     "columns of width 0": of_file(
         xyz(lambda text: text.replace("species:S:1:pos", "pos").replace(
             "forces:R:3", "forces:R:3:species:S:0")), "frame 0", "name:type:columns"),
+    "crystals for the MLP": of_file(
+        xyz(lambda text: text.replace("Prop", 'Lattice="9 0 0 0 9 0 0 0 9" Prop')),
+        "it has periodic frames", "take SchNet", "F F F"),
     "periodic": of_file(xyz(lambda text: text.replace("Prop", "pbc=T Prop")), "frame 0", "F F F"),
     # No data at all.
     "hdf5": of_file(hdf5, "neither .npz nor", "extended XYZ"),

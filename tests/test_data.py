@@ -1,5 +1,6 @@
 """Loading, units, checks and splits."""
 
+import dataclasses
 import io
 import pathlib
 import re
@@ -556,8 +557,7 @@ BAD_BYTES = {
                    "frame 0: energy must be one number, got 'low'"),
     "forces.xyz": (b"1\nProperties=species:S:1:pos:R:3 energy=1\nH 0 0 0\n",
                    "frame 0 has no 'forces'; it has: pos, species"),
-    "periodic.xyz": (b'1\nLattice="5 0 0 0 5 0 0 0 5" energy=1\nH 0 0 0\n',
-                     "frame 0 is periodic.*F F F"),
+    "no_cell.xyz": (b'1\npbc="T T F" energy=1\nH 0 0 0\n', "frame 0 is periodic.*no cell.*F F F"),
     "comment.xyz": (b"1\n" + b"a=1 " * 300_000 + b"\nH 0 0 0\n", "comment line has 1200"),
 }
 
@@ -599,17 +599,17 @@ def test_fortran_order_is_read(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.npz", "x.xyz"])
 def test_molecules_whose_pairs_fill_the_memory(tmp_path, name):
-  """2,001 atoms; and one such frame among small ones must not pad all of them."""
-  arrays = {"positions": 3.0 * np.arange(6003).reshape(1, 2001, 3), "energy": [-1.0],
-            "forces": np.ones((1, 2001, 3)), "species": np.ones(2001, int)}
+  """10,001 atoms; and one such frame among small ones must not pad all of them."""
+  arrays = {"positions": 3.0 * np.arange(30003).reshape(1, 10001, 3), "energy": [-1.0],
+            "forces": np.ones((1, 10001, 3)), "species": np.ones(10001, int)}
   path = tmp_path / name
   if name == "x.npz":
     saved(path, arrays)
   else:
-    rows = "\n".join(f"H {3 * i} 0 0 1 1 1" for i in range(2001))
-    path.write_text(f"2001\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1\n{rows}\n"
+    rows = "\n".join(f"H {3 * i} 0 0 1 1 1" for i in range(10001))
+    path.write_text(f"10001\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1\n{rows}\n"
                     + xyz_text(water()))
-  with pytest.raises(ValueError, match="frames of 2001 atoms: at most 2000 are read"):
+  with pytest.raises(ValueError, match="frames of 10001 atoms: at most 10000 are read"):
     data.load(path)
 
 
@@ -650,12 +650,110 @@ def test_missing_labels_in_a_trajectory(tmp_path):
     data.load(tmp_path / "w.traj", energy_key="gold")
 
 
-def test_periodic_trajectory(tmp_path):
+# Periodic frames.
+
+CELL = np.array([[9.0, 0.5, 0.0], [0.0, 8.0, 0.25], [1.0, 0.0, 7.0]])
+PERIODIC = {"bulk": (True, True, True), "slab": (True, True, False), "wire": (False, True, False)}
+
+
+def periodic_images(arrays: dict, pbc) -> list[ase.Atoms]:
+  atoms = images(arrays)
+  for image in atoms:
+    image.set_cell(CELL)
+    image.set_pbc(pbc)
+  return atoms
+
+
+@pytest.mark.parametrize("name", ["w.extxyz", "w.traj", "w.db"])
+@pytest.mark.parametrize("kind", PERIODIC)
+def test_periodic_files_written_by_ase(tmp_path, name, kind):
+  arrays, pbc = water(), PERIODIC[kind]
+  ase.io.write(str(tmp_path / name), periodic_images(arrays, pbc))
+  found = data.load(tmp_path / name)
+  assert_holds(found, arrays, atol=1e-6)
+  expected = np.where(np.array(pbc)[:, None], CELL, 0.0)
+  np.testing.assert_allclose(found.systems.cell, np.tile(expected, (5, 1, 1)), atol=1e-7)
+  assert found.take(np.array([3, 1])).systems.cell.shape == (2, 3, 3)
+
+
+def test_a_lattice_alone_means_periodic(tmp_path):
+  path = tmp_path / "w.xyz"
+  path.write_text(xyz_text(water(), extra='Lattice="9 0.5 0 0 8 0.25 1 0 7"'))
+  np.testing.assert_array_equal(data.load(path).systems.cell[4], CELL)
+
+
+def test_units_of_a_cell(tmp_path):
+  path = tmp_path / "w.xyz"
+  path.write_text(xyz_text(water(), extra='Lattice="9 0.5 0 0 8 0.25 1 0 7"'))
+  found = data.load(path, units="hartree/bohr", check_units=False)
+  np.testing.assert_allclose(found.systems.cell[0], CELL * BOHR, rtol=1e-12)
+
+
+def test_molecules_beside_crystals_have_a_cell_of_zeros(tmp_path):
   atoms = images(water())
+  atoms[2].set_cell(CELL)
   atoms[2].set_pbc(True)
   ase.io.write(str(tmp_path / "w.traj"), atoms)
-  with pytest.raises(ValueError, match="frame 2 is periodic"):
-    data.load(tmp_path / "w.traj")
+  cell = data.load(tmp_path / "w.traj").systems.cell
+  assert not cell[[0, 1, 3, 4]].any() and (cell[2] == CELL).all()
+
+
+def test_joining_a_periodic_set_and_molecules(tmp_path):
+  ase.io.write(str(tmp_path / "w.traj"), periodic_images(water(), True))
+  crystals, molecules = data.load(tmp_path / "w.traj"), data.load(
+      saved(tmp_path / "w.npz", water(3)))
+  assert molecules.systems.cell is None and data.join(molecules, molecules).systems.cell is None
+  cell = data.join(crystals, molecules).systems.cell
+  assert cell.shape == (8, 3, 3) and (cell[:5] == CELL).all() and not cell[5:].any()
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 3, 3)])
+def test_npz_with_cells(tmp_path, shape):
+  path = saved(tmp_path / "w.npz", water() | {"cell": np.broadcast_to(CELL, shape)})
+  np.testing.assert_array_equal(data.load(path).systems.cell, np.tile(CELL, (5, 1, 1)))
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"cell": np.ones(6)}, r"cell must have shape \(3, 3\) or \(5, 3, 3\), got \(6,\)"),
+    ({"pbc": np.ones(3, bool)}, "the archive has pbc: a periodic set needs"),
+    ({"lattice": CELL, "cell": CELL}, "the archive has cell, lattice"),
+    ({"cell": 0.01 * CELL}, "frame 0: the faces of the cell"),
+], ids=["shape", "pbc", "lattice", "flat"])
+def test_npz_with_bad_cells(tmp_path, change, message):
+  with pytest.raises(ValueError, match=message):
+    data.load(saved(tmp_path / "w.npz", water() | change))
+
+
+@pytest.mark.parametrize("extra, message", [
+    ("pbc=T", "frame 0 is periodic.*has no cell"),
+    ('pbc="T T T" Lattice="9 0 0 0 8 0 0 0 0"', "its lattice vector 2 is zero"),
+    ("pbc=T Lattice=9", "its cell must be three vectors"),
+    ("pbc=yes", "pbc must be T or F"),
+    ('pbc="T F"', "pbc must be T or F"),
+    ('Lattice="9 0 0 9 0 0 0 0 9"', "the faces of the cell.*0 A apart"),
+], ids=["no cell", "zero", "number", "word", "two", "plane"])
+def test_bad_cells(tmp_path, extra, message):
+  path = tmp_path / "w.xyz"
+  path.write_text(xyz_text(water(), extra=extra))
+  with pytest.raises(ValueError, match=message):
+    data.load(path)
+
+
+def test_closest_images_are_found(tmp_path):
+  """Two atoms 0.05 A apart through the face of the cell."""
+  arrays = water()
+  arrays["positions"][2, 1] = arrays["positions"][2, 0] + [8.95, 0, 0]
+  path = tmp_path / "w.xyz"
+  path.write_text(xyz_text(arrays, extra='Lattice="9 0 0 0 9 0 0 0 9"'))
+  with pytest.raises(ValueError, match="frame 2: atoms 0 and 1 are 0.05 A apart"):
+    data.load(path)
+
+
+def test_the_same_positions_in_another_cell_are_another_frame():
+  frames = dataset(np.zeros((4, 2, 3)))
+  cells = np.arange(1.0, 5.0)[:, None, None] * np.eye(3)
+  crystals = dataclasses.replace(frames, systems=frames.systems._replace(cell=cells))
+  assert len(data.distinct(frames)) == 1 and len(data.distinct(crystals)) == 4
 
 
 def test_a_million_columns(tmp_path):

@@ -1,5 +1,7 @@
 """Forces and Hessian-vector products against closed forms and finite differences."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,7 @@ def make_systems(frames=3) -> System:
 
 @pytest.fixture
 def system():
-  return jax.tree.map(lambda leaf: leaf[0], make_systems())
+  return jax.tree.map(operator.itemgetter(0), make_systems())
 
 
 @pytest.fixture
@@ -158,7 +160,7 @@ def test_jit_is_eager_and_vmap_is_loop(energy_fn, vector, x64):
   batched = jax.jit(jax.vmap(energy_and_forces, (None, 0)))(VARIABLES, systems)
   products = jax.jit(jax.vmap(product_fn, (None, 0, None)))(VARIABLES, systems, vector)
   for i in range(3):
-    one = jax.tree.map(lambda leaf: leaf[i], systems)
+    one = jax.tree.map(operator.itemgetter(i), systems)
     energy, forces = energy_and_forces(VARIABLES, one)
     np.testing.assert_allclose(batched.energy[i], energy, rtol=1e-12)
     np.testing.assert_allclose(batched.forces[i], forces, rtol=1e-12, atol=1e-13)

@@ -1,5 +1,6 @@
 """Label transforms: fitted numbers, inverse, and forces that stay the energy's derivative."""
 
+import operator
 import traceback
 import warnings
 
@@ -187,7 +188,7 @@ def test_transform_commutes_with_differentiation(scheme, systems, training, x64)
 
   scaled = derivatives.energy_and_forces(scaled_energy)
   for i in range(3):
-    system = jax.tree.map(lambda leaf: leaf[i], systems)
+    system = jax.tree.map(operator.itemgetter(i), systems)
     expected = transform(raw(VARIABLES, system), system.species)
     for leaf, same in zip(scaled(VARIABLES, system), expected, strict=True):
       np.testing.assert_allclose(leaf, same, rtol=1e-12, atol=1e-12)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dcnn.data.raw import Frame, brief, find, frame, refuse_periodic
+from dcnn.data.raw import Frame, brief, find, frame, periodic_cell
 
 # ASE would open a connection for these, by the file's extension alone.
 SERVERS = ("mysql", "postgresql")
@@ -62,7 +62,6 @@ def _images(path: str | os.PathLike) -> list[Any]:
 
 
 def _frame(index: int, atoms: Any, *, energy_key: str, forces_key: str) -> Frame:
-  refuse_periodic(atoms.pbc, index)
   results = _mapping(getattr(atoms.calc, "results", None))
   data = _mapping(atoms.info.get("data"))
   pairs = _mapping(atoms.info.get("key_value_pairs"))
@@ -72,7 +71,8 @@ def _frame(index: int, atoms: Any, *, energy_key: str, forces_key: str) -> Frame
       positions=atoms.positions,
       species=atoms.numbers.astype(np.int32),
       energy=find(energy_key, [atoms.info, pairs, data, results], index),
-      forces=_floats(forces, index, forces_key))
+      forces=_floats(forces, index, forces_key),
+      cell=periodic_cell(index, vectors=atoms.cell.array, periodic=atoms.pbc))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

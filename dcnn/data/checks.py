@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from dcnn.data import units
+from dcnn.data import neighbours, units
 from dcnn.data.raw import Raw
 
 COINCIDENT = 0.1  # angstrom; no two nuclei come this close in any calculation of use
@@ -16,13 +16,17 @@ FEWEST_PAIRS = 50
 OPPOSED, STRONG = 0.5, 0.9  # sizes of correlations
 FARTHEST_SLOPE = 1.5
 PAIRS_AT_ONCE = 500_000
+MANY_ATOMS = 2000  # from here on not all pairs of atoms are looked at
+FAR = 3.0  # angstrom; what tells a wrong unit of length is shorter
 LARGEST = 1e30  # eV, angstrom; sums of squares stay far from the end of float64
 
 
 def check_finite(raw: Raw) -> None:
   """ValueError naming the first frame with a NaN, an infinity, or what float32 makes one."""
-  for name in ("positions", "energy", "forces"):
+  for name in ("positions", "energy", "forces", "cell"):
     array = getattr(raw, name)
+    if array is None:
+      continue
     bad = ~(np.abs(array) <= LARGEST).reshape(len(array), -1).all(axis=1)
     if bad.any():
       raise ValueError(
@@ -31,12 +35,15 @@ def check_finite(raw: Raw) -> None:
 
 
 def closest_pairs(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
-  """Shortest distance of each frame, and between which atoms; infinite for a single atom.
+  """Shortest distance of each frame, and between which atoms or their images.
 
   Returns:
-    Distances `(frames,)` in angstrom and atom pairs `(frames, 2)`.
+    Distances `(frames,)` in angstrom, infinite for a single atom, and atom pairs `(frames, 2)`.
+    In periodic and in large frames distances beyond `FAR` count as infinite.
   """
   frames, atoms = raw.species.shape
+  if raw.cell is not None or atoms > MANY_ATOMS:
+    return _closest_listed(raw)
   first, second = np.triu_indices(atoms, 1)
   distances = np.full(frames, np.inf)
   pairs = np.zeros((frames, 2), int)
@@ -51,6 +58,23 @@ def closest_pairs(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
     nearest = squares.argmin(axis=1)
     distances[part] = np.sqrt(squares.min(axis=1))
     pairs[part] = np.stack([first[nearest], second[nearest]], axis=1)
+  return distances, pairs
+
+
+def _closest_listed(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
+  distances = np.full(len(raw.species), np.inf)
+  pairs = np.zeros((len(raw.species), 2), int)
+  for i, (positions, species) in enumerate(zip(raw.positions, raw.species, strict=True)):
+    real = np.flatnonzero(species > 0)
+    try:
+      near = neighbours.pairs_within(
+          positions[real], None if raw.cell is None else raw.cell[i], FAR)
+    except ValueError as error:
+      raise ValueError(f"frame {i}: {error}") from error
+    if len(near.distance):
+      closest = near.distance.argmin()
+      distances[i] = near.distance[closest]
+      pairs[i] = real[near.first[closest]], real[near.second[closest]]
   return distances, pairs
 
 
@@ -75,8 +99,8 @@ def warn_if_inconsistent(raw: Raw) -> None:
   up to third order in the distance: a finite difference with the frames of the set as points.
   Taken are the first 2,000 frames, each with the one nearest to it, as far as the two are within
   0.1 A of each other (root mean square over coordinates) and have the same atoms in the same
-  order. Fewer than 50 such pairs are not judged. Correct sets then have correlations of 0.95 and
-  more and slopes of 0.9-1.1, also those in random order.
+  order and the same cell. Fewer than 50 such pairs are not judged. Correct sets then have
+  correlations of 0.95 and more and slopes of 0.9-1.1, also those in random order.
 
   Warned of are a correlation below -0.5 (gradients instead of forces; pure chance passes this
   bound in one of 5,000 sets of 50 pairs) and, where the correlation exceeds 0.9 in size, a slope
@@ -113,17 +137,19 @@ def warn_if_inconsistent(raw: Raw) -> None:
 def _near_frames(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
   """Pairs of different frames within `NEAR` of each other, each frame with its nearest one."""
   species = raw.species[:MOST_FRAMES]
+  kind = species if raw.cell is None else np.concatenate(
+      [species, raw.cell[:MOST_FRAMES].reshape(len(species), 9)], axis=1)
   points = raw.positions[:MOST_FRAMES].reshape(len(species), -1)
   points = points - points.mean(axis=0)  # less cancellation in the next lines
   lengths = np.square(points).sum(axis=1)
   squares = lengths[:, None] + lengths - 2 * points @ points.T
-  _, composition = np.unique(species, axis=0, return_inverse=True)
+  _, composition = np.unique(kind, axis=0, return_inverse=True)
   squares[composition.reshape(-1, 1) != composition.reshape(-1)] = np.inf
   np.fill_diagonal(squares, np.inf)
   pairs = np.unique(np.sort([np.arange(len(points)), squares.argmin(axis=1)], axis=0), axis=1)
   coordinates = 3 * (species[pairs[0]] > 0).sum(axis=1)
   steps = points[pairs[0]] - points[pairs[1]]
   distances = np.sqrt(np.square(steps).sum(axis=1) / coordinates)
-  same = (species[pairs[0]] == species[pairs[1]]).all(axis=1)
+  same = (kind[pairs[0]] == kind[pairs[1]]).all(axis=1)
   first, second = pairs[:, same & (distances > 0) & (distances < NEAR)]
   return first, second

@@ -9,6 +9,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from dcnn.base import Dataset, Labels, System
@@ -30,7 +31,8 @@ def load(
   energies, forces, nuclear_charges`, kcal/mol) or of `dcnn generate` (`positions, energy, forces,
   species`, eV); extended XYZ (`.xyz`, `.extxyz`); and every other format of ASE, databases
   included. Frames with fewer atoms than the largest are padded with species 0 and zero forces.
-  Cells are ignored; periodic frames are refused.
+  Periodic frames keep their cell, in whichever directions they are periodic; where none are, the
+  cell of a file is only a box and left out.
 
   Args:
     name_or_path: `aspirin`, `benzene`, `ethanol`, `malonaldehyde`, `naphthalene`,
@@ -65,7 +67,7 @@ def load(
       raise ValueError(f"{path}: too large for this machine's memory; take fewer frames") from error
     return Dataset(
         name=path.stem,
-        systems=System(found.positions, found.species),
+        systems=System(found.positions, found.species, found.cell),
         labels=Labels(found.energy, found.forces),
         source=f"{path.name}: {_sentence(found.source)}, read as {found.units}",
         checksum=checksum(path))
@@ -74,27 +76,35 @@ def load(
 def join(first: Dataset, second: Dataset) -> Dataset:
   """Two sets as one, the frames of the second after those of the first.
 
-  Both are padded to the larger number of atoms. The checksum is that of the two checksums.
+  Both are padded to the larger number of atoms, and molecules beside crystals get a cell of zeros.
+  The checksum is that of the two checksums.
   """
   atoms = max(part.systems.species.shape[1] for part in (first, second))
-  parts = [_padded(part, atoms) for part in (first, second)]
+  periodic = any(part.systems.cell is not None for part in (first, second))
+  parts = [_padded(part, atoms, periodic) for part in (first, second)]
   together = hashlib.sha256((first.checksum + second.checksum).encode()).hexdigest()
   return Dataset(
       name=f"{first.name}+{second.name}",
-      systems=System(*map(np.concatenate, zip(*(part.systems for part in parts), strict=True))),
-      labels=Labels(*map(np.concatenate, zip(*(part.labels for part in parts), strict=True))),
+      systems=jax.tree.map(_concatenated, *(part.systems for part in parts)),
+      labels=jax.tree.map(_concatenated, *(part.labels for part in parts)),
       source=f"{first.source}; {second.source}",
       checksum=together)
 
 
-def _padded(dataset: Dataset, atoms: int) -> Dataset:
+def _concatenated(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+  return np.concatenate([first, second])
+
+
+def _padded(dataset: Dataset, atoms: int, periodic: bool) -> Dataset:
   missing = atoms - dataset.systems.species.shape[1]
   vectors, numbers = ((0, 0), (0, missing), (0, 0)), ((0, 0), (0, missing))
-  positions, species = dataset.systems
+  positions, species, cell, _ = dataset.systems
   energy, forces = dataset.labels
+  if periodic and cell is None:
+    cell = np.zeros((len(dataset), 3, 3))
   return dataclasses.replace(
       dataset,
-      systems=System(np.pad(positions, vectors), np.pad(species, numbers)),
+      systems=System(np.pad(positions, vectors), np.pad(species, numbers), cell),
       labels=Labels(energy, np.pad(forces, vectors)))
 
 

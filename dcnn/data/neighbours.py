@@ -5,6 +5,7 @@ Made on the host in float64 by vesin, at a cost linear in the number of atoms.
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -57,21 +58,19 @@ def neighbour_list(
     raise ValueError(f"cutoff must be positive and skin not negative, got {cutoff} and {skin}")
   radius = float(cutoff) + float(skin)
   single = np.ndim(systems.positions) == 2
-  positions, species, cell = (
-      None if leaf is None else np.asarray(leaf)[None] if single else np.asarray(leaf)
-      for leaf in systems[:3])
+  positions, species, cell, _ = jax.tree.map(
+      lambda leaf: np.asarray(leaf)[None] if single else np.asarray(leaf),
+      systems._replace(neighbours=None))
   positions = positions.astype(np.float64)
   cell = None if cell is None else cell.astype(np.float64)
   found = [
       _of_frame(i, positions[i], species[i], None if cell is None else cell[i], radius)
       for i in range(len(positions))]
-  stacked = _stacked(found, _capacity(found, radius, capacity))
   result = Neighbours(
-      *stacked, positions=positions, cell=None if cell is None else np.stack(list(map(completed, cell))),
+      *_stacked(found, _capacity(found, radius, capacity)), positions=positions,
+      cell=None if cell is None else np.array([completed(each) for each in cell]),
       radius=np.full(len(positions), radius))
-  if single:
-    return Neighbours(*(None if leaf is None else leaf[0] for leaf in result))
-  return result
+  return jax.tree.map(lambda leaf: leaf[0], result) if single else result
 
 
 def pairs_within(

@@ -39,6 +39,8 @@ DECLARED = {
     ("eh", "bohr"): "hartree/bohr",
 }
 
+# Arrays that tell of periodic frames.
+PERIODIC = {"cell", "lattice", "pbc"}
 # Deflate shrinks nothing but zeros and repeats this far; a file made to fill the memory does.
 LARGEST_RATIO = 200
 LARGE = 10_000_000  # bytes
@@ -63,12 +65,13 @@ def read_npz(
   with _opened(path) as archive:
     convention = _convention(archive.files, energy_key, forces_key)
     positions, species, energy, forces = (_numbers(archive, key) for key in convention[1:5])
+    cell = _cell(archive, convention, len(positions) if positions.ndim else 0)
     units = units or _declared_units(archive, convention)
     source = _source(archive, convention)
   _check_shapes(convention, positions=positions, species=species, energy=energy, forces=forces)
   return _masked(Raw(
       positions.astype(np.float64), _elements(species, convention, positions.shape[:2]),
-      energy.astype(np.float64).reshape(-1), forces.astype(np.float64), units, source))
+      energy.astype(np.float64).reshape(-1), forces.astype(np.float64), units, source, cell))
 
 
 @contextmanager
@@ -103,6 +106,23 @@ def _convention(
           f"no array {key!r} in the archive; it has {brief(', '.join(keys))}. Choose with "
           f"{option}=")
   return convention
+
+
+def _cell(
+    archive: np.lib.npyio.NpzFile, convention: Convention, frames: int) -> np.ndarray | None:
+  """Lattice vectors of each frame; other conventions have no word for them."""
+  held = sorted(PERIODIC & set(archive.files))
+  if not held:
+    return None
+  if convention.family != "dcnn" or held != ["cell"]:
+    raise ValueError(
+        f"the archive has {', '.join(held)}: a periodic set needs the names of dcnn (positions, "
+        "species, energy, forces) and `cell`, lattice vectors in rows, with zeros for directions "
+        "that are not periodic; remove the array if these are molecules in free space")
+  cell = _numbers(archive, "cell").astype(np.float64)
+  if cell.shape not in ((3, 3), (frames, 3, 3)):
+    raise ValueError(f"cell must have shape (3, 3) or ({frames}, 3, 3), got {cell.shape}")
+  return np.broadcast_to(cell, (frames, 3, 3)).copy() if cell.any() else None
 
 
 def _array(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:

@@ -5,16 +5,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MOST_ATOMS = 2000
+MOST_ATOMS = 10_000
 
 
 class Frame(NamedTuple):
-  """One configuration as a file has it: `(atoms, 3)`, `(atoms,)`, a number, `(atoms, 3)`."""
+  """One configuration as a file has it.
+
+  Attributes:
+    positions: `(atoms, 3)`.
+    species: `(atoms,)`.
+    energy: a number.
+    forces: `(atoms, 3)`.
+    cell: `(3, 3)`, lattice vectors in rows, zeros for directions that are not periodic; None for
+      a molecule in free space.
+  """
 
   positions: np.ndarray
   species: np.ndarray
   energy: float
   forces: np.ndarray
+  cell: np.ndarray | None
 
 
 class Raw(NamedTuple):
@@ -27,6 +37,7 @@ class Raw(NamedTuple):
     forces: `(frames, atoms, 3)`, zero on padded atoms.
     units: name in `units.UNITS` of the units these numbers are in.
     source: kind of file and, where it says so, how it was made.
+    cell: `(frames, 3, 3)`, zeros for molecules; None if all are molecules.
   """
 
   positions: np.ndarray
@@ -35,14 +46,15 @@ class Raw(NamedTuple):
   forces: np.ndarray
   units: str
   source: str
+  cell: np.ndarray | None = None
 
 
 def check_atoms(atoms: int) -> None:
-  """ValueError on molecules whose pairs of atoms would fill the memory, here and in a network."""
+  """ValueError on frames that would fill the memory: all are padded to the largest."""
   if atoms > MOST_ATOMS:
     raise ValueError(
-        f"frames of {atoms} atoms: at most {MOST_ATOMS} are read, because all pairs of atoms are "
-        "looked at; cut out smaller pieces")
+        f"frames of {atoms} atoms: at most {MOST_ATOMS} are read, because all frames are padded to "
+        "the largest; cut out smaller pieces")
 
 
 def stack(frames: Sequence[Frame], *, units: str, source: str) -> Raw:
@@ -59,11 +71,15 @@ def stack(frames: Sequence[Frame], *, units: str, source: str) -> Raw:
     positions[i, real], species[i, real], forces[i, real] = (
         frame.positions, frame.species, frame.forces)
   energy = np.array([frame.energy for frame in frames], np.float64)
-  return Raw(positions, species, energy, forces, units, source)
+  cell = None
+  if any(frame.cell is not None for frame in frames):
+    cell = np.stack([np.zeros((3, 3)) if frame.cell is None else frame.cell for frame in frames])
+  return Raw(positions, species, energy, forces, units, source, cell)
 
 
 def frame(
     index: int, *, positions: np.ndarray, species: np.ndarray, energy: Any, forces: np.ndarray,
+    cell: np.ndarray | None,
 ) -> Frame:
   """Checks the shapes of frame number `index` and that all its atoms are elements."""
   for name, array in (("positions", positions), ("forces", forces)):
@@ -76,7 +92,7 @@ def frame(
     raise ValueError(
         f"frame {index}: atom {unknown[0]} has species {species[unknown[0]]}, expected an atomic "
         "number from 1 to 118")
-  return Frame(positions, species, _number(energy, index), forces)
+  return Frame(positions, species, _number(energy, index), forces, cell)
 
 
 def find(key: str, places: Iterable[Mapping[str, Any]], index: int) -> Any:
@@ -96,12 +112,37 @@ def brief(said: object) -> str:
   return " ".join(str(said).split())[:200] or type(said).__name__
 
 
-def refuse_periodic(periodic: Any, index: int) -> None:
-  """Cells are ignored, so a frame that needs its cell must not pass."""
-  if np.any(periodic):
+def periodic_cell(index: int, *, vectors: Any, periodic: Any) -> np.ndarray | None:
+  """The cell of frame number `index`.
+
+  Args:
+    index: for messages.
+    vectors: lattice vectors in rows; None where the file has none.
+    periodic: for each of the three directions, or for all.
+
+  Returns:
+    `(3, 3)` with zeros for directions that are not periodic; None if none is.
+  """
+  flags = np.asarray(periodic)
+  if flags.dtype.kind not in "biu" or flags.shape not in ((), (3,)):
     raise ValueError(
-        f"frame {index} is periodic (pbc {periodic}); only molecules in free space are read. "
-        'Write pbc="F F F" if the cell is only a box around a molecule')
+        f"frame {index}: pbc must be T or F, or three of them, got {brief(periodic)[:60]!r}")
+  flags = np.broadcast_to(flags != 0, (3,))
+  if not flags.any():
+    return None
+  advice = 'or write pbc="F F F" if it is a molecule in free space'
+  if vectors is None:
+    raise ValueError(f"frame {index} is periodic (pbc {periodic}) and has no cell: give it its "
+                     f"lattice vectors, {advice}")
+  cell = np.asarray(vectors)
+  if cell.shape != (3, 3) or cell.dtype.kind not in "iuf":
+    raise ValueError(f"frame {index}: its cell must be three vectors of three numbers, got "
+                     f"{brief(vectors)[:60]!r}")
+  empty = np.flatnonzero(flags & ~cell.any(axis=1))
+  if empty.size:
+    raise ValueError(f"frame {index} is periodic (pbc {periodic}) and its lattice vector "
+                     f"{empty[0]} is zero: give it a length, {advice}")
+  return np.where(flags[:, None], cell.astype(np.float64), 0.0)
 
 
 def _number(value: Any, index: int) -> float:

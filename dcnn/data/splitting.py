@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
@@ -87,7 +88,7 @@ def block_indices(
 
 
 def check_disjoint(dataset: Dataset, indices: Indices) -> None:
-  """Refuses equal frames (same positions and species, bit for bit) in two splits.
+  """Refuses equal frames (same positions, species and cell, bit for bit) in two splits.
 
   Raises:
     ValueError: naming two such frames, by their numbers in the data set.
@@ -129,5 +130,5 @@ def _test_size(frames: int, *, train: int, valid: int, test: int | None, gap: in
 
 def _contents(dataset: Dataset, frame: int | np.integer) -> bytes:
   # Adding zero makes -0.0 and 0.0 one.
-  positions = np.asarray(dataset.systems.positions[frame]) + 0.0
-  return positions.tobytes() + np.asarray(dataset.systems.species[frame]).tobytes()
+  leaves = jax.tree.leaves(dataset.systems._replace(neighbours=None))
+  return b"".join((np.asarray(leaf[frame]) + 0).tobytes() for leaf in leaves)

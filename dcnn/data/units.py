@@ -62,6 +62,7 @@ def convert(raw: Raw) -> Raw:
   unit = UNITS[raw.units]
   return raw._replace(
       positions=raw.positions * unit.length,
+      cell=None if raw.cell is None else raw.cell * unit.length,
       energy=raw.energy * unit.energy,
       forces=raw.forces * unit.force)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dcnn.data.raw import Frame, brief, find, frame, refuse_periodic
+from dcnn.data.raw import Frame, brief, find, frame, periodic_cell
 
 LONGEST_COMMENT = 1_000_000  # characters; the parser of key=value pairs goes one by one
 
@@ -66,7 +66,6 @@ def _atoms(line: str, index: int) -> int:
 def _frame(
     index: int, comment: str, lines: list[str], *, energy_key: str, forces_key: str) -> Frame:
   info = _info(comment, index)
-  refuse_periodic(info.get("pbc", "Lattice" in info), index)
   columns = _columns(str(info.get("Properties", "species:S:1:pos:R:3")), index)
   width = max(part.stop for part in columns.values())
   rows = [line.split() for line in lines]
@@ -82,7 +81,15 @@ def _frame(
       positions=_numbers(rows, find("pos", [columns], index), f"frame {index}: positions"),
       species=_species(rows, columns, index),
       energy=energy,
-      forces=_numbers(rows, forces, f"frame {index}: {forces_key}"))
+      forces=_numbers(rows, forces, f"frame {index}: {forces_key}"),
+      cell=_cell(info, index))
+
+
+def _cell(info: dict[str, Any], index: int) -> np.ndarray | None:
+  vectors = info.get("Lattice")
+  if isinstance(vectors, np.ndarray):
+    vectors = vectors.T  # ASE's parser reads it in the order of columns
+  return periodic_cell(index, vectors=vectors, periodic=info.get("pbc", vectors is not None))
 
 
 def _info(comment: str, index: int) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def all_pairs(system: System) -> Pairs:
   first, second = unordered_pairs(system.species.shape[0])
   species = jnp.asarray(system.species)
   real = (species[first] > 0) & (species[second] > 0)
-  distance = _lengths(system.positions[first] - system.positions[second], real)
+  positions = jnp.asarray(system.positions)
+  distance = _lengths(positions[first] - positions[second], real)
   return Pairs(distance, real.astype(distance.dtype), first, second)
 
 
@@ -100,13 +101,13 @@ def is_complete(system: System, cutoff: float) -> Bool[Array, ""]:
     system: one configuration with a neighbour list.
     cutoff: angstrom.
   """
-  near, positions = system.neighbours, jax.lax.stop_gradient(jnp.asarray(system.positions))
+  system = jax.lax.stop_gradient(system)
+  near, strain = system.neighbours, _strain(system)
   assert near is not None
-  strain = _strain(system)
-  real = (system.species > 0)[:, None]
-  moved = jnp.where(real, positions - near.positions @ (jnp.eye(3) + strain), 0.0)
-  drift = jnp.sum(moved, axis=0) / jnp.maximum(jnp.sum(real), 1)
-  displacement = jnp.max(jnp.where(real, jnp.linalg.norm(moved - drift, axis=-1, keepdims=True), 0.0))
+  real = (jnp.asarray(system.species) > 0)[:, None]
+  moved = system.positions - near.positions - near.positions @ strain
+  drift = jnp.sum(jnp.where(real, moved, 0.0), axis=0) / jnp.maximum(jnp.sum(real), 1)
+  displacement = jnp.max(jnp.linalg.norm(jnp.where(real, moved - drift, 0.0), axis=-1))
   reach = (1.0 - jnp.linalg.norm(strain)) * near.radius - 2.0 * displacement
   return reach >= (1.0 - 1e-4) * cutoff
 
@@ -118,11 +119,11 @@ def _strain(system: System) -> Float[Array, "3 3"]:
   dtype = jnp.asarray(system.positions).dtype
   if near.cell is None or system.cell is None:
     return jnp.zeros((3, 3), dtype)
-  cell = jax.lax.stop_gradient(jnp.asarray(system.cell))
-  now = jnp.where(jnp.any(cell != 0, axis=-1, keepdims=True), cell, near.cell)
-  faces = jnp.cross(jnp.roll(near.cell, -1, axis=0), jnp.roll(near.cell, -2, axis=0))
-  inverse = faces.T / jnp.dot(near.cell[0], faces[0])
-  return inverse @ (now - near.cell)
+  then, now = jnp.asarray(near.cell), jnp.asarray(system.cell)
+  now = jnp.where(jnp.any(now != 0, axis=-1, keepdims=True), now, then)
+  faces = jnp.cross(jnp.roll(then, -1, axis=0), jnp.roll(then, -2, axis=0))
+  inverse = faces.T / jnp.dot(then[0], faces[0])
+  return inverse @ (now - then)
 
 
 def _lengths(

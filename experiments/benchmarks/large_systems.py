@@ -1,0 +1,154 @@
+"""Is the cost linear in the number of atoms? SchNet with neighbour lists on crystals of copper.
+
+Claim tested: from 50 to 5,000 atoms the time of energy, forces and virial, and that of a training
+step on energy and forces, grow with an exponent of at most 1.1. Rattled fcc copper at its density,
+cutoff 5 angstrom, 64 features, 3 blocks, 32 radial functions, one configuration at a time, single
+precision. Printed are medians over rounds that go through all sizes in turn, so that other work on
+the machine meets them all; the exponent is the least-squares slope of log time against log atoms.
+  python experiments/benchmarks/large_systems.py --out=large_systems.json
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+from ase.build import bulk
+
+from dcnn import activations, data, derivatives, losses
+from dcnn.base import Labels, System
+from dcnn.models import SchNet
+from dcnn.tasks import forcefield
+
+CUTOFF = 5.0  # angstrom
+REPEATS = {50: (2, 5, 5), 150: (5, 5, 6), 500: (5, 10, 10), 1500: (10, 10, 15),
+           5000: (10, 20, 25)}
+SMOKE = (50, 150)
+
+
+class Case(NamedTuple):
+  """A crystal, and what is timed on it."""
+
+  atoms: int
+  pairs: int
+  list_seconds: float
+  functions: dict[str, Callable]
+  megabytes: dict[str, float]
+
+
+def crystal(atoms: int) -> System:
+  """Rattled copper, float64, without a list."""
+  image = bulk("Cu") * REPEATS[atoms]
+  image.rattle(0.1, seed=0)
+  return System(image.positions, image.numbers, image.cell.array)
+
+
+def case(atoms: int) -> Case:
+  """Compiles both functions for a crystal."""
+  system = crystal(atoms)
+  started = time.perf_counter()
+  neighbours = data.neighbour_list(system, CUTOFF)
+  list_seconds = time.perf_counter() - started
+  pairs = int(((neighbours.first != neighbours.second) | neighbours.shifts.any(-1)).sum())
+  system = jax.tree.map(
+      lambda leaf: jax.numpy.asarray(leaf, "float32" if leaf.dtype == "float64" else "int32"),
+      system._replace(neighbours=neighbours))
+  model = SchNet(lambda x: activations.irelu(x, c=0.5), cutoff=CUTOFF)
+  variables = jax.jit(model.init)(jax.random.key(0), system)
+  respond = jax.jit(derivatives.energy_forces_and_virial(model.apply)).lower(
+      variables, system).compile()
+  step, arguments = training_step(model, variables, system)
+  return Case(
+      atoms, pairs, list_seconds,
+      {"respond": lambda: respond(variables, system), "train": lambda: step(*arguments)},
+      {"respond": megabytes(respond), "train": megabytes(step)})
+
+
+def training_step(model, variables, system):
+  """One step of Adam on energy and forces of one configuration, compiled."""
+  task = forcefield.make_task(
+      lambda hypers: model, system, energy_loss=losses.ENERGY_LOSSES["l1"],
+      force_loss=losses.FORCE_LOSSES["l1"])
+  optimizer = optax.adam(1e-3)
+  hypers = {"scale": 1.0, "energy_weight": 1.0, "force_weight": 30.0, "energy_delta": 0.1,
+            "force_delta": 0.1}
+
+  def step(variables, state, batch):
+    (_, terms), gradient = jax.value_and_grad(
+        lambda variables: task.loss(variables, hypers, batch, jax.random.key(0)),
+        has_aux=True)(variables)
+    updates, state = optimizer.update(gradient, state)
+    return optax.apply_updates(variables, updates), state, terms[0]
+
+  labels = Labels(jax.numpy.zeros(1), jax.numpy.zeros((1, *system.positions.shape)))
+  batch = forcefield.Batch(jax.tree.map(lambda leaf: leaf[None], system), labels)
+  arguments = variables, optimizer.init(variables), batch
+  return jax.jit(step).lower(*arguments).compile(), arguments
+
+
+def megabytes(compiled) -> float:
+  """Arguments, results and everything between them."""
+  memory = compiled.memory_analysis()
+  return (memory.argument_size_in_bytes + memory.output_size_in_bytes
+          + memory.temp_size_in_bytes) / 1e6
+
+
+def medians(cases: list[Case], rounds: int) -> dict[str, list[float]]:
+  """Seconds of each function, for each case."""
+  seconds = {name: np.zeros((rounds, len(cases))) for name in cases[0].functions}
+  for each in cases:
+    for function in each.functions.values():
+      jax.block_until_ready(function())
+  for i in range(rounds):
+    for j, each in enumerate(cases):
+      for name, function in each.functions.items():
+        started = time.perf_counter()
+        jax.block_until_ready(function())
+        seconds[name][i, j] = time.perf_counter() - started
+  return {name: np.median(values, axis=0).tolist() for name, values in seconds.items()}
+
+
+def exponent(atoms: list[int], seconds: list[float]) -> float:
+  """Slope of log seconds against log atoms."""
+  return float(np.polyfit(np.log(atoms), np.log(seconds), 1)[0])
+
+
+def main() -> None:
+  """Prints the table and writes it as JSON."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--out", default="", help="JSON file to write")
+  parser.add_argument("--rounds", type=int, default=7)
+  parser.add_argument("--smoke", action="store_true", help="two small sizes, to see that it works")
+  options = parser.parse_args()
+  cases = [case(atoms) for atoms in (SMOKE if options.smoke else REPEATS)]
+  atoms = [each.atoms for each in cases]
+  seconds = medians(cases, options.rounds)
+  print("atoms   pairs  list ms  E+F+W ms  us/atom      MB  train ms  us/atom      MB")
+  for i, each in enumerate(cases):
+    cells = [f"{each.atoms:5d} {each.pairs:7d} {1e3 * each.list_seconds:8.1f}"]
+    for name, width in (("respond", 9), ("train", 9)):
+      cells.append(f"{1e3 * seconds[name][i]:{width}.1f} {1e6 * seconds[name][i] / each.atoms:8.1f}"
+                   f" {each.megabytes[name]:7.1f}")
+    print(" ".join(cells))
+  exponents = {name: exponent(atoms, values) for name, values in seconds.items()}
+  exponents["list"] = exponent(atoms, [each.list_seconds for each in cases])
+  print("exponents: energy, forces and virial {respond:.2f}, training step {train:.2f}, "
+        "list {list:.2f}".format(**exponents))
+  record = {
+      "atoms": atoms, "pairs": [each.pairs for each in cases], "seconds": seconds,
+      "list_seconds": [each.list_seconds for each in cases],
+      "megabytes": {name: [each.megabytes[name] for each in cases] for name in seconds},
+      "exponents": exponents, "rounds": options.rounds, "jax": jax.__version__,
+      "device": jax.devices()[0].device_kind, "machine": platform.machine()}
+  if options.out:
+    with open(options.out, "w", encoding="utf-8") as file:
+      json.dump(record, file, indent=2)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,95 @@
+"""Crystals through the whole engine: from a file that ASE wrote to results on test frames."""
+
+import ase.io
+import numpy as np
+import pytest
+import tiny
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from commands import TINY, call
+
+from dcnn import groups, plans, results, running
+
+FRAMES = 40
+CRYSTAL = '''
+  config.model.name, config.model.cutoff = "SchNet", 4.0
+  config.model.features, config.model.blocks, config.model.radial = 8, 1, 8
+  config.split.test, config.labels = 10, "standardize"
+  config.optimizer.learning_rate = 1e-2
+  config.steps, config.chunk = 60, 10
+'''
+
+
+def images(pbc=True) -> list[ase.Atoms]:
+  """Copper of four atoms in cells of many shapes, with EMT labels; every second has five."""
+  frames = []
+  for seed in range(FRAMES):
+    rng = np.random.default_rng(seed)
+    image = bulk("Cu", cubic=True)
+    if seed % 2:
+      image += ase.Atoms("Cu", [[0.9, 0.9, 0.9]])
+    image.set_cell(image.cell.array @ (np.eye(3) + 0.03 * rng.normal(size=(3, 3))), True)
+    image.positions += 0.15 * rng.normal(size=image.positions.shape)
+    image.pbc = pbc
+    image.calc = EMT()
+    energy, forces = image.get_potential_energy(), image.get_forces()
+    image.calc = SinglePointCalculator(image, energy=energy, forces=forces)
+    frames.append(image)
+  return frames
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+  path = tmp_path_factory.mktemp("crystal") / "copper.extxyz"
+  ase.io.write(str(path), images())
+  return path
+
+
+def test_crystals_train_by_the_command_line(file, tmp_path, monkeypatch, capsys):
+  (tmp_path / "t.py").write_text(TINY.replace("  return config", CRYSTAL + "  return config"))
+  status, _, errors = call(
+      monkeypatch, capsys, f"--config={tmp_path / 't.py'}", f"--workdir={tmp_path / 'out'}",
+      f"--config.dataset={file}")
+  assert status == 0, errors
+  found = results.load(tmp_path / "out")
+  curve = [point.value for point in found.history
+           if (point.split, point.metric) == ("valid", "force_loss")]
+  assert len(curve) == 6 and curve[-1] < 0.8 * curve[0]
+  assert found.errors("force_skill")["base"][0] > 0
+
+
+def test_cells_go_along_into_batches(file):
+  config = tiny.config(dataset=str(file), model__cutoff=4.0)
+  plan = plans.build(config, plans.load(config))
+  assert plan.arms[0].cutoff == 4.0
+  shared = groups.shared_data(plan.dataset, plan.arms[0].cutoff)
+  systems, _ = shared
+  assert systems.neighbours.first.dtype == systems.neighbours.shifts.dtype == np.int8
+  assert systems.cell.dtype == systems.neighbours.positions.dtype == np.float32
+  batch = groups.take((shared, np.zeros(FRAMES, np.float32)), np.array([3, 1]))
+  assert batch.systems.cell.shape == (2, 3, 3)
+  np.testing.assert_array_equal(batch.systems.neighbours.second, systems.neighbours.second[[3, 1]])
+
+
+def test_large_frames_are_evaluated_few_at_a_time():
+  assert groups.evaluation_batches(np.arange(250), 21).shape == (3, 100)
+  assert groups.evaluation_batches(np.arange(250), 500).shape == (32, 8)
+  assert groups.evaluation_batches(np.arange(3), 5000).shape == (3, 1)
+
+
+def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
+  """From labels to test errors; which of the two is taken, the number of atoms decides."""
+  config = tiny.config(seeds=1)
+  dense = running.sweep(config)
+  monkeypatch.setattr(plans, "LISTED_FROM", 9)
+  assert plans.build(config, plans.load(config)).arms[0].cutoff == config.model.cutoff
+  listed = running.sweep(config)
+  for metric in ("energy_loss", "force_loss", "force_rmse"):
+    np.testing.assert_allclose(
+        listed.errors(metric)["base"], dense.errors(metric)["base"], rtol=1e-4)
+
+
+def test_a_network_of_all_pairs_takes_no_list():
+  config = tiny.mlp()
+  assert plans.build(config, plans.load(config)).arms[0].cutoff is None
