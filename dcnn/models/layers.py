@@ -28,7 +28,8 @@ class Pairs(NamedTuple):
 
   Attributes:
     distance: angstrom; 0 on pairs that are not real.
-    real: 1 on pairs of real atoms, 0 on padding.
+    real: 1 on pairs of real atoms, 0 on padding; a factor of all that a pair contributes. NaN
+      where pairs are missing, see `listed_pairs`, which a comparison would hide.
     first, second: numbers of the atoms.
   """
 
