@@ -5,7 +5,6 @@ a group lie on one axis, `runs`; where memory asks for it they are cut into laun
 that reuse the same compiled program.
 """
 
-import dataclasses
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from dcnn import data, engine, training
+from dcnn import engine, training
 from dcnn.base import Dataset, Labels, System
 from dcnn.data import Indices
 from dcnn.labels import LabelTransform
@@ -34,7 +33,6 @@ class Arm(NamedTuple):
     make_program: builds that program; called once a group.
     hypers: the numbers of the arm, but for `scale`, which the labels of each seed decide.
     fit_labels: from training labels (float64) and species to the arm's transform.
-    cutoff: angstrom, of the neighbour lists that the arm's network takes; None: all pairs.
   """
 
   name: str
@@ -42,7 +40,6 @@ class Arm(NamedTuple):
   make_program: Callable[[], Program]
   hypers: Mapping[str, float]
   fit_labels: Callable[[Labels, Any], LabelTransform]
-  cutoff: float | None = None
 
 
 class Plan(NamedTuple):
@@ -50,7 +47,8 @@ class Plan(NamedTuple):
 
   Attributes:
     name: of the experiment.
-    dataset: float64, physical units.
+    dataset: float64, physical units; with neighbour lists, complete up to the largest cutoff of
+      the arms, where networks take them.
     arms: with distinct names.
     seeds: shared by all arms.
     splits: of each seed, in the order of `seeds`.
@@ -161,43 +159,20 @@ def launches(runs: Sequence[Run], size: int) -> Iterator[Launch]:
     yield Launch(real, real + (real[0],) * (size - len(real)))
 
 
-def with_neighbours(dataset: Dataset, cutoff: float | None) -> Dataset:
-  """The data as the networks of a group take them: with neighbour lists where there is a cutoff.
-
-  Args:
-    dataset: float64.
-    cutoff: of an arm, angstrom; None: all pairs, and no lists.
-
-  Raises:
-    ValueError: if the neighbours of a frame cannot be listed.
-  """
-  if cutoff is None:
-    return dataset
-  neighbours = jax.tree.map(_narrowed, data.neighbour_list(dataset.systems, cutoff))
-  return dataclasses.replace(dataset, systems=dataset.systems._replace(neighbours=neighbours))
-
-
 def shared_data(dataset: Dataset) -> tuple[System, np.ndarray]:
-  """What every run of a group sees alike, in single precision: systems and forces."""
+  """What every run sees alike, in float32: systems and forces."""
   systems = dataset.systems._replace(species=np.asarray(dataset.systems.species, np.int32))
   return jax.tree.map(_in_single_precision, (systems, dataset.labels.forces))
 
 
-def _in_single_precision(array: np.ndarray) -> np.ndarray:
+def _in_single_precision(array: Any) -> np.ndarray:
+  array = np.asarray(array)
   return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
 
-def _narrowed(array: np.ndarray) -> np.ndarray:
-  """Whole numbers in as few bytes as they need: lists are by far the longest data."""
-  if np.issubdtype(array.dtype, np.floating):
-    return array
-  largest = int(max(array.max(initial=0), -1 - array.min(initial=0)))
-  return array.astype(np.min_scalar_type(-1 - largest))
-
-
-def take(run_data: tuple[tuple[System, Any], Any], indices: Int[Any, " batch"]) -> Batch:
+def take(data: tuple[tuple[System, Any], Any], indices: Int[Any, " batch"]) -> Batch:
   """Picks configurations from a run's data: ((systems, forces), energies of this run)."""
-  (systems, forces), energy = run_data
+  (systems, forces), energy = data
   return Batch(
       jax.tree.map(lambda leaf: leaf[indices], systems),
       Labels(energy[indices], forces[indices]))
@@ -227,8 +202,8 @@ def hypers(run: Run) -> dict[str, float]:
 
 def evaluation_batch(plan: Plan) -> int:
   """Configurations in a batch of evaluation: as many for every split as validation fills."""
-  atoms = plan.dataset.systems.species.shape[1]
-  size = max(1, min(EVALUATION_BATCH, EVALUATION_ATOMS // atoms, len(plan.splits[0].valid)))
+  few = max(1, EVALUATION_ATOMS // plan.dataset.systems.species.shape[1])
+  size = min(EVALUATION_BATCH, few, len(plan.splits[0].valid))
   return -(-size // plan.devices_per_run) * plan.devices_per_run
 
 

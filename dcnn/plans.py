@@ -4,6 +4,7 @@ Which settings of an arm are numbers that can share a compiled program, and whic
 program, is decided here, by `HYPERS`; the user never says.
 """
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -95,7 +96,7 @@ def build(
   _require_devices(config.devices_per_run)
   arms = arm_settings(config) if arms is None else arms
   chosen = seeds(config)
-  dataset = sources.dataset
+  dataset = with_neighbours(sources.dataset, arms)
   splits = tuple(_splits(config, sources, seed) for seed in chosen)
   for name, settings in arms.items():
     require(settings.batch_size <= config.split.train,
@@ -125,6 +126,39 @@ def _require_devices(per_run: int) -> None:
   require(there % per_run == 0,
           f"devices_per_run={per_run} does not divide the {there} devices that JAX finds: take one "
           f"of {fitting}")
+
+
+def with_neighbours(dataset: Dataset, arms: Mapping[str, ConfigDict]) -> Dataset:
+  """The data with neighbour lists, where they are periodic or large and a network has a cutoff.
+
+  One list serves all arms: it reaches as far as the largest of their cutoffs.
+
+  Args:
+    dataset: float64.
+    arms: full configuration of each.
+
+  Raises:
+    ValueError: if the neighbours of a frame cannot be listed.
+  """
+  systems = dataset.systems
+  cutoffs = [settings.model.cutoff for settings in arms.values()
+             if "cutoff" in MODELS[settings.model.name]]
+  if not cutoffs or systems.cell is None and systems.species.shape[1] < LISTED_FROM:
+    return dataset
+  try:
+    neighbours = data.neighbour_list(systems, max(cutoffs))
+  except ValueError as error:
+    raise ValueError(f"{dataset.name}, model.cutoff={max(cutoffs):g}: {error}") from error
+  return dataclasses.replace(
+      dataset, systems=systems._replace(neighbours=jax.tree.map(_narrowed, neighbours)))
+
+
+def _narrowed(array: np.ndarray) -> np.ndarray:
+  """Whole numbers in as few bytes as they need: lists are by far the longest data."""
+  if not np.issubdtype(array.dtype, np.integer):
+    return array
+  largest = int(max(array.max(initial=0), -1 - array.min(initial=0)))
+  return array.astype(np.min_scalar_type(-1 - largest))
 
 
 def _splits(config: ConfigDict, sources: Sources, seed: int) -> data.Indices:
@@ -209,22 +243,13 @@ def _arm(
     name: str, config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]
 ) -> groups.Arm:
   numbers = {hyper: float(flat(config)[key]) for hyper, key in HYPERS.items()}
-  cutoff = _list_cutoff(config, dataset)
   return groups.Arm(
       name=name,
       structure=_structure(config),
-      make_program=functools.partial(_program, config, dataset, splits, cutoff),
+      make_program=functools.partial(_program, config, dataset, splits),
       hypers={**numbers, "init_gain": _init_gain(config)},
       fit_labels=functools.partial(_fit_labels, name, config.labels),
-      cutoff=cutoff,
   )
-
-
-def _list_cutoff(config: ConfigDict, dataset: Dataset) -> float | None:
-  """How far neighbours are listed; None where the network takes all pairs of atoms."""
-  systems = dataset.systems
-  needed = systems.cell is not None or systems.species.shape[1] >= LISTED_FROM
-  return config.model.cutoff if needed and "cutoff" in MODELS[config.model.name] else None
 
 
 def _fit_labels(
@@ -271,13 +296,10 @@ def _init_gain(config: ConfigDict) -> float:
   return 1.0
 
 
-def _program(
-    config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices], cutoff: float | None
-) -> Program:
+def _program(config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]) -> Program:
   switches = _switches(config)
-  first = groups.with_neighbours(dataset.take(np.arange(1)), cutoff)  # no copy of a large set
-  systems, _ = groups.shared_data(first)
-  example = jax.tree.map(lambda array: array[0], systems)
+  first, _ = groups.shared_data(dataset.take(np.arange(1)))  # a large set is not copied for it
+  example = jax.tree.map(lambda array: array[0], first)
   task = forcefield.make_task(
       _make_model(config, dataset, splits), example,
       energy_loss=losses.ENERGY_LOSSES[config.loss.energy],
@@ -323,8 +345,8 @@ def _require_one_molecule(config: ConfigDict, sources: Sources) -> None:
   species = np.asarray(systems.species)
   atoms = species.shape[1]
   require(atoms <= MOST_ATOMS_OF_MLP,
-          f"{config.dataset}: frames of {atoms} atoms, and model.name=MLP reads all {atoms} x "
-          f"{atoms} distances, of at most {MOST_ATOMS_OF_MLP} atoms: take SchNet")
+          f"{config.dataset}: frames of {atoms} atoms, and model.name=MLP reads the distances of "
+          f"all pairs, of at most {MOST_ATOMS_OF_MLP} atoms: take SchNet")
   other = np.flatnonzero((species != species[0]).any(axis=1))
   if not other.size:
     return

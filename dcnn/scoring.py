@@ -186,7 +186,7 @@ def median_run(rows_of_runs: Sequence[Sequence[Row]]) -> int | None:
 
 def predictions(plan: Plan, task: Task, run: Run, variables: Any) -> dict[str, np.ndarray]:
   """Reference and prediction on the test split of one run, for the parity plot."""
-  test = groups.with_neighbours(plan.dataset.take(run.splits.test), run.arm.cutoff)
+  test = plan.dataset.take(run.splits.test)
   predict = jax.jit(functools.partial(task.predict, variables, groups.hypers(run)))
   parts = []
   # Batch by batch: the test frames may be more than a device holds.

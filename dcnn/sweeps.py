@@ -17,17 +17,7 @@ import numpy as np
 
 from dcnn import checkpoints, engine, fitting, processes, saving, scoring, training, windows
 from dcnn.checkpoints import Store
-from dcnn.groups import (
-    Group,
-    Key,
-    Launch,
-    Plan,
-    Run,
-    grouped,
-    launches,
-    stacked,
-    with_neighbours,
-)
+from dcnn.groups import Group, Key, Launch, Plan, Run, grouped, launches, stacked
 from dcnn.results import Point, Row, is_failed
 from dcnn.saving import Begun, Ended
 from dcnn.scoring import Curves
@@ -238,8 +228,6 @@ def _run_group(session: _Session, group: Group) -> None:
     session.store.flush()  # nobody waits for a compilation, so nothing may be left to lose
   session.tell(COMPILING)
   with session.timed("compile_seconds"):
-    dataset = with_neighbours(plan.dataset, pending[0].arm.cutoff)
-    plan = plan._replace(dataset=dataset)
     fit = fitting.fitted(plan, program, pending, begun=begun.size if begun else None)
     shared = windows.whole(plan, fit.layout, fit.engine)
   session.choice = fit.choice

@@ -1,7 +1,5 @@
 """Crystals through the whole engine: from a file that ASE wrote to results on test frames."""
 
-import dataclasses
-
 import ase.io
 import numpy as np
 import pytest
@@ -61,11 +59,13 @@ def test_crystals_train_by_the_command_line(file, tmp_path, monkeypatch, capsys)
   assert found.errors("force_skill")["base"][0] > 0
 
 
-def test_cells_go_along_into_batches(file):
-  config = tiny.config(dataset=str(file), model__cutoff=4.0)
-  plan = plans.build(config, plans.load(config))
-  assert plan.arms[0].cutoff == 4.0
-  shared = groups.shared_data(groups.with_neighbours(plan.dataset, plan.arms[0].cutoff))
+def plan_of(config):
+  return plans.build(config, plans.load(config))
+
+
+def test_cells_and_lists_go_along_into_batches(file):
+  plan = plan_of(tiny.config(dataset=str(file), model__cutoff=4.0))
+  shared = groups.shared_data(plan.dataset)
   systems, _ = shared
   assert systems.neighbours.first.dtype == systems.neighbours.shifts.dtype == np.int8
   assert systems.cell.dtype == systems.neighbours.positions.dtype == np.float32
@@ -74,13 +74,22 @@ def test_cells_go_along_into_batches(file):
   np.testing.assert_array_equal(batch.systems.neighbours.second, systems.neighbours.second[[3, 1]])
 
 
-@pytest.mark.parametrize("atoms, batch", [(21, 20), (500, 8), (5000, 1)])
-def test_large_frames_are_evaluated_few_at_a_time(atoms, batch):
-  config = tiny.config()
-  plan = plans.build(config, plans.load(config))
-  systems = plan.dataset.systems._replace(species=np.ones((1, atoms), np.int32))
-  plan = plan._replace(dataset=dataclasses.replace(plan.dataset, systems=systems))
-  assert groups.evaluation_batch(plan) == min(batch, len(plan.splits[0].valid))
+def test_one_list_serves_arms_of_all_cutoffs(file):
+  plan = plan_of(tiny.config(
+      dataset=str(file), arms=({"model.cutoff": 3.0}, {"model.cutoff": 4.0}, {})))
+  assert (plan.dataset.systems.neighbours.radius == 5.0).all()
+
+
+def test_a_cutoff_that_no_list_serves_is_one_line(file):
+  with pytest.raises(ValueError, match="copper, model.cutoff=500: frame 0: about .* pairs"):
+    plan_of(tiny.config(dataset=str(file), model__cutoff=500.0))
+
+
+def test_large_frames_are_evaluated_few_at_a_time(monkeypatch):
+  plan = plan_of(tiny.config())
+  assert groups.evaluation_batch(plan) == 10  # all of them: as many as bound the memory are more
+  monkeypatch.setattr(groups, "EVALUATION_ATOMS", 40)
+  assert groups.evaluation_batch(plan) == 4
 
 
 def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
@@ -88,13 +97,13 @@ def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
   config = tiny.config(seeds=1)
   dense = running.sweep(config)
   monkeypatch.setattr(plans, "LISTED_FROM", 9)
-  assert plans.build(config, plans.load(config)).arms[0].cutoff == config.model.cutoff
+  assert plan_of(config).dataset.systems.neighbours is not None
   listed = running.sweep(config)
   for metric in ("energy_loss", "force_loss", "force_rmse"):
     np.testing.assert_allclose(
         listed.errors(metric)["base"], dense.errors(metric)["base"], rtol=1e-4)
 
 
-def test_a_network_of_all_pairs_takes_no_list():
-  config = tiny.mlp()
-  assert plans.build(config, plans.load(config)).arms[0].cutoff is None
+def test_a_network_of_all_pairs_has_no_list(monkeypatch):
+  monkeypatch.setattr(plans, "LISTED_FROM", 9)
+  assert plan_of(tiny.mlp()).dataset.systems.neighbours is None
