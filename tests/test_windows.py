@@ -128,18 +128,22 @@ def test_streamed_equals_on_the_device_bit_for_bit(make, shares, monkeypatch):
 
 
 def test_each_item_is_made_while_the_one_before_is_used():
-  made = []
+  """And the one after it is not: no more than two are there at a time."""
+  made, threads, begun = [], set(), [threading.Event() for _ in range(6)]
 
   def items():
     for i in range(5):
-      made.append((i, threading.current_thread().name))
+      made.append(i)
+      threads.add(threading.current_thread().name)
+      begun[i].set()
       yield i
+    begun[5].set()
 
   for item in windows.prefetched(items()):
-    threading.Event().wait(0.02)
+    assert begun[item + 1].wait(60)  # in the thread, while `item` is in use
     assert len(made) == min(5, item + 2)
-  assert [i for i, _ in made] == list(range(5))
-  assert all(name.startswith("windows") for _, name in made)
+  assert made == list(range(5))
+  assert all(name.startswith("windows") for name in threads)
 
 
 def test_a_closed_iterator_leaves_no_thread():
