@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -21,6 +22,9 @@ def left(monkeypatch):
   monkeypatch.setattr(interruption, "GRACE_SECONDS", 0.3)
   handlers = {number: signal.getsignal(number) for number in interruption.SIGNALS}
   yield statuses
+  for timer in threading.enumerate():
+    if isinstance(timer, threading.Timer):
+      timer.join()  # or it would end this process, once `leave` is itself again
   for number, handler in handlers.items():
     signal.signal(number, handler)
 

@@ -317,7 +317,7 @@ def test_flags_in_any_order_and_form():
   asked = arguments.parse_train(
       ["--config.steps=3", "--workdir", "a b", "-config=x.py:y", "--fresh", "--config.seeds=1"])
   assert asked == arguments.Training(
-      "x.py:y", pathlib.Path("a b"), True, ["--config.steps=3", "--config.seeds=1"])
+      "x.py:y", pathlib.Path("a b"), True, None, ["--config.steps=3", "--config.seeds=1"])
 
 
 def test_a_report_of_a_sweep_that_has_just_ended(call, tiny, workdir, monkeypatch):
