@@ -228,17 +228,21 @@ def _trained(
     while not concurrent.futures.wait([worker], timeout=0.1).done:
       if request.is_made() and phase != sweeps.TRAINING:
         raise sweeps.Interrupted
-  with _parting():
+  with _parting(request):
     return worker.result()
 
 
 @contextlib.contextmanager
-def _parting() -> Iterator[None]:
+def _parting(request: interruption.Request) -> Iterator[None]:
   """Parts from the other processes after what comes to the same end in all."""
   try:
     yield
   except (sweeps.Diverged, sweeps.Interrupted):
     processes.part()
+    raise
+  except processes.Lost as lost:
+    if request.is_made():  # so were the others, who heard it first
+      raise sweeps.Interrupted from lost
     raise
   processes.part()
 

@@ -283,8 +283,7 @@ def _sums(
   """Sums and counts of the batches of one evaluation, (runs batches)."""
   found: list[dict[str, np.ndarray]] = []
   for part in parts:
-    sums = processes.gathered(
-        built.evaluate(variables, arguments, part.window, part.rows))
+    sums = processes.gathered(built.evaluate(variables, arguments, part.window, part.rows))
     found.append({name: values[:, :part.rows] for name, values in sums.items()})
     if not part.left:
       break
@@ -337,8 +336,7 @@ def _with_validation(
       processes.gathered((state.diverged_at, state.stopped_at, validation)))
   diverged = diverged_at != NEVER
   before = diverged & (diverged_at < start) | (stopped_at != NEVER) & (stopped_at <= start)
-  return scoring.extended(
-      curves, validation, end, running=~before, failed=diverged)
+  return scoring.extended(curves, validation, end, running=~before, failed=diverged)
 
 
 def _finish(
