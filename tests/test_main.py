@@ -175,7 +175,8 @@ def test_interrupt_in_training(tiny, workdir, call):
 def started(tiny, workdir, *flags) -> subprocess.Popen[str]:
   return subprocess.Popen(
       [sys.executable, "-m", "dcnn.main", f"--config={tiny}", f"--workdir={workdir}", *flags],
-      cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+      cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+      env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "0"})  # or compiling is soon over
 
 
 def heard(process: subprocess.Popen[str], words: str) -> None:
