@@ -127,10 +127,11 @@ def step(
   (total, (terms, network_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
   updates, optimizer = program.make_optimizer(hypers).update(gradient, state.optimizer, params)
   new_params = optax.apply_updates(params, updates)
-  culprits = {name: ~jnp.isfinite(value) for name, value in terms.items()}
-  culprits |= {name: ~jnp.isfinite(jnp.linalg.norm(ravel_pytree(tree)[0])) for name, tree in (
-      ("gradient", gradient), ("parameters", new_params))}
-  finite = jnp.isfinite(total) & ~jnp.any(jnp.stack(list(culprits.values())))
+  checked = {**terms, "gradient": _sum_of_all(gradient), "parameters": _sum_of_all(new_params)}
+  # As one vector, so that XLA finds out once, and not for each parameter, whether all are finite.
+  is_finite = jnp.isfinite(jnp.stack([*checked.values(), total]))
+  culprits = {name: ~is_finite[i] for i, name in enumerate(checked)}
+  finite = jnp.all(is_finite)
   ended = has_ended(state)
   moved = state._replace(
       step=state.step + 1,
@@ -309,6 +310,12 @@ def _average(program, average, params, hypers, taken):
     return average
   decay = jnp.minimum(hypers["ema_decay"], (1.0 + taken) / (10.0 + taken))
   return optax.incremental_update(params, average, 1.0 - decay)
+
+
+def _sum_of_all(tree) -> Float[Array, ""]:
+  """Not finite if one of the elements is not."""
+  # Without the barrier XLA would make it a sum for each of the arrays.
+  return jnp.sum(jax.lax.optimization_barrier(ravel_pytree(tree)[0]))
 
 
 def _where(condition, new, old):

@@ -21,10 +21,15 @@ def ours(rows, matrix):
   return primitives.dot_general(rows, matrix, NUMBERS)
 
 
-def plain_square(values, atoms):
-  first, second = layers.unordered_pairs(atoms)
-  square = jnp.zeros((atoms, atoms, values.shape[-1]), values.dtype)
-  return square.at[first, second].set(values).at[second, first].set(values)
+def plain_exchange(filters, sent):
+  first, second = layers.unordered_pairs(len(sent))
+  received = jnp.zeros(sent.shape, sent.dtype).at[first].add(filters * sent[second])
+  return received.at[second].add(filters * sent[first])
+
+
+def plain_pair_products(one, other):
+  first, second = layers.unordered_pairs(len(one))
+  return one[first] * other[second] + one[second] * other[first]
 
 
 @pytest.mark.parametrize("axes", [(0, None), (1, None), (2, None), (None, 0), (None, 2), (0, 0),
@@ -74,17 +79,24 @@ def test_product_takes_the_precision_of_its_context():
 
 
 @pytest.mark.parametrize("atoms", [1, 2, 5])
-def test_square_has_each_pair_twice(atoms):
-  values = random(atoms * (atoms - 1) // 2, 3)
-  found = jax.jit(primitives.symmetric_square, static_argnums=1)(values, atoms)
-  np.testing.assert_array_equal(found, plain_square(values, atoms))
+def test_exchange_and_pair_products(atoms):
+  filters, sent, other = random(atoms * (atoms - 1) // 2, 3), random(atoms, 3), random(atoms, 3) + 1
+  np.testing.assert_allclose(
+      jax.jit(primitives.exchange)(filters, sent), plain_exchange(filters, sent), atol=1e-14)
+  np.testing.assert_allclose(
+      jax.jit(primitives.pair_products)(sent, other), plain_pair_products(sent, other), atol=1e-14)
 
 
-def test_square_is_linear_with_the_right_transpose():
-  values, atoms = random(BATCH, 10, 3), 5
-  mapped = jax.vmap(lambda each: primitives.symmetric_square(each, atoms))
-  np.testing.assert_array_equal(
-      mapped(values), jax.vmap(lambda each: plain_square(each, atoms))(values))
-  check_grads(lambda x: jnp.sum(mapped(x) ** 3), (values,), order=2)
-  text = str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(mapped(x) ** 3)))(values))
-  assert "scatter" not in text
+@pytest.mark.parametrize("axes", [(0, 0), (None, 1), (2, None)], ids=str)
+@pytest.mark.parametrize(("ours", "plain", "rows"), [
+    (primitives.exchange, plain_exchange, (10, 5)),
+    (primitives.pair_products, plain_pair_products, (5, 5))], ids=["exchange", "pair_products"])
+def test_exchange_mapped_and_to_second_order(ours, plain, rows, axes):
+  operands = [
+      jnp.moveaxis(random(BATCH, each, 3), 0, axis) if axis is not None else random(each, 3)
+      for each, axis in zip(rows, axes, strict=True)]
+  mapped = jax.vmap(ours, axes)
+  np.testing.assert_allclose(mapped(*operands), jax.vmap(plain, axes)(*operands), atol=1e-14)
+  check_grads(lambda *both: jnp.sum(mapped(*both) ** 3), operands, order=2)
+  gradient = jax.grad(lambda *both: jnp.sum(mapped(*both) ** 3), argnums=(0, 1))
+  assert "scatter" not in str(jax.make_jaxpr(gradient)(*operands))

@@ -143,13 +143,9 @@ def _lengths(
 def exchange_all(
     pairs: Pairs, filters: Float[Array, "pairs features"], sent: Float[Array, "atoms features"]
 ) -> Float[Array, "atoms features"]:
-  """What each atom receives, filter times what the other atom of the pair sends: of `all_pairs`.
-
-  The filters are read into a square array, which is faster than adding messages up atom by atom
-  (BUILD_NOTES.md has the figures).
-  """
+  """What each atom receives, filter times what the other atom of the pair sends: of `all_pairs`."""
   del pairs  # all of them, in their usual order
-  return jnp.sum(primitives.symmetric_square(filters, len(sent)) * sent, axis=1)
+  return primitives.exchange(filters, sent)
 
 
 def exchange_listed(
