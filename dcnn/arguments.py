@@ -18,7 +18,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-from dcnn import configs
+from dcnn import configs, provenance
 
 FAILURE = 1  # exit status: something may have been written
 MISTAKE = 2  # exit status: nothing has been written
@@ -157,7 +157,7 @@ def parse_generate(arguments: Sequence[str]) -> flags.FlagValues:
   flags.DEFINE_integer(
       "seed", 0, "", lower_bound=0, upper_bound=LARGEST_SEED, flag_values=values)
   flags.DEFINE_float("temperature", 500.0, "", flag_values=values)
-  flags.DEFINE_integer("workers", usable_cores(), "", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("workers", provenance.usable_cores(), "", lower_bound=1, flag_values=values)
   left = parse(values, arguments)
   if left:
     raise Stop(f"unexpected argument {left[0]!r}: give each value as --FLAG=VALUE")
@@ -208,13 +208,6 @@ def message(error: BaseException) -> str:
     text = message(inner) if isinstance(inner, BaseException) else str(inner)
     return re.sub(r'Other fields present: .*}"', "", text, flags=re.DOTALL)
   return str(error)
-
-
-def usable_cores() -> int:
-  """Cores that this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 On an accelerator the runs of a device are vmapped. On a CPU they follow one another inside the
 compiled program, because one run's state fits a core's cache and that of many does not
 (BUILD_NOTES.md has the figures). Runs never talk to each other; where one run has several devices,
-they share its batch, and XLA adds up the gradients.
+each takes a part of its batch, and the gradients are added up as one vector.
 """
 
 import concurrent.futures
@@ -16,16 +16,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from dcnn import processes, training
+from dcnn import losses, processes, provenance, training
 from dcnn.training import Program, RunState
 
 RUNS, BATCH = "runs", "batch"  # the axes of the mesh
 DEFAULT_MEMORY_SHARE = 0.8
-# What runs only once is compiled in half the time without optimisation.
-COMPILER_OPTIONS: Mapping[str, Any] = {"init": {"xla_backend_optimization_level": 0}}
 
 
 class Runs(NamedTuple):
@@ -118,7 +117,7 @@ def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any,
 
   Args:
     function: of one run's arguments, a pytree, and of what all runs share.
-    mesh: with the axis `runs`; what the function does along another is left to XLA.
+    mesh: with the axis `runs`; the devices along another do the same.
 
   Returns:
     The same function with a leading `runs` axis on its first argument and its result. The number
@@ -131,7 +130,7 @@ def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any,
 
   return jax.shard_map(
       local, mesh=mesh, in_specs=(PartitionSpec(RUNS), PartitionSpec()),
-      out_specs=PartitionSpec(RUNS), axis_names={RUNS}, check_vma=False)
+      out_specs=PartitionSpec(RUNS), check_vma=False)
 
 
 def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
@@ -147,7 +146,7 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
     The engine.
   """
   started = time.monotonic()
-  program = program._replace(take=_spread(program.take, mesh))
+  program = program._replace(add_up=_adding_up(mesh))
   split, common = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((RUNS,), ()))
   place, share = (functools.partial(processes.placed, sharding=where) for where in (split, common))
   runs, count = place(runs), share(np.int32(0))
@@ -162,13 +161,14 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
     state, one, own, rows = arguments
     shared, first, steps = everyone
     return training.train(
-        program, state, one.hypers, (shared, own), rows, first=first, steps=steps,
+        program, state, one.hypers, (shared, own), _part(rows, mesh), first=first, steps=steps,
         key=jax.random.fold_in(one.key, 1))
 
   def evaluate_one(arguments, everyone):
     variables, one, own, rows = arguments
     shared, count = everyone
-    return training.evaluate(program, variables, one.hypers, (shared, own), rows, count=count)
+    return training.evaluate(
+        program, variables, one.hypers, (shared, own), _part(rows, mesh), count=count)
 
   def validate_one(arguments, steps):
     state, one, sums = arguments
@@ -204,7 +204,7 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
       "train": lambda: jit(train_all, donate_argnums=0).trace(
           states, runs, train_window, count, count),
       "validate": lambda: jit(validate_all, donate_argnums=0).trace(states, runs, sums, count),
-  })
+  }, mesh)
   carried: Any = programs["init"].memory_analysis()
   return Engine(
       place=place,
@@ -224,12 +224,26 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
   )
 
 
+def _compiler_options(program: str, mesh: Mesh) -> dict[str, Any]:
+  """For XLA; the figures are in BUILD_NOTES.md."""
+  if program == "init":  # runs only once
+    return {"xla_backend_optimization_level": 0}
+  if mesh.devices.flat[0].platform != "cpu":
+    return {}
+  options: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
+  if len(mesh.local_devices) >= provenance.usable_cores():
+    # Loops are not to be split over cores that work for other devices.
+    options["xla_disable_hlo_passes"] = "cpu-parallel-task-assigner"
+  return options
+
+
 def _compiled(
-    traces: Mapping[str, Callable[[], jax.stages.Traced]]) -> dict[str, jax.stages.Compiled]:
+    traces: Mapping[str, Callable[[], jax.stages.Traced]], mesh: Mesh,
+) -> dict[str, jax.stages.Compiled]:
   """Compiles programs beside each other: XLA works in a thread while the next one is traced."""
   with concurrent.futures.ThreadPoolExecutor() as threads:
     pending = {
-        name: threads.submit(trace().lower().compile, COMPILER_OPTIONS.get(name))
+        name: threads.submit(trace().lower().compile, _compiler_options(name, mesh))
         for name, trace in traces.items()}
     return {name: each.result() for name, each in pending.items()}
 
@@ -246,17 +260,25 @@ def _init(program: Program, one: Runs) -> RunState:
   return training.init(program, jax.random.fold_in(one.key, 0), one.hypers)
 
 
-def _spread(take: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
-  """As `take`, with the batch split over the devices of a run; the rest XLA infers from that."""
+def _part(batches: Int[Array, "rows batch"], mesh: Mesh) -> Int[Array, "rows part"]:
+  """The part of each batch that is for this device."""
+  devices = mesh.shape[BATCH]
+  if devices == 1:
+    return batches
+  return batches.reshape(len(batches), devices, -1)[:, jax.lax.axis_index(BATCH)]
+
+
+def _adding_up(mesh: Mesh) -> losses.AddUp:
+  """Adds up over the devices of a run."""
   if mesh.shape[BATCH] == 1:
-    return take
+    return losses.alone
 
-  def spread(data, indices):
-    return jax.tree.map(
-        lambda leaf: jax.lax.with_sharding_constraint(leaf, PartitionSpec(BATCH)),
-        take(data, indices))
+  def add_up(found):
+    # As one vector: on a CPU each array of a tree would wait for the other devices anew.
+    vector, restored = ravel_pytree(found)
+    return restored(jax.lax.psum(vector, BATCH))
 
-  return spread
+  return add_up
 
 
 def _described(tree: Any, where: NamedSharding) -> Any:

@@ -5,12 +5,19 @@ entries are removed by `masked_mean`, which divides by the number of entries tha
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
 Penalty = Callable[[Array, Array | float], Array]
+AddUp = Callable[[Any], Any]  # a pytree of what one device found -> its sum over the devices
+
+
+def alone(found: Any) -> Any:
+  """Adds up over the one device that a batch is on."""
+  return found
 
 
 def absolute(residual: Float[Array, "..."], delta: Float[Array, ""] | float) -> Array:
@@ -59,15 +66,18 @@ ENERGY_LOSSES: Mapping[str, Penalty] = {"l1": absolute, "l2": squared, "huber": 
 FORCE_LOSSES: Mapping[str, Penalty] = {**ENERGY_LOSSES, "atom_norm": atom_norm}
 
 
-def masked_mean(values: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
+def masked_mean(
+    values: Float[Array, "..."], mask: Bool[Array, "..."] | bool, add_up: AddUp = alone
+) -> Float[Array, ""]:
   """Mean over the entries where the mask, broadcast to `values`, is true; zero if there are none.
 
   Args:
     values: penalties.
     mask: which of them are real.
+    add_up: over the devices that hold parts of the values.
 
   Returns:
-    A scalar.
+    A scalar: the mean, or what this part contributes to it.
   """
   mask = jnp.broadcast_to(mask, values.shape)
-  return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+  return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(add_up(jnp.sum(mask)), 1)

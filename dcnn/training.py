@@ -15,6 +15,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Bool, Float, Int
 
+from dcnn.losses import AddUp, alone
 from dcnn.tasks.base import Batch, Hypers, Task, Variables
 
 NEVER = -1  # a step that has not come
@@ -30,6 +31,7 @@ class Program(NamedTuple):
     batch_size: configurations a step.
     averaged: whether an exponential moving average of the parameters is kept and evaluated.
     patience: steps without a better validation after which a run stops; 0: it never does.
+    add_up: over the devices that a run's batch is spread over; `take` gives the part of one.
   """
 
   task: Task
@@ -38,6 +40,7 @@ class Program(NamedTuple):
   batch_size: int
   averaged: bool
   patience: int = 0
+  add_up: AddUp = alone
 
 
 class Best(NamedTuple):
@@ -121,10 +124,12 @@ def step(
     The new state, and the loss terms of the step.
   """
   def loss_fn(params):
-    return program.task.loss({**state.variables, "params": params}, hypers, batch, key)
+    return program.task.loss(
+        {**state.variables, "params": params}, hypers, batch, key, program.add_up)
 
   params = state.variables["params"]
   (total, (terms, network_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
+  total, terms, gradient = program.add_up((total, terms, gradient))
   updates, optimizer = program.make_optimizer(hypers).update(gradient, state.optimizer, params)
   new_params = optax.apply_updates(params, updates)
   checked = {**terms, "gradient": _sum_of_all(gradient), "parameters": _sum_of_all(new_params)}
@@ -245,7 +250,7 @@ def evaluate(
   zeros = jax.tree.map(
       lambda leaf: jnp.zeros((len(batches), *leaf.shape), leaf.dtype),
       jax.eval_shape(one, batches[0]))
-  return jax.lax.fori_loop(0, count, body, zeros)
+  return program.add_up(jax.lax.fori_loop(0, count, body, zeros))
 
 
 def evaluated_variables(program: Program, state: RunState) -> Variables:

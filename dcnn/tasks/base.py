@@ -5,18 +5,24 @@ from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
+from dcnn.losses import AddUp, alone
+
 Variables = Mapping[str, Any]  # Flax collections: "params", and the network's state if it has any
 Hypers = Mapping[str, Any]  # the numbers of an arm: scalar arrays, traced, or floats
 Batch = Any  # a pytree whose leaves have a leading `batch` axis
 
-
 class LossFn(Protocol):
-  """Training loss of one batch."""
+  """Training loss of one batch, or what a device's part of a batch contributes to it."""
 
   def __call__(
-      self, variables: Variables, hypers: Hypers, batch: Batch, key: Array
+      self, variables: Variables, hypers: Hypers, batch: Batch, key: Array, add_up: AddUp = alone
   ) -> tuple[Array, tuple[dict[str, Array], Mapping[str, Any]]]:
-    """Returns (total, (terms by name, new network state))."""
+    """Returns (total, (terms by name, new network state)).
+
+    Where the batch is spread over several devices, this gets the part of one. The total and the
+    terms are then those of the whole batch once they are added up: means divide by counts of the
+    whole batch, which `add_up` gives. The network state must be the same on all devices.
+    """
     ...
 
 

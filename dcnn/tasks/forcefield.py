@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 
 from dcnn import derivatives, losses, metrics
 from dcnn.base import Labels, System
+from dcnn.losses import AddUp, alone
 from dcnn.tasks.base import Hypers, Task, Variables
 
 
@@ -83,18 +84,19 @@ def make_task(
   def predict_energy(variables: Variables, hypers: Hypers, systems: System) -> Array:
     return jax.vmap(energy_fn(hypers), (None, 0))(variables, systems)
 
-  def loss(variables: Variables, hypers: Hypers, batch: Batch, key: Array):
+  def loss(
+      variables: Variables, hypers: Hypers, batch: Batch, key: Array, add_up: AddUp = alone):
     del key  # nothing random in these networks
     if use_forces:
       predicted = predict(variables, hypers, batch.systems)
       terms = {
-          "energy": _energy_term(predicted.energy, batch, hypers, energy_loss),
-          "forces": _force_term(predicted.forces, batch, hypers, force_loss),
+          "energy": _energy_term(predicted.energy, batch, hypers, energy_loss, add_up),
+          "forces": _force_term(predicted.forces, batch, hypers, force_loss, add_up),
       }
       total = hypers["energy_weight"] * terms["energy"] + hypers["force_weight"] * terms["forces"]
     else:
       energy = predict_energy(variables, hypers, batch.systems)
-      terms = {"energy": _energy_term(energy, batch, hypers, energy_loss)}
+      terms = {"energy": _energy_term(energy, batch, hypers, energy_loss, add_up)}
       total = hypers["energy_weight"] * terms["energy"]
     state = {name: value for name, value in variables.items() if name != "params"}
     return total, (terms, state)
@@ -110,17 +112,20 @@ def make_task(
 
 
 def _energy_term(
-    energy: Float[AnyArray, " batch"], batch: Batch, hypers: Hypers, penalty: losses.Penalty
+    energy: Float[AnyArray, " batch"], batch: Batch, hypers: Hypers, penalty: losses.Penalty,
+    add_up: AddUp,
 ) -> Float[Array, ""]:
-  return jnp.mean(penalty(jnp.asarray(energy - batch.labels.energy), hypers["energy_delta"]))
+  residual = jnp.asarray(energy - batch.labels.energy)
+  return losses.masked_mean(penalty(residual, hypers["energy_delta"]), True, add_up)
 
 
 def _force_term(
-    forces: Float[AnyArray, "batch atoms 3"], batch: Batch, hypers: Hypers, penalty: losses.Penalty
+    forces: Float[AnyArray, "batch atoms 3"], batch: Batch, hypers: Hypers,
+    penalty: losses.Penalty, add_up: AddUp,
 ) -> Float[Array, ""]:
   residual = jnp.asarray(forces - batch.labels.forces)
   real = jnp.asarray(batch.systems.species > 0)[..., None]
-  return losses.masked_mean(penalty(residual, hypers["force_delta"]), real)
+  return losses.masked_mean(penalty(residual, hypers["force_delta"]), real, add_up)
 
 
 def _score(sums: Mapping[str, Array], hypers: Hypers) -> Array:
