@@ -306,6 +306,8 @@ def _keep_compiled() -> None:
   jax.config.update("jax_compilation_cache_dir", str(folder))
   jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING_SECONDS)
+  # It only saves time: on a full disk the checkpoints are what to speak of.
+  warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
 
 
 def _cache_folder() -> pathlib.Path | None:
@@ -320,8 +322,11 @@ def _cache_folder() -> pathlib.Path | None:
 
 
 def _quieten_libraries() -> None:
-  """A failed save ends in a line of ours; Orbax and asyncio would tell of each array first."""
-  for name in ("absl", "asyncio"):
+  """A failed save ends in a line of ours; Orbax and asyncio would tell of each array first.
+
+  Matplotlib tells of a font cache that it cannot write, which only saves time.
+  """
+  for name in ("absl", "asyncio", "matplotlib.font_manager"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
   hook = sys.unraisablehook
 

@@ -132,7 +132,8 @@ def step(
   total, terms, gradient = program.add_up((total, terms, gradient))
   updates, optimizer = program.make_optimizer(hypers).update(gradient, state.optimizer, params)
   new_params = optax.apply_updates(params, updates)
-  checked = {**terms, "gradient": _sum_of_all(gradient), "parameters": _sum_of_all(new_params)}
+  checked = {**terms, "gradient": _sum_of_squares(gradient),
+             "parameters": _sum_of_squares(new_params)}
   # As one vector, so that XLA finds out once, and not for each parameter, whether all are finite.
   is_finite = jnp.isfinite(jnp.stack([*checked.values(), total]))
   culprits = {name: ~is_finite[i] for i, name in enumerate(checked)}
@@ -317,10 +318,10 @@ def _average(program, average, params, hypers, taken):
   return optax.incremental_update(params, average, 1.0 - decay)
 
 
-def _sum_of_all(tree) -> Float[Array, ""]:
-  """Not finite if one of the elements is not."""
+def _sum_of_squares(tree) -> Float[Array, ""]:
+  """Not finite if an element is not, or if its square is too large, which Adam takes."""
   # Without the barrier XLA would make it a sum for each of the arrays.
-  return jnp.sum(jax.lax.optimization_barrier(ravel_pytree(tree)[0]))
+  return jnp.sum(jnp.square(jax.lax.optimization_barrier(ravel_pytree(tree)[0])))
 
 
 def _where(condition, new, old):

@@ -1,11 +1,14 @@
 """Checked annotations, double precision on request, and slow tests only when asked for."""
 
+import os
+
 import hypothesis
 import jax
 import jaxtyping
 import pytest
 
 jaxtyping.install_import_hook("dcnn", "beartype.beartype")
+os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # set by JAX; tests start processes
 jax.config.update("jax_num_cpu_devices", 2)  # so that runs are spread, and odd numbers filled up
 
 

@@ -32,8 +32,9 @@ class Contender(NamedTuple):
   Attributes:
     module: of `contenders`.
     runs: trained together, in one timed burst.
-    mapping: of ours, how many runs are computed: `engine`, as dcnn does on this device; `vmapped`;
-      `in_turn`, a program for one run called for each of them.
+    mapping: of ours, how the runs are computed: `engine`, as dcnn does on this device; `vmapped`;
+      `in_turn`, a program for one run called for each of them; `split`, the batch of one run spread
+      over a device for each core, as `devices_per_run` does.
     threads: of PyTorch.
   """
 
@@ -47,7 +48,8 @@ class Contender(NamedTuple):
     """As the table shows it."""
     if self.module != "ours":
       return self.module
-    return f"ours, {self.mapping.replace('_', ' ')}" if self.runs > 1 else "ours"
+    plain = self.runs == 1 and self.mapping == "engine"
+    return "ours" if plain else f"ours, {self.mapping.replace('_', ' ')}"
 
 
 class Plan(NamedTuple):
@@ -86,12 +88,13 @@ def quick_plans() -> list[Plan]:
 
 def contenders(plan: Plan) -> list[Contender]:
   """All that are timed in alternation at a case; PyTorch with every sensible number of threads."""
-  threads = sorted({1, plan.case.cores})
+  cores = plan.case.cores
+  threads = sorted({1, cores})
   others = [
       Contender(module, threads=number)
       for module in ("pyg", "schnetpack") for number in threads]
+  alone = ("engine", "split") if cores > 1 and plan.case.batch % cores == 0 else ("engine",)
   ours = [
       Contender("ours", runs, mapping)
-      for runs in plan.runs
-      for mapping in (("engine",) if runs == 1 else plan.mappings)]
+      for runs in plan.runs for mapping in (alone if runs == 1 else plan.mappings)]
   return [*others, *ours]

@@ -16,7 +16,7 @@ from experiments.benchmarks.contenders.base import Missing, Trainer
 CHUNK = 200  # steps whose batches are on the device; then they are used again
 
 
-def config(case: Case, runs: int = 1) -> configs.ConfigDict:
+def config(case: Case, runs: int = 1, devices_per_run: int = 1) -> configs.ConfigDict:
   """The configuration that all contenders follow."""
   chosen = configs.default()
   chosen.dataset = case.molecule
@@ -26,6 +26,7 @@ def config(case: Case, runs: int = 1) -> configs.ConfigDict:
   chosen.loss.force_weight = FORCE_WEIGHT
   chosen.optimizer.learning_rate, chosen.optimizer.schedule = LEARNING_RATE, "constant"
   chosen.batch_size, chosen.steps, chosen.chunk, chosen.seeds = case.batch, CHUNK, CHUNK, runs
+  chosen.devices_per_run = devices_per_run
   configs.validate(chosen)
   return chosen
 
@@ -100,7 +101,7 @@ def build(case: Case, contender: Contender, data: str) -> Trainer:
   together = 1 if contender.mapping == "in_turn" else contender.runs
   if contender.mapping == "vmapped":
     _map_by_vmap()
-  launch = _launch(case, together)
+  launch = _launch(case, together, case.cores if contender.mapping == "split" else 1)
   turns = contender.runs // together
   states = [launch.engine.init(launch.arguments) for _ in range(turns)]
 
@@ -133,13 +134,14 @@ def _plan(chosen: configs.ConfigDict) -> tuple[groups.Plan, groups.Group]:
   return plan, groups.grouped(plan)[0]
 
 
-def _launch(case: Case, runs: int) -> _Launch:
-  plan, group = _plan(config(case, runs))
-  mesh = engine.mesh_for(runs)
-  if runs % mesh.size:
+def _launch(case: Case, runs: int, devices_per_run: int) -> _Launch:
+  plan, group = _plan(config(case, runs, devices_per_run))
+  mesh = engine.mesh_for(runs, devices_per_run)
+  spread = mesh.shape[engine.RUNS]
+  if runs % spread:
     raise Missing(f"{runs} runs do not spread evenly over {mesh.size} devices")
   layout = windows.layout(
-      plan, case.batch, seeds=len(plan.seeds), per_device=runs // mesh.size, budget=math.inf)
+      plan, case.batch, seeds=len(plan.seeds), per_device=runs // spread, budget=math.inf)
   arguments = groups.stacked(group.runs)
   built = engine.build(group.program, arguments, windows.described(plan, layout, runs), mesh)
   feed = windows.feed(plan, groups.Launch(group.runs, group.runs), layout, built,
@@ -206,7 +208,8 @@ def _products(launch: _Launch, runs: int):
     return lambda repeats: program(operands, launch.engine.share(np.int32(repeats)))
 
   def products(rows: int, inputs: int, outputs: int, repeats: int) -> None:
-    jax.block_until_ready(compiled(rows, inputs, outputs)(repeats))
+    part = -(-rows // launch.mesh.shape[engine.BATCH])  # each device of a run takes its own
+    jax.block_until_ready(compiled(part, inputs, outputs)(repeats))
 
   return products
 
