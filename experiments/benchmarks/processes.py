@@ -28,6 +28,7 @@ def start(request: dict[str, Any], cache: str | None = None) -> subprocess.Popen
   environment["PYTHONPATH"] = os.pathsep.join(
       [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
   environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # workers share an accelerator
+  environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as dcnn does
   if cache is not None:
     environment |= {
         "JAX_COMPILATION_CACHE_DIR": cache,
