@@ -122,6 +122,8 @@ def test_every_contender_of_the_usual_cases_is_timed_beside_the_others():
     assert {each.module for each in listed} == {"ours", "pyg", "schnetpack"}
     assert {each.threads for each in listed if each.module == "pyg"} == set(
         range(1, plan.case.cores + 1))
+    splits = plan.case.cores > 1 and plan.case.batch % plan.case.cores == 0
+    assert splits == any(each.mapping == "split" for each in listed)
 
 
 def test_wrong_flags_are_refused():

@@ -67,8 +67,10 @@ class Plan(NamedTuple):
 
 
 def default_plans(cores: Sequence[int]) -> list[Plan]:
-  """The base case with all numbers of runs, and one step away from it along each axis."""
+  """The base case with all numbers of runs, one step away along each axis, and the main job."""
   base = Case()
+  main_job = Plan(
+      base._replace(features=32, batch=5, blocks=2, radial=20), (1, 64), ("engine",))
   aside = [
       base._replace(features=32),
       base._replace(features=128),
@@ -76,7 +78,7 @@ def default_plans(cores: Sequence[int]) -> list[Plan]:
       base._replace(batch=100),
       base._replace(molecule="aspirin"),
   ]
-  plans = [Plan(base, (1, 8, 64)), *(Plan(case, (1,)) for case in aside)]
+  plans = [Plan(base, (1, 8, 64)), *(Plan(case, (1,)) for case in aside), main_job]
   return [
       plan._replace(case=plan.case._replace(cores=number)) for number in cores for plan in plans]
 

@@ -44,7 +44,8 @@ def ratios(rows: Sequence[Row]) -> list[Row]:
   found = []
   for row in ours:
     peers = [other for other in rows if other["module"] != "ours"]
-    peers += [other for other in ours if other["runs"] == 1 and row["runs"] > 1]
+    peers += [other for other in ours if other["runs"] == 1 and row["runs"] > 1
+              and other["mapping"] == "engine"]
     peers += [other for other in ours if other["mapping"] == "in_turn"
               and other["runs"] == row["runs"] and row["mapping"] != "in_turn"]
     for other in peers:
