@@ -121,7 +121,7 @@ def default() -> ConfigDict:
   # GB that a launch may take on a device; None: 80 % of it. Data that take more than half of that
   # are sent from the host while it trains.
   config.max_memory = config_dict.placeholder(float)
-  config.devices_per_run = 1  # more split the batches of networks too large for one device
+  config.devices_per_run = 1  # that share its batch: where runs are few, or too large for one
   config.checkpoint_every = 30.0  # seconds, at most, of work lost if the machine dies
   return config.lock()
 

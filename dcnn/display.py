@@ -163,6 +163,8 @@ def choice_line(choice: Choice) -> str:
   launches = "1 launch" if choice.launches == 1 else f"{choice.launches:,} launches"
   runs = "1 run" if choice.runs == 1 else f"{choice.runs:,} runs"
   devices = "1 device" if choice.devices == 1 else f"{choice.devices} devices"
+  if choice.devices < choice.devices_there:
+    devices = f"{choice.devices} of {choice.devices_there} devices (see devices_per_run)"
   shared = f", {choice.devices_per_run} a run" if choice.devices_per_run > 1 else ""
   streamed = " at a time, streamed from the host" if choice.streamed else ""
   return (f"{launches} of {runs} on {devices}{shared}; on each {_memory(choice.bytes_needed)} of "

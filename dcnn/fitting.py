@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from dcnn import engine, groups, windows
@@ -24,6 +25,7 @@ class Choice(NamedTuple):
     runs: that are trained together.
     launches: one after another.
     devices: that they use.
+    devices_there: that JAX has.
     devices_per_run: how many of them share the batch of a run.
     bytes_per_run: on a device, without the data.
     bytes_of_data: on a device, at most.
@@ -35,6 +37,7 @@ class Choice(NamedTuple):
   runs: int
   launches: int
   devices: int
+  devices_there: int
   devices_per_run: int
   bytes_per_run: float
   bytes_of_data: int
@@ -118,6 +121,7 @@ def _choice(
       runs=min(size, len(runs)),
       launches=math.ceil(len(runs) / size),
       devices=mesh.size,
+      devices_there=jax.device_count(),
       devices_per_run=mesh.shape[engine.BATCH],
       bytes_per_run=(built.bytes_needed - layout.bytes) * mesh.shape[engine.RUNS] / size,
       bytes_of_data=layout.bytes,

@@ -145,16 +145,21 @@ def test_log_gets_lines(monkeypatch):
 
 
 CHOICE = Choice(
-    runs=20, launches=12, devices=8, devices_per_run=2, bytes_per_run=3.14e6, bytes_of_data=250e6,
-    bytes_needed=1_260_000_000, bytes_allowed=8e9, streamed=True)
+    runs=20, launches=12, devices=8, devices_there=8, devices_per_run=2, bytes_per_run=3.14e6,
+    bytes_of_data=250e6, bytes_needed=1_260_000_000, bytes_allowed=8e9, streamed=True)
 
 
 @pytest.mark.parametrize("choice, text", [
     (CHOICE, "12 launches of 20 runs on 8 devices, 2 a run; on each 1.3 GB of 8.0 GB allowed: "
              "3.1 MB a run, 250.0 MB of data at a time, streamed from the host"),
-    (CHOICE._replace(runs=1, launches=1, devices=1, devices_per_run=1, streamed=False),
+    (CHOICE._replace(
+        runs=1, launches=1, devices=1, devices_there=1, devices_per_run=1, streamed=False),
      "1 launch of 1 run on 1 device; on each 1.3 GB of 8.0 GB allowed: 3.1 MB a run, 250.0 MB of "
-     "data")], ids=["several", "one"])
+     "data"),
+    (CHOICE._replace(runs=3, launches=1, devices=6),
+     "1 launch of 3 runs on 6 of 8 devices (see devices_per_run), 2 a run; on each 1.3 GB of 8.0 "
+     "GB allowed: 3.1 MB a run, 250.0 MB of data at a time, streamed from the host")],
+    ids=["several", "one", "idle"])
 def test_choice(choice, text):
   assert display.choice_line(choice) == text
 

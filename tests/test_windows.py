@@ -107,11 +107,14 @@ def swept(config):
   return finished, choices[-1]
 
 
-@pytest.mark.parametrize("make, shares", [
-    pytest.param(tiny.config, (0.0,), id="schnet"), pytest.param(tiny.mlp, (0.0, 0.004), id="mlp")])
-def test_streamed_equals_on_the_device_bit_for_bit(make, shares, monkeypatch):
+@pytest.mark.parametrize("make, shares, listed_from", [
+    pytest.param(tiny.config, (0.0,), 99, id="schnet"),
+    pytest.param(tiny.config, (0.0,), 9, id="lists", marks=pytest.mark.nightly),
+    pytest.param(tiny.mlp, (0.0, 0.004), 99, id="mlp")])
+def test_streamed_equals_on_the_device_bit_for_bit(make, shares, listed_from, monkeypatch):
   """Also with a chunk and a validation that the windows do not divide."""
   monkeypatch.setattr(windows, "DATA_SHARE", math.inf)
+  monkeypatch.setattr(plans, "LISTED_FROM", listed_from)
   expected, choice = swept(make(**OPTIONS))
   assert not choice.streamed
   for share in shares:
