@@ -18,7 +18,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-from dcnn import configs, provenance
+from dcnn import configs, processes
 
 FAILURE = 1  # exit status: something may have been written
 MISTAKE = 2  # exit status: nothing has been written
@@ -157,7 +157,7 @@ def parse_generate(arguments: Sequence[str]) -> flags.FlagValues:
   flags.DEFINE_integer(
       "seed", 0, "", lower_bound=0, upper_bound=LARGEST_SEED, flag_values=values)
   flags.DEFINE_float("temperature", 500.0, "", flag_values=values)
-  flags.DEFINE_integer("workers", provenance.usable_cores(), "", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("workers", processes.usable_cores(), "", lower_bound=1, flag_values=values)
   left = parse(values, arguments)
   if left:
     raise Stop(f"unexpected argument {left[0]!r}: give each value as --FLAG=VALUE")

@@ -20,11 +20,13 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from dcnn import losses, processes, provenance, training
+from dcnn import losses, processes, training
 from dcnn.training import Program, RunState
 
 RUNS, BATCH = "runs", "batch"  # the axes of the mesh
 DEFAULT_MEMORY_SHARE = 0.8
+# What runs only once is compiled in half the time without optimisation.
+ONLY_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
 class Runs(NamedTuple):
@@ -117,7 +119,7 @@ def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any,
 
   Args:
     function: of one run's arguments, a pytree, and of what all runs share.
-    mesh: with the axis `runs`; the devices along another do the same.
+    mesh: with the axis `runs`; along another the function may ask for its place.
 
   Returns:
     The same function with a leading `runs` axis on its first argument and its result. The number
@@ -189,7 +191,7 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
   def validate_all(states, runs, sums, steps):
     return validate((states, runs, sums), steps)
 
-  # Without a word on where results go XLA might spread one run's over the axis `batch`.
+  # What one program returns another is compiled to take, so that all place it alike.
   jit = functools.partial(jax.jit, out_shardings=split)
   traced_init = jit(init_all).trace(runs)
   states = _described(traced_init.out_info, split)
@@ -224,14 +226,13 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
   )
 
 
-def _compiler_options(program: str, mesh: Mesh) -> dict[str, Any]:
+def _compiler_options(mesh: Mesh) -> dict[str, Any]:
   """For XLA; the figures are in BUILD_NOTES.md."""
-  if program == "init":  # runs only once
-    return {"xla_backend_optimization_level": 0}
   if mesh.devices.flat[0].platform != "cpu":
     return {}
   options: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
-  if len(mesh.local_devices) >= provenance.usable_cores():
+  busy = len(mesh.local_devices) * processes.on_this_machine()
+  if busy >= processes.usable_cores():
     # Loops are not to be split over cores that work for other devices.
     options["xla_disable_hlo_passes"] = "cpu-parallel-task-assigner"
   return options
@@ -241,9 +242,11 @@ def _compiled(
     traces: Mapping[str, Callable[[], jax.stages.Traced]], mesh: Mesh,
 ) -> dict[str, jax.stages.Compiled]:
   """Compiles programs beside each other: XLA works in a thread while the next one is traced."""
+  options = _compiler_options(mesh)
   with concurrent.futures.ThreadPoolExecutor() as threads:
     pending = {
-        name: threads.submit(trace().lower().compile, _compiler_options(name, mesh))
+        name: threads.submit(
+            trace().lower().compile, ONLY_ONCE if name == "init" else options)
         for name, trace in traces.items()}
     return {name: each.result() for name, each in pending.items()}
 

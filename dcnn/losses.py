@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 Penalty = Callable[[Array, Array | float], Array]
-AddUp = Callable[[Any], Any]  # a pytree of what one device found -> its sum over the devices
+# From a pytree of what one device found, of one type, to its sum over the devices of a run.
+AddUp = Callable[[Any], Any]
 
 
 def alone(found: Any) -> Any:
@@ -67,17 +69,19 @@ FORCE_LOSSES: Mapping[str, Penalty] = {**ENERGY_LOSSES, "atom_norm": atom_norm}
 
 
 def masked_mean(
-    values: Float[Array, "..."], mask: Bool[Array, "..."] | bool, add_up: AddUp = alone
+    values: Float[Array, "..."], mask: Bool[Array, "..."] | bool,
+    count: Int[Array | np.ndarray, ""] | None = None,
 ) -> Float[Array, ""]:
   """Mean over the entries where the mask, broadcast to `values`, is true; zero if there are none.
 
   Args:
     values: penalties.
     mask: which of them are real.
-    add_up: over the devices that hold parts of the values.
+    count: of the real ones, where there are more of them than these values.
 
   Returns:
-    A scalar: the mean, or what this part contributes to it.
+    A scalar: the mean, or what these values contribute to it.
   """
   mask = jnp.broadcast_to(mask, values.shape)
-  return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(add_up(jnp.sum(mask)), 1)
+  total = jnp.sum(jnp.where(mask, values, 0.0))
+  return total / jnp.maximum(jnp.sum(mask) if count is None else count, 1)

@@ -28,7 +28,6 @@ from dcnn import (
     interruption,
     joining,
     processes,
-    provenance,
     results,
     running,
     sweeps,
@@ -292,7 +291,7 @@ def configure_jax(*, alone: bool = True) -> None:
   # A sweep spreads its runs over devices, and a CPU is one device unless told otherwise.
   if "JAX_NUM_CPU_DEVICES" not in os.environ and (
       "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")):
-    jax.config.update("jax_num_cpu_devices", provenance.usable_cores())
+    jax.config.update("jax_num_cpu_devices", processes.usable_cores())
   if alone:
     _keep_compiled()
 

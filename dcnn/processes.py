@@ -7,6 +7,7 @@ exchanged here before it decides anything. With one process every function is an
 
 import contextlib
 import functools
+import os
 import platform
 import zlib
 from collections.abc import Callable, Iterator
@@ -121,6 +122,13 @@ def on_this_machine() -> int:
   """
   machines = from_all(zlib.crc32(platform.node().encode()))
   return int((machines == machines[jax.process_index() if count() > 1 else 0]).sum())
+
+
+def usable_cores() -> int:
+  """Cores that this process may use; other processes may have them, too."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def from_first(

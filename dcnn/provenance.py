@@ -2,13 +2,14 @@
 
 import datetime
 import importlib.metadata
-import os
 import pathlib
 import platform
 import subprocess
 from typing import Any
 
 import jax
+
+from dcnn import processes
 
 PACKAGES = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
@@ -23,19 +24,12 @@ def environment() -> dict:
       "platform": device.platform,
       "devices": jax.device_count(),
       "processes": jax.process_count(),
-      "cores": usable_cores(),
+      "cores": processes.usable_cores(),
       "matmul_precision": settings.jax_default_matmul_precision or "default",
       "float64": bool(settings.jax_enable_x64),
       "git": _git_revision(),
       "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
   }
-
-
-def usable_cores() -> int:
-  """Cores that this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def _versions() -> dict[str, str]:

@@ -32,7 +32,8 @@ class Program(NamedTuple):
     batch_size: configurations a step.
     averaged: whether an exponential moving average of the parameters is kept and evaluated.
     patience: steps without a better validation after which a run stops; 0: it never does.
-    add_up: over the devices that a run's batch is spread over; `take` gives the part of one.
+    add_up: over the devices that a run's batch is spread over. Each then trains and evaluates with
+      its part of every batch.
   """
 
   task: Task
@@ -126,7 +127,8 @@ def step(
   """
   def loss_fn(params):
     return program.task.loss(
-        {**state.variables, "params": params}, hypers, batch, key, program.add_up)
+        {**state.variables, "params": params}, hypers, batch, key,
+        lambda found: program.add_up(jax.lax.stop_gradient(found)))
 
   params = state.variables["params"]
   (total, (terms, network_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
@@ -320,7 +322,7 @@ def _average(program, average, params, hypers, taken):
 
 
 def _sum_of_squares(tree) -> Float[Array, ""]:
-  """Not finite if an element is not, or if its square is too large, which Adam takes.
+  """Not finite if an element is not, or if the sum overflows: Adam squares the gradient, too.
 
   Without the barrier XLA makes this a sum for each of the arrays; without the addition of parts,
   element by element, most of it is not vectorised.

@@ -7,7 +7,7 @@ alone; `init_matched` arms divide the weights that read the activation by c / 0.
 initial network the same function, because c relu(x)^2 followed by W equals 0.5 relu(x)^2 followed
 by 2 c W. `identity`, `mean_shift` and `mean/power_of_ten` separate the shift from the scale.
 
-Expected (2 CPU cores, 1 to 4 minutes by their kind): labels that are standardised, or shifted and
+Expected (2 CPU cores, 1 to 4 minutes): labels that are standardised, or shifted and
 scaled by their range, beat the power of ten by a fifth to a quarter in energy_loss and a third in
 force_loss; it takes the shift and the scale together. Under standardised labels small constants
 are worse, and much less so when the initial weights are matched. Best force skill 0.91.

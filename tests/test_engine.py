@@ -1,12 +1,19 @@
 """What XLA is told, and how a batch comes to the devices of a run."""
 
+import re
+
+import ase.io
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from jax.sharding import PartitionSpec
 
-from dcnn import engine, losses, provenance
+from dcnn import engine, fitting, groups, losses, plans, processes, running
 
 SPLIT = "outer_dimension_partitions"  # XLA's mark of a loop that several cores share
 
@@ -14,17 +21,23 @@ SPLIT = "outer_dimension_partitions"  # XLA's mark of a loop that several cores 
 @pytest.mark.parametrize("cores, splits", [(2, False), (3, True)])
 def test_loops_are_split_over_cores_only_where_some_are_idle(monkeypatch, cores, splits):
   """The two devices of the tests on as many cores, and on more."""
-  monkeypatch.setattr(provenance, "usable_cores", lambda: cores)
-  options = engine._compiler_options("train", engine.mesh_for(2))
+  monkeypatch.setattr(processes, "usable_cores", lambda: cores)
+  options = engine._compiler_options(engine.mesh_for(2))
   lowered = jax.jit(lambda x: jnp.sin(x) * 2).lower(jnp.zeros(1 << 20))
   if SPLIT not in lowered.compile().as_text():
     pytest.skip("this machine has one core, over which XLA splits nothing")
   assert (SPLIT in lowered.compile(options).as_text()) == splits
 
 
-def test_what_runs_once_is_not_optimised():
-  assert engine._compiler_options("init", engine.mesh_for(2)) == {
-      "xla_backend_optimization_level": 0}
+@pytest.mark.nightly
+def test_splitting_loops_changes_no_bit(monkeypatch):
+  """A run alone, beside which a core is idle, is the run of a full machine."""
+  def rows(cores):
+    monkeypatch.setattr(processes, "usable_cores", lambda: cores)
+    return running.sweep(tiny.config(
+        model__features=64, model__blocks=3, batch_size=10, steps=60, chunk=30, seeds=1)).rows
+
+  assert rows(1) == rows(99)
 
 
 def test_devices_of_a_run_take_parts_of_a_batch_and_add_up_one_vector():
@@ -53,9 +66,45 @@ def test_a_mean_over_parts_is_that_of_the_whole():
 
   def part(values, real):
     add_up = engine._adding_up(mesh)
-    return add_up(losses.masked_mean(values, real, add_up))
+    return add_up(losses.masked_mean(values, real, add_up(jnp.sum(real))))
 
   split = jax.shard_map(
       part, mesh=mesh, in_specs=PartitionSpec(engine.BATCH), out_specs=PartitionSpec(),
       check_vma=False)
   assert whole == 3.0 == jax.jit(split)(values, real)
+
+
+@pytest.fixture
+def padded(tmp_path) -> str:
+  """A file of molecules of three, four and nine atoms, in turns."""
+  rng = np.random.default_rng(0)
+  images = []
+  for i in range(40):
+    image = molecule(("H2O", "NH3", "CH3CH2OH")[i % 3])
+    image.calc = EMT()  # a potential of ASE's own, for labels that are derivatives
+    image.rattle(0.05, rng=rng)
+    image.calc = SinglePointCalculator(
+        image, energy=image.get_potential_energy(), forces=image.get_forces())
+    images.append(image)
+  path = tmp_path / "padded.extxyz"
+  ase.io.write(path, images)
+  return str(path)
+
+
+@pytest.mark.parametrize("changed", [{}, {"loss__force_weight": 0.0}], ids=["forces", "energies"])
+def test_padded_molecules_weigh_the_same_on_one_device_and_on_two(padded, changed):
+  config = tiny.config(dataset=padded, optimizer__eps=1e-2, **changed)
+  one = running.sweep(config)
+  config.devices_per_run = 2
+  two = running.sweep(config)
+  for name in ("energy_loss", "force_loss"):
+    np.testing.assert_allclose(two.errors(name)["base"], one.errors(name)["base"], rtol=2e-5)
+
+
+def test_devices_of_a_run_meet_twice_a_step():
+  """To count what is real, and to add up gradient and loss."""
+  plan = plans.build(config := tiny.config(devices_per_run=2), plans.load(config))
+  group, = groups.grouped(plan)
+  built = fitting.fitted(plan, group.program, group.runs).engine
+  text = built.programs["train"].as_text()
+  assert len(re.findall(r"= \S+ all-reduce\(", text)) == 2

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from commands import assert_mistake
 
-from dcnn import arguments, checkpoints, configs, main, provenance, results, running
+from dcnn import arguments, checkpoints, configs, main, processes, results, running
 from dcnn.data import generation
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -108,7 +108,7 @@ def test_runs_twice_alike(tiny, workdir, call):
   assert written["config"]["seeds"] == [0, 7]
   assert written["command"] == " ".join(["dcnn", *command])
   assert written["environment"]["matmul_precision"] == "highest"
-  assert written["environment"]["devices"] == provenance.usable_cores()
+  assert written["environment"]["devices"] == processes.usable_cores()
 
   again = process(*command[:1], f"--workdir={workdir.parent / 'again'}", *command[2:])
   assert again.returncode == 0

@@ -87,6 +87,27 @@ def test_exchange_and_pair_products(atoms):
       jax.jit(primitives.pair_products)(sent, other), plain_pair_products(sent, other), atol=1e-14)
 
 
+def test_derivatives_come_in_the_type_of_each_operand():
+  """Positions in float64 and parameters in float32, in either order, to second order."""
+  for dtypes in ((jnp.float32, jnp.float64), (jnp.float64, jnp.float32)):
+    operands = [random(*shape, dtype=dtype)
+                for shape, dtype in zip(((10, 3), (5, 3)), dtypes, strict=True)]
+
+    def slope(*both):
+      return sum(jnp.sum(each.astype(jnp.float64) ** 3) for each in jax.grad(
+          lambda *both: jnp.sum(primitives.exchange(*both) ** 3), argnums=(0, 1))(*both))
+
+    found = jax.jit(jax.grad(slope, argnums=(0, 1)))(*operands)
+    assert tuple(each.dtype for each in found) == dtypes
+
+
+def test_other_shapes_are_refused():
+  with pytest.raises(ValueError, match=r"filters of shape \(10, 3\) for what 5 atoms send"):
+    primitives.exchange(random(4, 3), random(5, 3))
+  with pytest.raises(ValueError, match="of one shape"):
+    primitives.pair_products(random(4, 3), random(5, 3))
+
+
 @pytest.mark.parametrize("axes", [(0, 0), (None, 1), (2, None)], ids=str)
 @pytest.mark.parametrize(("ours", "plain", "rows"), [
     (primitives.exchange, plain_exchange, (10, 5)),

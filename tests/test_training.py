@@ -193,6 +193,16 @@ def test_a_run_that_is_not_finite_stands_still_and_is_never_best():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 37])
+def test_sum_of_squares_sees_every_element(size):
+  numbers = jnp.arange(1.0, size + 1)
+  tree = {"one": numbers[:size // 2], "other": numbers[size // 2:]}
+  assert training._sum_of_squares(tree) == jnp.sum(numbers**2)
+  for place in range(size):
+    for bad in (jnp.nan, jnp.inf, -jnp.inf, 1e30):
+      assert not jnp.isfinite(training._sum_of_squares(numbers.at[place].set(bad)))
+
+
 def test_best_is_the_lowest_validation_score():
   program = make_program(mlp, adam)
   frames, valid = data(), jnp.asarray(training.filled_batches(np.arange(8, FRAMES), 3))

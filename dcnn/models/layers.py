@@ -143,7 +143,7 @@ def _lengths(
 def exchange_all(
     pairs: Pairs, filters: Float[Array, "pairs features"], sent: Float[Array, "atoms features"]
 ) -> Float[Array, "atoms features"]:
-  """What each atom receives, filter times what the other atom of the pair sends: of `all_pairs`."""
+  """What each atom receives: the filters of `all_pairs` times what the other atoms send."""
   del pairs  # all of them, in their usual order
   return primitives.exchange(filters, sent)
 

@@ -1,4 +1,4 @@
-"""Linear operations whose batches and transposes JAX would make slow, as primitives of their own.
+"""Products and sums whose batches and transposes JAX would make slow, as primitives of their own.
 
 A network is written for one configuration and mapped over a batch. What the mapping and the
 differentiation make of a matrix product or of a sum over pairs is correct and slow on a CPU; the
@@ -49,7 +49,7 @@ def exchange(
     filters: Float[AnyArray, "*batch pairs features"],
     sent: Float[AnyArray, "*batch atoms features"],
 ) -> Float[Array, "*batch atoms features"]:
-  """What each atom receives from all others, each factor times the filter of the pair.
+  """What each atom receives from all others: received[i] = sum over j of filters[ij] sent[j].
 
   Linear in both arguments. Its transposes are itself, because a pair's filter serves both
   directions, and `pair_products`; so are theirs, and every derivative is made of these two.
@@ -57,15 +57,34 @@ def exchange(
   Args:
     filters: of the pairs (i, j), i < j, in the order of `numpy.triu_indices`.
     sent: by each atom.
+
+  Raises:
+    ValueError: if there is not one filter for each pair, or the features differ.
   """
-  return _exchange_p.bind(filters, sent)
+  *batch, atoms, features = sent.shape
+  if filters.shape != (*batch, math.comb(atoms, 2), features):
+    raise ValueError(f"expected filters of shape {(*batch, math.comb(atoms, 2), features)} for "
+                     f"what {atoms} atoms send, received {filters.shape}")
+  return _exchange_p.bind(*_of_one_type(filters, sent))
 
 
 def pair_products(
-    one: Float[AnyArray, "*batch atoms features"], other: Float[AnyArray, "*batch atoms features"]
+    one: Float[AnyArray, "*batch atoms features"], other: Float[AnyArray, "..."]
 ) -> Float[Array, "*batch pairs features"]:
-  """one[i] other[j] + one[j] other[i] of each pair (i, j), i < j, as for `exchange`."""
-  return _pair_products_p.bind(one, other)
+  """one[i] other[j] + one[j] other[i] of each pair (i, j), i < j, as for `exchange`.
+
+  Raises:
+    ValueError: if the shapes differ.
+  """
+  if one.shape != other.shape:
+    raise ValueError(f"expected arrays of one shape, received {one.shape} and {other.shape}")
+  return _pair_products_p.bind(*_of_one_type(one, other))
+
+
+def _of_one_type(one: AnyArray, other: AnyArray) -> tuple[Array, Array]:
+  """Derivatives come back in the type of each: the conversion transposes itself."""
+  dtype = jnp.promote_types(one.dtype, other.dtype)
+  return jnp.asarray(one).astype(dtype), jnp.asarray(other).astype(dtype)
 
 
 def _product(rows: AnyArray, matrix: AnyArray, precision: Any) -> Array:
@@ -133,20 +152,20 @@ def _leading_batch(primitive: Primitive) -> Callable:
   return rule
 
 
-def _primitive(name: str, function: Callable, shape: Callable[..., tuple[int, ...]]) -> Primitive:
+def _primitive(
+    name: str, function: Callable, shape: Callable[..., tuple[int, ...]],
+    static: Sequence[str] = (),
+) -> Primitive:
   """A primitive that is computed by a function of arrays and static parameters.
 
   Args:
     name: of the primitive.
     function: (operands, parameters) -> result.
     shape: of the result, from the same arguments; the dtype is that of the first operand.
+    static: names of the parameters.
   """
   primitive = Primitive(name)
-
-  def compute(*operands, **parameters):
-    return jax.jit(lambda *arrays: function(*arrays, **parameters))(*operands)
-
-  primitive.def_impl(compute)
+  primitive.def_impl(jax.jit(function, static_argnames=static))
   primitive.def_abstract_eval(lambda *operands, **parameters: ShapedArray(
       shape(*operands, **parameters), operands[0].dtype))
   mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
@@ -155,7 +174,7 @@ def _primitive(name: str, function: Callable, shape: Callable[..., tuple[int, ..
 
 _product_p = _primitive(
     "rows_times_matrix", _plain_product,
-    lambda rows, matrix, *, precision: (rows.shape[0], matrix.shape[1]))
+    lambda rows, matrix, *, precision: (rows.shape[0], matrix.shape[1]), ("precision",))
 ad.defbilinear(
     _product_p,
     lambda cotangent, rows, matrix, *, precision: _product(cotangent, matrix.T, precision),

@@ -11,6 +11,7 @@ Variables = Mapping[str, Any]  # Flax collections: "params", and the network's s
 Hypers = Mapping[str, Any]  # the numbers of an arm: scalar arrays, traced, or floats
 Batch = Any  # a pytree whose leaves have a leading `batch` axis
 
+
 class LossFn(Protocol):
   """Training loss of one batch, or what a device's part of a batch contributes to it."""
 
@@ -21,7 +22,8 @@ class LossFn(Protocol):
 
     Where the batch is spread over several devices, this gets the part of one. The total and the
     terms are then those of the whole batch once they are added up: means divide by counts of the
-    whole batch, which `add_up` gives. The network state must be the same on all devices.
+    whole batch, which `add_up` gives. It gives sums without a derivative, which would be counted
+    twice. The network state must be the same on all devices.
     """
     ...
 

@@ -87,16 +87,17 @@ def make_task(
   def loss(
       variables: Variables, hypers: Hypers, batch: Batch, key: Array, add_up: AddUp = alone):
     del key  # nothing random in these networks
+    counts = add_up(_counts(batch))
     if use_forces:
       predicted = predict(variables, hypers, batch.systems)
       terms = {
-          "energy": _energy_term(predicted.energy, batch, hypers, energy_loss, add_up),
-          "forces": _force_term(predicted.forces, batch, hypers, force_loss, add_up),
+          "energy": _energy_term(predicted.energy, batch, hypers, energy_loss, counts),
+          "forces": _force_term(predicted.forces, batch, hypers, force_loss, counts),
       }
       total = hypers["energy_weight"] * terms["energy"] + hypers["force_weight"] * terms["forces"]
     else:
       energy = predict_energy(variables, hypers, batch.systems)
-      terms = {"energy": _energy_term(energy, batch, hypers, energy_loss, add_up)}
+      terms = {"energy": _energy_term(energy, batch, hypers, energy_loss, counts)}
       total = hypers["energy_weight"] * terms["energy"]
     state = {name: value for name, value in variables.items() if name != "params"}
     return total, (terms, state)
@@ -111,21 +112,27 @@ def make_task(
   return Task(terms, init, loss, evaluate, _score, predict)
 
 
+def _counts(batch: Batch) -> Labels:
+  """How many energies and force components there are."""
+  species = jnp.asarray(batch.systems.species)
+  return Labels(jnp.int32(len(species)), 3 * jnp.sum(species > 0, dtype=jnp.int32))
+
+
 def _energy_term(
     energy: Float[AnyArray, " batch"], batch: Batch, hypers: Hypers, penalty: losses.Penalty,
-    add_up: AddUp,
+    counts: Labels,
 ) -> Float[Array, ""]:
   residual = jnp.asarray(energy - batch.labels.energy)
-  return losses.masked_mean(penalty(residual, hypers["energy_delta"]), True, add_up)
+  return losses.masked_mean(penalty(residual, hypers["energy_delta"]), True, counts.energy)
 
 
 def _force_term(
     forces: Float[AnyArray, "batch atoms 3"], batch: Batch, hypers: Hypers,
-    penalty: losses.Penalty, add_up: AddUp,
+    penalty: losses.Penalty, counts: Labels,
 ) -> Float[Array, ""]:
   residual = jnp.asarray(forces - batch.labels.forces)
   real = jnp.asarray(batch.systems.species > 0)[..., None]
-  return losses.masked_mean(penalty(residual, hypers["force_delta"]), real, add_up)
+  return losses.masked_mean(penalty(residual, hypers["force_delta"]), real, counts.forces)
 
 
 def _score(sums: Mapping[str, Array], hypers: Hypers) -> Array:

@@ -17,7 +17,7 @@ from absl import app, flags
 
 from experiments.benchmarks import measuring, tables
 from experiments.benchmarks.cases import Case, Plan, default_plans, quick_plans
-from experiments.benchmarks.processes import usable_cores
+from experiments.benchmarks.processes import core_numbers
 
 OUT = flags.DEFINE_string("out", "benchmarks.json", "File that the figures are written to.")
 QUICK = flags.DEFINE_bool("quick", False, "Seconds: only see that everything works.")
@@ -62,7 +62,7 @@ def _plans() -> list[Plan]:
   """The usual cases, or the product of the axes that flags name."""
   if QUICK.value:
     return quick_plans()
-  usable = len(usable_cores())
+  usable = len(core_numbers())
   cores = [int(number) for number in CORES.value or sorted({1, usable})]
   if max(cores) > usable:
     raise app.UsageError(f"--cores={max(cores)}: this process may use {usable}")

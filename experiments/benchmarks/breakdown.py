@@ -17,7 +17,7 @@ from absl import app, flags
 
 from experiments.benchmarks import operations, tables
 from experiments.benchmarks.cases import Case
-from experiments.benchmarks.processes import usable_cores
+from experiments.benchmarks.processes import core_numbers
 
 OUT = flags.DEFINE_string("out", "breakdown.json", "File that the figures are written to.")
 FEATURES = flags.DEFINE_integer("features", Case().features, "Size of the network.")
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}: every setting has a flag")
   if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, usable_cores()[:1])
+    os.sched_setaffinity(0, core_numbers()[:1])
   case = Case(features=FEATURES.value, batch=BATCH.value, molecule=MOLECULE.value)
   environment, found = measure(case, ROUNDS.value, BURST_SECONDS)
   figures = {"environment": environment, "case": case._asdict(), "parts": found}

@@ -104,7 +104,7 @@ def medians(cases: list[Case], rounds: int) -> dict[str, list[float]]:
   for i in range(rounds):
     for j, each in enumerate(cases):
       for name, function in each.functions.items():
-        jax.block_until_ready(function())  # the memory of another case is given back meanwhile
+        jax.block_until_ready(function())  # not timed: it meets what the case before has left
         started = time.perf_counter()
         jax.block_until_ready(function())
         seconds[name][i, j] = time.perf_counter() - started

@@ -76,7 +76,7 @@ def measure(
   """
   case, problems = plan.case, []
   request = {"case": case._asdict(), "data": str(scratch / "data.npz"),
-             "cores": processes.usable_cores()[:case.cores]}
+             "cores": processes.core_numbers()[:case.cores]}
   with _running({**request, "task": "data"}) as data:
     facts = processes.ask(data)
   network = operations.layers(
@@ -98,7 +98,7 @@ def measure(
     samples = _alternate(members, effort, _probes(network, case.batch))
   rows = [_row(case, facts, network, member, sample)
           for member, sample in zip(members, samples, strict=True)]
-  environment = facts["environment"] | {"cores": len(processes.usable_cores())}
+  environment = facts["environment"] | {"cores": len(processes.core_numbers())}
   return Measured(_best_threads(rows), environment, list(dict.fromkeys(problems)))
 
 
@@ -200,7 +200,7 @@ def _row(
       "contender": contender.name, "module": contender.module, "mapping": contender.mapping,
       "threads": contender.threads, "runs": contender.runs, **case._asdict(),
       "atoms": facts["atoms"], "pairs_within_cutoff": facts["pairs"],
-      "pinned_to": processes.usable_cores()[:case.cores],
+      "pinned_to": processes.core_numbers()[:case.cores],
       "steps_per_second": 1e3 / milliseconds,
       "configurations_per_second": 1e3 * case.batch / milliseconds,
       "ms_per_step_and_run": milliseconds,

@@ -10,7 +10,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def usable_cores() -> list[int]:
+def core_numbers() -> list[int]:
   """Numbers of the cores that this process may use."""
   if hasattr(os, "sched_getaffinity"):
     return sorted(os.sched_getaffinity(0))

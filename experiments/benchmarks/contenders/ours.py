@@ -139,7 +139,7 @@ def _launch(case: Case, runs: int, devices_per_run: int) -> _Launch:
   mesh = engine.mesh_for(runs, devices_per_run)
   spread = mesh.shape[engine.RUNS]
   if runs % spread:
-    raise Missing(f"{runs} runs do not spread evenly over {mesh.size} devices")
+    raise Missing(f"{runs} runs do not spread evenly over {spread} devices")
   layout = windows.layout(
       plan, case.batch, seeds=len(plan.seeds), per_device=runs // spread, budget=math.inf)
   arguments = groups.stacked(group.runs)
