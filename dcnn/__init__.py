@@ -3,10 +3,10 @@
 import os
 
 # On CPUs with AVX-512 XLA warns, at length and wrongly, of programs that it has cached itself
-# (openxla/xla issue 44565). What goes wrong in it is raised, too.
+# (openxla/xla issue 44565). What goes wrong in it is raised, too. It reads this when it is loaded.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import jax  # noqa: E402  (XLA reads the variable when it is loaded)
+import jax  # noqa: E402
 
 # jax 0.10.2 returns wrong numbers on CPU for a vmapped matrix-vector product followed by a
 # reduction (jax issue 39103); 0.11.0 and 0.11.1 crash or return wrong results there.

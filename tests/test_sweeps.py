@@ -87,6 +87,7 @@ def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were(mapping):
   assert np.isinf(beside.result.errors("force_loss")["c=1e+30"]).all()
 
 
+@pytest.mark.nightly  # test_a_diverging_arm_... is the same in small
 def test_an_exploding_arm_beside_nine_sound_ones():
   """A constant of 100 on raw labels and ten seeds; whoever fails, nobody else notices."""
   sound = tuple({"activation.c": 0.1 * i} for i in range(1, 10))
