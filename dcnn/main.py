@@ -73,7 +73,7 @@ def entry() -> int:
   warnings.formatwarning = format_warning
   try:
     status = _status(sys.argv[1:])
-  except Exception:
+  except Exception:  # a bug of ours, told before the other processes are left
     if processes.count() == 1:
       raise
     traceback.print_exc()

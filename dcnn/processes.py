@@ -173,7 +173,7 @@ def together() -> Iterator[None]:
   error = None
   try:
     yield
-  except Exception as raised:
+  except Exception as raised:  # whatever it is, the others must hear of it first
     error = raised
   statuses = from_all(getattr(error, "status", 1) if error else 0)
   if not statuses.any():

@@ -118,6 +118,7 @@ def test_exchange_mapped_and_to_second_order(ours, plain, rows, axes):
   operands = [
       jnp.moveaxis(random(BATCH, each, 3), 0, axis) if axis is not None else random(each, 3)
       for each, axis in zip(rows, axes, strict=True)]
+
   def derivatives(function):
     """Value, gradient, and the gradient of the gradient's size, forwards and in reverse."""
     def loss(*both):
