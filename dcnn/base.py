@@ -4,6 +4,8 @@ Inside the package energies are in eV, lengths in angstrom, forces in eV/angstro
 """
 
 import dataclasses
+import html
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -70,7 +72,7 @@ class Labels(NamedTuple):
 
   Attributes:
     energy: eV per configuration.
-    forces: eV/angstrom, F = -dE/dx; zero on padded atoms.
+    forces: eV/angstrom, F = -dE/dx; zero on padded atoms, nan in frames without forces.
   """
 
   energy: Float[Array | np.ndarray, "*frames"]
@@ -87,6 +89,8 @@ class Dataset:
     labels: their energies and forces.
     source: where they came from and how they were made, in a sentence.
     checksum: SHA-256 of the file they were read from, hexadecimal.
+    summary: what was read and what was left out, in a line.
+    references: energies of free atoms in eV by atomic number, where the file has them.
   """
 
   name: str
@@ -94,6 +98,18 @@ class Dataset:
   labels: Labels
   source: str
   checksum: str
+  summary: str = ""
+  references: Mapping[int, float] = dataclasses.field(default_factory=dict)
+
+  def __repr__(self) -> str:
+    """What was read, in a line, instead of the arrays."""
+    return f"<Dataset {self.name!r}: {self.summary or f'{len(self):,} frames'}>"
+
+  def _repr_html_(self) -> str:
+    """The same for a notebook, with one line for each part."""
+    head, *parts = (self.summary or f"{self.name}; {len(self):,} frames").split("; ")
+    lines = "".join(f"<li>{html.escape(part)}</li>" for part in parts)
+    return f"<b>{html.escape(head)}</b><ul>{lines}</ul>"
 
   def __len__(self) -> int:
     """Number of frames."""

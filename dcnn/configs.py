@@ -55,6 +55,13 @@ def default() -> ConfigDict:
   config.data.units = ""  # for files that do not say, e.g. kcal/mol/angstrom
   config.data.energy_key = ""  # where a file does not use the usual names
   config.data.forces_key = ""
+  config.data.positions_key = ""
+  config.data.species_key = ""
+  config.data.format = ""  # npz, extxyz or one of ASE's, where the name of the file does not tell
+  # Frames without forces: refuse them, skip them, use their energies alone, or take single atoms
+  # as references for the energies of their elements.
+  config.data.incomplete = "refuse"
+  config.data.drop_repeated = False  # of equal configurations keep the first
   config.data.check_units = True  # refuse labels outside what quantum chemistry gives
 
   config.split = ConfigDict()

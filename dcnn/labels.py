@@ -149,10 +149,26 @@ def _atomic_shift(energy: np.ndarray, species: np.ndarray | None) -> LabelTransf
         "composition never varies, the split between elements is arbitrary. The smallest "
         "references that fit were taken. They are right for these compositions and for no other; "
         "add configurations of other compositions, or use mean_shift", stacklevel=3)
+  return LabelTransform(atomic=_table(dict(zip(elements.tolist(), references, strict=True))))
+
+
+def _given_references(
+    references: Mapping[int, float], species: np.ndarray | None) -> LabelTransform:
+  elements = [] if species is None else np.unique(species[species > 0]).tolist()
+  missing = [element for element in elements if element not in references]
+  if missing:
+    raise ValueError(f"expected a reference energy for every element, received none for the atomic "
+                     f"numbers {missing}: add single atoms of these to the data")
+  return LabelTransform(atomic=_table(references))
+
+
+def _table(references: Mapping[int, float]) -> np.ndarray:
+  """Energies by atomic number; nan where none is known, 0 for padded atoms."""
   table = np.full(_ELEMENTS, np.nan)
   table[0] = 0.0
-  table[elements] = references
-  return LabelTransform(atomic=table)
+  for element, energy in references.items():
+    table[element] = energy
+  return table
 
 
 SHIFTS: Mapping[str, Callable[[np.ndarray, np.ndarray | None], LabelTransform]] = MappingProxyType({
@@ -214,7 +230,10 @@ SCHEMES: Mapping[str, tuple[str, str]] = MappingProxyType({
 # --- Fitting -----------------------------------------------------------------------------------
 
 
-def fit(scheme: str, labels: Labels, species: Species | None = None) -> LabelTransform:
+def fit(
+    scheme: str, labels: Labels, species: Species | None = None, *,
+    references: Mapping[int, float] | None = None,
+) -> LabelTransform:
   """Label transform of a scheme, fitted to training labels.
 
   Spreads (`range`, `std`, `iqr`) are those of the energies less the per-element references where
@@ -223,9 +242,12 @@ def fit(scheme: str, labels: Labels, species: Species | None = None) -> LabelTra
   Args:
     scheme: a name of `SCHEMES`, or 'SHIFT/SCALE' of `SHIFTS` and `SCALES`; for example
       'mean/power_of_ten'.
-    labels: training labels, energy (frames) eV and forces (frames atoms 3) eV/angstrom.
+    labels: training labels, energy (frames) eV and forces (frames atoms 3) eV/angstrom, nan in
+      frames without forces.
     species: (frames atoms) atomic numbers. Needed for the shift `atomic`; for `force_rms` they
       tell padded atoms, which are not counted.
+    references: energies of free atoms in eV by atomic number, which the shift `atomic` then takes
+      in place of fitted ones.
 
   Returns:
     The transform, float64.
@@ -236,11 +258,14 @@ def fit(scheme: str, labels: Labels, species: Species | None = None) -> LabelTra
   """
   shift, scale = rules(scheme)
   energy, forces, atoms = _checked(labels, species)
-  transform = SHIFTS[shift](energy, atoms)
+  if shift == "atomic" and references:
+    transform = _given_references(references, atoms)
+  else:
+    transform = SHIFTS[shift](energy, atoms)
   # A common shift leaves every spread as it is; only per-element references are taken off.
-  references = 0.0 if transform.atomic is None else np.asarray(transform.shift_of(atoms))
-  sample = _Sample(
-      energy, energy - references, forces[atoms > 0] if atoms is not None else forces)
+  shifts = 0.0 if transform.atomic is None else np.asarray(transform.shift_of(atoms))
+  known = forces[atoms > 0] if atoms is not None else forces
+  sample = _Sample(energy, energy - shifts, known[np.isfinite(known)])
   return transform._replace(scale=_checked_scale(SCALES[scale](sample), scale, sample))
 
 
@@ -366,7 +391,9 @@ def _checked(
   if atoms is not None and atoms.shape != forces.shape[:2]:
     raise ValueError(f"expected species (frames, atoms) = {forces.shape[:2]} as the forces have, "
                      f"received {atoms.shape}; repeat the species of one molecule for every frame")
-  for name, leaf in (("energy", energy), ("forces", forces)):
+  real = np.ones(forces.shape[:2], bool) if atoms is None else atoms > 0
+  absent = np.where(real[..., None], np.isnan(forces), True).all(axis=(1, 2))
+  for name, leaf in (("energy", energy), ("forces", np.where(absent[:, None, None], 0.0, forces))):
     bad = np.flatnonzero(~(np.abs(leaf.reshape(len(leaf), -1)) <= _LARGEST).all(axis=1))
     if len(bad):
       raise ValueError(

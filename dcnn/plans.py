@@ -61,18 +61,33 @@ class Sources(NamedTuple):
 def load(config: ConfigDict) -> Sources:
   """The data of a configuration.
 
+  Warns of what looks wrong; messages name settings as `data.units`, inside the prefixes that
+  `data.options_under` gives.
+
   Raises:
     ValueError, OSError: naming the file and the fix.
   """
   options = config.data
   load_one = functools.partial(
       data.load, units=options.units or None, energy_key=options.energy_key or None,
-      forces_key=options.forces_key or None, check_units=options.check_units)
-  dataset = load_one(config.dataset)
-  if not config.test_dataset:
-    return Sources(dataset, 0)
-  test = load_one(config.test_dataset)
-  return Sources(data.join(dataset, test), len(test))
+      forces_key=options.forces_key or None, positions_key=options.positions_key or None,
+      species_key=options.species_key or None, format=options.format or None,
+      incomplete=options.incomplete, check_units=options.check_units)
+  with data.options_under("data."):
+    dataset = load_one(config.dataset)
+    if not config.test_dataset:
+      return Sources(_without_repeats(config, dataset), 0)
+    test = load_one(config.test_dataset)
+    if options.check_units:
+      data.check_test_set(dataset, test)
+  dataset = _without_repeats(config, dataset)
+  joined = _without_repeats(config, data.join(dataset, test))
+  return Sources(joined, len(joined) - len(dataset))
+
+
+def _without_repeats(config: ConfigDict, dataset: Dataset) -> Dataset:
+  """The data, without repeated configurations where the user wants so; the first of each stays."""
+  return data.distinct(dataset) if config.data.drop_repeated else dataset
 
 
 def build(
@@ -248,14 +263,15 @@ def _arm(
       structure=_structure(config),
       make_program=functools.partial(_program, config, dataset, splits),
       hypers={**numbers, "init_gain": _init_gain(config)},
-      fit_labels=functools.partial(_fit_labels, name, config.labels),
+      fit_labels=functools.partial(_fit_labels, name, config.labels, dataset.references),
   )
 
 
 def _fit_labels(
-    name: str, scheme: str, training: Labels, species: np.ndarray) -> labels.LabelTransform:
+    name: str, scheme: str, references: Mapping[int, float], training: Labels, species: np.ndarray
+) -> labels.LabelTransform:
   try:
-    return labels.fit(scheme, training, species)
+    return labels.fit(scheme, training, species, references=references)
   except ValueError as error:
     raise ValueError(f"arm {name!r}, labels={scheme}: {error}") from error
 

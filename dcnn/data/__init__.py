@@ -3,6 +3,7 @@
 Everything is float64 NumPy, eV and angstrom here; what goes to the device is cast later.
 """
 
+from dcnn.data.between import check_test_set
 from dcnn.data.embedded import NAMES
 from dcnn.data.generation import MOLECULES, generate, save
 from dcnn.data.loading import checksum, join, load
@@ -18,6 +19,7 @@ from dcnn.data.splitting import (
     split_indices,
 )
 from dcnn.data.units import UNITS
+from dcnn.data.wording import option, options_under
 
 __all__ = [
     "MOLECULES",
@@ -27,12 +29,15 @@ __all__ = [
     "Splits",
     "block_indices",
     "check_disjoint",
+    "check_test_set",
     "checksum",
     "distinct",
     "generate",
     "join",
     "load",
     "neighbour_list",
+    "option",
+    "options_under",
     "save",
     "split",
     "split_blocks",

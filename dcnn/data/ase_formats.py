@@ -1,12 +1,26 @@
 """Reads whatever ASE reads from a local file: its trajectories, databases, outputs of codes."""
 
+import difflib
 import os
+import sqlite3
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from dcnn.data.raw import Frame, brief, find, frame, periodic_cell
+from dcnn.data.raw import (
+    FREE_ENERGY,
+    Frame,
+    Keys,
+    Raw,
+    brief,
+    found,
+    frame,
+    periodic_cell,
+    require_key,
+    stack,
+)
 
 # ASE would open a connection for these, by the file's extension alone.
 SERVERS = ("mysql", "postgresql")
@@ -14,9 +28,12 @@ SERVERS = ("mysql", "postgresql")
 DATABASES = ("db", "json")
 ADVICE = ("Write it as extended XYZ, or as .npz with positions, species, energy and forces in eV "
           "and angstrom")
+# What ASE itself puts into every frame.
+_OWN = frozenset({"numbers", "positions", "unique_id", "data", "key_value_pairs", "tags",
+                  "initial_magmoms", "momenta"})
 
 
-def read_ase(path: str | os.PathLike, *, energy_key: str, forces_key: str) -> list[Frame]:
+def read_ase(path: str | os.PathLike, keys: Keys, kind: str | None = None) -> Raw:
   """All frames of a file in a format that ASE knows.
 
   ASE keeps labels in different places: `energy` and `forces` of most files in a calculator, other
@@ -24,34 +41,37 @@ def read_ase(path: str | os.PathLike, *, energy_key: str, forces_key: str) -> li
   searched; what the file holds under that very name in `info` or `arrays` comes first.
 
   Args:
-    path: the file.
-    energy_key: name of the energy.
-    forces_key: name of the forces.
+    path: the file, which is not changed.
+    keys: of the energy, and of forces, positions and species where `arrays` has others than ASE's.
+    kind: name of ASE's format; by default what ASE takes the file for.
 
   Raises:
-    ValueError: on an unknown format, a damaged file, or a frame without energy or forces.
+    ValueError: on an unknown format, a damaged file, or a frame without energy.
   """
-  return [
-      _frame(i, atoms, energy_key=energy_key, forces_key=forces_key)
-      for i, atoms in enumerate(_images(path))
-  ]
+  keys = Keys(keys.energy or "energy", keys.forces or "forces", keys.positions or "positions",
+              keys.species or "numbers")
+  images = _images(os.path.abspath(path), kind)
+  frames = [_frame(i, atoms, keys) for i, atoms in enumerate(images)]
+  return stack(frames, source="read through ASE", keys=keys)
 
 
-def _images(path: str | os.PathLike) -> list[Any]:
-  import ase.db
+def _images(path: str, kind: str | None) -> list[Any]:
+  """The frames of an absolute path: ASE takes '-', 'postgres...' and the like for no file."""
   import ase.io
   from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
-  # An absolute path: ASE takes '-', 'postgres...' and the like for something else than a file.
-  full = os.path.abspath(path)
+  if kind is not None and kind not in ioformats:
+    close = difflib.get_close_matches(kind, ioformats, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ValueError(f"unknown format {kind!r}: {hint}Known are npz, extxyz and the names of ASE's "
+                     "formats, as `ase info --formats` lists them")
   try:
-    kind = filetype(full)
+    kind = kind or filetype(path)
     if kind in SERVERS or kind not in ioformats or not ioformats[kind].can_read:
       raise UnknownFileTypeError(kind)
     if kind in DATABASES:
-      rows = ase.db.connect(full, type=kind, use_lock_file=False, serial=True).select()
-      return [row.toatoms(add_additional_information=True) for row in rows]
-    images = ase.io.read(full, index=":", format=kind, do_not_split_by_at_sign=True)
+      return [row.toatoms(add_additional_information=True) for row in _rows(path, kind)]
+    images = ase.io.read(path, index=":", format=kind, do_not_split_by_at_sign=True)
     return images if isinstance(images, list) else [images]
   except UnknownFileTypeError as error:
     raise ValueError(
@@ -61,18 +81,56 @@ def _images(path: str | os.PathLike) -> list[Any]:
         f"ASE cannot read it: {type(error).__name__}: {brief(error)}. {ADVICE}") from error
 
 
-def _frame(index: int, atoms: Any, *, energy_key: str, forces_key: str) -> Frame:
+def _rows(path: str, kind: str) -> list[Any]:
+  """The rows of a database of ASE, which is opened for reading alone.
+
+  ASE adds its tables to any SQLite file that lacks them, so that a user's own database would not
+  be the same after a mistyped path.
+  """
+  import ase.db
+  from ase.db.sqlite import SQLite3Database
+
+  if kind != "db":
+    return list(ase.db.connect(path, type=kind, use_lock_file=False, serial=True).select())
+  address = f"file:{urllib.parse.quote(path)}?mode=ro"
+  connection = sqlite3.connect(address, uri=True)
+  try:
+    tables = {name for (name,) in connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table'")}
+  finally:
+    connection.close()
+  if not {"systems", "information"} <= tables:
+    raise ValueError(f"this SQLite file is no database of ASE: it has the tables "
+                     f"{', '.join(sorted(tables)) or 'none'}")
+
+  class ReadOnly(SQLite3Database):
+    def _connect(self) -> sqlite3.Connection:
+      return sqlite3.connect(address, uri=True, timeout=20)
+
+  return list(ReadOnly(path, use_lock_file=False, serial=True).select())
+
+
+def _frame(index: int, atoms: Any, keys: Keys) -> Frame:
   results = _mapping(getattr(atoms.calc, "results", None))
   data = _mapping(atoms.info.get("data"))
   pairs = _mapping(atoms.info.get("key_value_pairs"))
-  forces = find(forces_key, [atoms.arrays, data, results], index)
+  places = [atoms.info, pairs, data, results]
+  of_atoms = [atoms.arrays, data, results]
+  forces, positions, species = (
+      found(str(key), of_atoms) for key in (keys.forces, keys.positions, keys.species))
+  names = frozenset(map(str, {*atoms.info, *pairs, *data, *results, *atoms.arrays}))
+  for value, key, role in (
+      (positions, keys.positions, "positions"), (species, keys.species, "species")):
+    require_key(value, str(key), role, atoms.arrays, f"frame {index}", kind="array")
   return frame(
       index,
-      positions=atoms.positions,
-      species=atoms.numbers.astype(np.int32),
-      energy=find(energy_key, [atoms.info, pairs, data, results], index),
-      forces=_floats(forces, index, forces_key),
-      cell=periodic_cell(index, vectors=atoms.cell.array, periodic=atoms.pbc))
+      positions=_floats(positions, index, str(keys.positions)),
+      species=np.asarray(species).astype(np.int32),
+      energy=found(str(keys.energy), places),
+      forces=None if forces is None else _floats(forces, index, str(keys.forces)),
+      cell=periodic_cell(index, vectors=atoms.cell.array, periodic=atoms.pbc),
+      free_energy=found(FREE_ENERGY, places) if keys.energy == "energy" else None,
+      names=names - _OWN)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,20 +1,20 @@
-"""Checks on the numbers of a set, each naming the frame at fault."""
+"""Checks on the numbers of a set, each naming the frames at fault.
 
-import math
+Bounds are on medians over frames, or on one frame against the median: what a single frame holds
+decides nothing about the others.
+"""
+
 import warnings
 
 import numpy as np
 
-from dcnn.data import neighbours, units
-from dcnn.data.raw import Raw
+from dcnn.base import HARTREE, KCAL_PER_MOL
+from dcnn.data import neighbours, physics
+from dcnn.data.raw import Raw, named_frames
+from dcnn.data.units import KJ_PER_MOL, UNITS, Units, rare_units
+from dcnn.data.wording import option
 
 COINCIDENT = 0.1  # angstrom; no two nuclei come this close in any calculation of use
-# Bounds of the finite-difference check; its docstring says what for.
-NEAR = 0.1  # angstrom
-MOST_FRAMES = 2000
-FEWEST_PAIRS = 50
-OPPOSED, STRONG = 0.5, 0.9  # sizes of correlations
-FARTHEST_SLOPE = 1.5
 PAIRS_AT_ONCE = 500_000
 MANY_ATOMS = 2000  # from here on not all pairs of atoms are looked at
 FAR = 3.0  # angstrom; what tells a wrong unit of length is shorter
@@ -28,6 +28,7 @@ def check_finite(raw: Raw) -> None:
     if array is None:
       continue
     bad = ~(np.abs(array) <= LARGEST).reshape(len(array), -1).all(axis=1)
+    bad &= ~absent_forces(raw) if name == "forces" else True
     if bad.any():
       raise ValueError(
           f"frame {np.argmax(bad)}: {name} not finite, or beyond {LARGEST:.0e} "
@@ -85,71 +86,323 @@ def check_distances(distances: np.ndarray, pairs: np.ndarray) -> None:
     i = bad[0]
     raise ValueError(
         f"frame {i}: atoms {pairs[i, 0]} and {pairs[i, 1]} are {distances[i]:.3g} A apart "
-        f"({bad.size} such frames). Remove such frames, or pass units= if positions are not in "
-        "the unit of length that was assumed")
+        f"({bad.size} such frames). Remove such frames, or set {option('units')} if positions are "
+        "not in the unit of length that was assumed")
 
 
-def warn_if_inconsistent(raw: Raw) -> None:
-  """Warns where forces are not minus the gradient of the energies, and names the likely mistake.
+# Of the root mean square force: molecules near a minimum up to those at some thousand kelvin or
+# with strained bonds; in the usual sets at 300-1200 K it is 0.5-3 eV/A.
+FORCE_BAND = (0.05, 20.0)  # eV/A
+SHORTEST_BOND = 0.6  # angstrom; H2 at rest is 0.74
+# Thomas-Fermi: a neutral atom of nuclear charge Z has energy -0.7687 Z^(7/3) hartree. True atoms
+# lie above this up to Z = 92 or so, and relativity adds under 5 % beyond; bonds add a few eV.
+ATOMIC_BOUND = 1.2 * 0.7687 * HARTREE  # eV
+# The factor of labels in kcal/mol that were divided by 0.0434 where they must be multiplied.
+INVERTED = KCAL_PER_MOL**-2
+# A frame beside the others: sizes of forces and bonds as factors of the median.
+LARGEST_FACTOR = 25.0
+DISTANCE_FACTORS = (0.55, 1.6)
+FEW = 0.2  # of all frames; more are no exception
+FEWEST_FRAMES = 5  # below this there is no telling an exception
+# Energies far from the others: in robust standard deviations, and at least so many eV an atom.
+FAR_ENERGY = (30.0, 0.3)
+LEAST_RESOLUTION = 2e-4  # eV, that is worth a word
+REPEATED = 3  # frames of one exact energy, where energies otherwise differ
+ODD_BONDS = 0.15  # share of atoms
 
-  Between two near frames the energy changes by minus the work of the forces,
 
-    E_2 - E_1 = -(F_1 + F_2) . (x_2 - x_1) / 2
+def force_sizes(raw: Raw) -> np.ndarray:
+  """Root mean square force component of each frame, eV/A; nan in frames without forces."""
+  real = (raw.species > 0)[..., None]
+  squares = np.square(np.where(real, raw.forces, 0.0)).sum(axis=(1, 2))
+  return np.sqrt(squares / (3 * real.sum(axis=(1, 2))))
 
-  up to third order in the distance: a finite difference with the frames of the set as points.
-  Taken are the first 2,000 frames, each with the one nearest to it, as far as the two are within
-  0.1 A of each other (root mean square over coordinates) and have the same atoms in the same
-  order and the same cell. Fewer than 50 such pairs are not judged. Correct sets then have
-  correlations of 0.95 and more and slopes of 0.9-1.1, also those in random order.
 
-  Warned of are a correlation below -0.5 (gradients instead of forces; pure chance passes this
-  bound in one of 5,000 sets of 50 pairs) and, where the correlation exceeds 0.9 in size, a slope
-  beyond 2/3 to 3/2 (energies and forces in units that do not belong together; the least such
-  factor, of bohr and angstrom, is 1.9). The slope is the ratio of the standard deviations, which,
-  unlike that of least squares, errors of the work do not make smaller.
+def absent_forces(raw: Raw) -> np.ndarray:
+  """Mask of frames for which the file has no forces."""
+  real = (raw.species > 0)[..., None]
+  return np.where(real, np.isnan(raw.forces), True).all(axis=(1, 2))
+
+
+def constant_forces(raw: Raw) -> np.ndarray:
+  """Mask of frames of which all force components are one number, such as 0, that stands for none.
+
+  They are frames of several atoms, in sets where others have forces. A set in which all frames are
+  so is another matter: see `check_band`.
+  """
+  real = (raw.species > 0)[..., None]
+  same = np.where(real, raw.forces == raw.forces[:, :1, :1], True).all(axis=(1, 2))
+  same &= real.sum(axis=(1, 2)) > 1
+  several = real.sum(axis=(1, 2)) > 1
+  return same if not same[several].all() else np.zeros(len(same), bool)
+
+
+def without_energy(raw: Raw, unit: Units) -> np.ndarray:
+  """Mask of frames whose energy is a number that stands for none, in sets where others are real.
+
+  It is one exact energy in three frames or more of different positions, or, far from all others,
+  in two, or a whole number as -999 is.
 
   Args:
-    raw: converted to eV and angstrom from `raw.units`.
+    raw: in eV and angstrom.
+    unit: that the file has.
   """
-  first, second = _near_frames(raw)
-  if len(first) < FEWEST_PAIRS:
-    return
-  forces = raw.forces[first] + raw.forces[second]
-  work = np.sum(forces * (raw.positions[second] - raw.positions[first]), axis=(1, 2)) / 2
-  change = raw.energy[second] - raw.energy[first]
-  work_size, change_size = np.linalg.norm(work), np.linalg.norm(change)
-  if not (work_size > 0 and change_size > 0):
-    return
-  correlation = float(-work @ change / (work_size * change_size))
-  slope = float(change_size / work_size)
-  mistakes = []
-  if correlation < -OPPOSED:
-    mistakes.append("gradients instead of forces? Then change the sign of the forces in the file")
-  if abs(correlation) > STRONG and not 1 / FARTHEST_SLOPE <= slope <= FARTHEST_SLOPE:
-    mistakes.append(units.likely_mix(raw.units, slope))
-  if mistakes:
+  values, place, count = np.unique(raw.energy, return_inverse=True, return_counts=True)
+  place = place.reshape(-1)
+  often = count >= REPEATED
+  ordinary = count[~often].sum()
+  if ordinary < FEWEST_FRAMES or often.sum() > max(1, 0.02 * len(values)):
+    return np.zeros(len(raw.energy), bool)  # energies to a few digits, or all the same
+  far = far_energies(raw)
+  suspects = often[place] | far & ((count[place] > 1) | _is_round(raw.energy / unit.energy))
+  for value in np.unique(place[suspects]):
+    frames = place == value
+    if count[value] > 1 and len({frame.tobytes() for frame in raw.positions[frames]}) == 1:
+      suspects &= ~frames  # one configuration many times has one energy
+  return suspects
+
+
+def _is_round(energy: np.ndarray) -> np.ndarray:
+  """Which are whole numbers, if few are."""
+  whole = np.abs(energy - np.round(energy)) <= 1e-12 * np.abs(energy)
+  return whole if whole.mean() < FEW else np.zeros(len(whole), bool)
+
+
+def far_energies(raw: Raw) -> np.ndarray:
+  """Mask of the few frames whose energy is far from that of all others of like composition."""
+  residual = energy_residuals(raw)
+  scale = 1.4826 * np.median(np.abs(residual))
+  atoms = (raw.species > 0).sum(axis=1)
+  far = np.abs(residual) > np.maximum(FAR_ENERGY[0] * scale, FAR_ENERGY[1] * atoms)
+  return far if len(far) >= FEWEST_FRAMES and far.mean() <= FEW else np.zeros(len(far), bool)
+
+
+def energy_residuals(raw: Raw) -> np.ndarray:
+  """Energies less a reference for each element, fitted to medians over equal compositions, eV."""
+  counts = compositions(raw.species)
+  kinds, place = np.unique(counts, axis=0, return_inverse=True)
+  place = place.reshape(-1)
+  middle = np.array([np.median(raw.energy[place == kind]) for kind in range(len(kinds))])
+  weights = np.sqrt(np.bincount(place))
+  references, *_ = np.linalg.lstsq(kinds * weights[:, None], middle * weights, rcond=None)
+  return raw.energy - counts @ references
+
+
+def compositions(species: np.ndarray) -> np.ndarray:
+  """How many atoms of each element that occurs a frame has: `(frames, elements)`."""
+  return np.stack([(species == element).sum(axis=1)
+                   for element in np.unique(species[species > 0])], axis=1).astype(float)
+
+
+def check_sizes(raw: Raw, unit: Units) -> None:
+  """Refuses the few frames whose forces are far larger than those of all others.
+
+  Args:
+    raw: as the file has it.
+    unit: that the numbers are taken to be in.
+
+  Raises:
+    ValueError: naming the frames with forces 25 times as large as in the median frame.
+  """
+  sizes = force_sizes(raw) * unit.force
+  middle = float(np.nanmedian(sizes)) if np.isfinite(sizes).any() else 0.0
+  odd = sizes > LARGEST_FACTOR * middle
+  if len(sizes) >= FEWEST_FRAMES and middle > 0 and 0 < odd.mean() <= FEW:
+    worst = int(np.nanargmax(sizes))
+    raise ValueError(
+        f"{named_frames(np.flatnonzero(odd))} of {len(sizes):,}: the force components have a root "
+        f"mean square of up to {sizes[worst]:.3g} eV/A (frame {worst}), {sizes[worst] / middle:.3g} "
+        f"times that of the median frame, {middle:.3g} eV/A. Remove what failed to converge, or "
+        f"set {option('check_units', False)} if it is right")
+
+
+def warn_of_exceptions(raw: Raw, distances: np.ndarray) -> None:
+  """Warns of the few frames that differ from all others by more than configurations do.
+
+  They have energies far from the others, or nearest atoms much closer or farther apart.
+
+  Args:
+    raw: in eV and angstrom.
+    distances: shortest of each frame, angstrom.
+  """
+  far = np.flatnonzero(far_energies(raw))
+  if far.size:
+    residual = energy_residuals(raw)
+    worst = far[np.argmax(np.abs(residual[far]))]
     warnings.warn(
-        f"between {len(first)} pairs of near frames the energy changes by "
-        f"{math.copysign(slope, correlation):.3g} times the work against the forces (correlation "
-        f"{correlation:.2f}), expected 1: {'; and '.join(mistakes)}", stacklevel=3)
+        f"{named_frames(far)} of {len(residual):,}: the energy is up to {residual[worst]:+.4g} eV "
+        f"(frame {worst}) away from the other frames of its composition: a calculation that failed, "
+        "or another method?", stacklevel=4)
+  if len(distances) >= FEWEST_FRAMES and np.isfinite(distances).all():
+    factors = distances / np.median(distances)
+    odd = np.flatnonzero((factors < DISTANCE_FACTORS[0]) | (factors > DISTANCE_FACTORS[1]))
+    if 0 < len(odd) <= FEW * len(factors):
+      worst = odd[np.argmax(np.abs(np.log(factors[odd])))]
+      warnings.warn(
+          f"{named_frames(odd)} of {len(factors):,}: the closest atoms are {distances[worst]:.3g} A "
+          f"apart (frame {worst}), in the median frame {np.median(distances):.3g} A: positions in "
+          "another unit, or a calculation that failed?", stacklevel=4)
 
 
-def _near_frames(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
-  """Pairs of different frames within `NEAR` of each other, each frame with its nearest one."""
-  species = raw.species[:MOST_FRAMES]
-  kind = species if raw.cell is None else np.concatenate(
-      [species, raw.cell[:MOST_FRAMES].reshape(len(species), 9)], axis=1)
-  points = raw.positions[:MOST_FRAMES].reshape(len(species), -1)
-  points = points - points.mean(axis=0)  # less cancellation in the next lines
-  lengths = np.square(points).sum(axis=1)
-  squares = lengths[:, None] + lengths - 2 * points @ points.T
-  _, composition = np.unique(kind, axis=0, return_inverse=True)
-  squares[composition.reshape(-1, 1) != composition.reshape(-1)] = np.inf
-  np.fill_diagonal(squares, np.inf)
-  pairs = np.unique(np.sort([np.arange(len(points)), squares.argmin(axis=1)], axis=0), axis=1)
-  coordinates = 3 * (species[pairs[0]] > 0).sum(axis=1)
-  steps = points[pairs[0]] - points[pairs[1]]
-  distances = np.sqrt(np.square(steps).sum(axis=1) / coordinates)
-  same = (kind[pairs[0]] == kind[pairs[1]]).all(axis=1)
-  first, second = pairs[:, same & (distances > 0) & (distances < NEAR)]
-  return first, second
+def warn_of_fixed_atoms(raw: Raw) -> None:
+  """Warns of atoms without any force in all frames, as constraints leave them."""
+  several = (raw.species > 0).sum(axis=1) > 1
+  fixed = (raw.species > 0).all(axis=0) & (raw.forces[several] == 0).all(axis=(0, 2))
+  if 0 < fixed.sum() < len(fixed) and several.sum() >= FEWEST_FRAMES:
+    warnings.warn(f"atoms {', '.join(map(str, np.flatnonzero(fixed)[:5]))} ({fixed.sum()} in all) "
+                  "have forces of exactly zero in every frame: were they held fixed? Their forces "
+                  "are then missing, and would be learnt as zero", stacklevel=4)
+
+
+def warn_of_digits(raw: Raw, unit: Units) -> None:
+  """Warns where energies are known to fewer digits than a network can learn.
+
+  Args:
+    raw: as the file has it.
+    unit: of its numbers.
+  """
+  step, how = _resolution(raw.energy)
+  known = step * unit.energy
+  spread = float(np.std(energy_residuals(raw))) * unit.energy
+  if known > max(LEAST_RESOLUTION, 1e-4 * spread):
+    warnings.warn(
+        f"energies of {np.median(raw.energy) * unit.energy:,.6g} eV are known to {1000 * known:.2g} "
+        f"meV, because {how}; no network can learn more. Write them as float64, or with more digits",
+        stacklevel=4)
+
+
+def _resolution(energy: np.ndarray) -> tuple[float, str]:
+  """Steps between energies that can be told apart, and why they are no smaller."""
+  for dtype in (np.float16, np.float32):
+    with np.errstate(over="ignore"):
+      rounded = energy.astype(dtype)
+    if (rounded == energy).all():
+      return float(np.spacing(np.median(np.abs(rounded)))), f"they are of type {np.dtype(dtype)}"
+  rounding = 4 * np.finfo(np.float64).eps * np.abs(energy)
+  for decimals in range(6):
+    if (np.abs(energy - np.round(energy, decimals)) <= rounding).all():
+      return 10.0**-decimals, f"they are written with {decimals} decimals"
+  return 0.0, ""
+
+
+def warn_of_species(raw: Raw) -> None:
+  """Warns where bonds are not those of the elements: species in another order than positions."""
+  share = physics.odd_bonds(raw)
+  if share > ODD_BONDS:
+    warnings.warn(
+        f"{100 * share:.0f} % of the atoms have no neighbour at the distance of a bond between their "
+        "elements, or are hydrogen with several: are species in the order of positions?",
+        stacklevel=4)
+
+
+def check_scales(raw: Raw, unit: Units, *, guessed: str, known: bool) -> None:
+  """Refuses units that the bonds or the total energies of a set contradict (see `physics`).
+
+  Args:
+    raw: as the file has it.
+    unit: that the numbers are taken to be in.
+    guessed: the family of archives whose keys alone tell the units; these must be confirmed. Empty
+      where the user, the file or its format tells.
+    known: whether there is no doubt about the units, because ASE has converted them.
+
+  Raises:
+    ValueError: naming the units that fit.
+  """
+  found = physics.scales(raw, unit)
+  if known or (physics.confirms(found) if guessed else not physics.contradicts(found)):
+    return
+  others = physics.fitting(raw, UNITS.values())
+  if not others and (guessed or physics.beyond(found.spacing, physics.SPACING)):
+    others = physics.fitting(raw, rare_units())
+  if guessed:
+    reason = (f"read as {unit.name}, {_told(found)}" if physics.contradicts(found)
+              else f"nothing in these numbers tells {unit.name} from other units")
+    fix = _say_units(others) if others else (
+        f"Say which they are with {option('units')}: {', '.join(UNITS)}")
+    raise ValueError(f"an archive with the keys of {guessed} that does not declare its units, which "
+                     f"may be {unit.name} or others such as eV/angstrom; {reason}. {fix}")
+  if others and unit.name not in others:
+    raise ValueError(f"read as {unit.name}, {_told(found)}. {_say_units(others)}, or "
+                     f"{option('check_units', False)} if the numbers are right")
+
+
+def check_band(raw: Raw, closest: float, unit: Units) -> None:
+  """Refuses labels that no quantum chemistry gives, and names the likely mistake.
+
+  Three bounds, each blind to what the others see: the median over frames of the root mean square
+  force component lies in 0.05-20 eV/A; that of the shortest distance between two atoms is at least
+  0.6 A; that of |energy| is at most 1.2 times what Thomas-Fermi atoms hold, 25 eV sum_a Z_a^(7/3)
+  (all-electron energies reach 75-95 % of that bound without the 1.2, valence-only and atomisation
+  energies far less).
+
+  Args:
+    raw: in eV and angstrom.
+    closest: median over frames of the shortest distance, angstrom; infinite for single atoms.
+    unit: that it was converted from.
+
+  Raises:
+    ValueError: outside a bound.
+  """
+  unchecked = f"set {option('check_units', False)} if the numbers are right"
+  sizes = force_sizes(raw)
+  several = (raw.species > 0).sum(axis=1) > 1
+  judged = sizes[several & np.isfinite(sizes)]
+  force = float(np.median(judged)) if judged.size else np.nan
+  if force == 0:
+    raise ValueError("all forces are zero, or most: were they computed? Compute them, or "
+                     f"{unchecked}")
+  low, high = FORCE_BAND
+  if force < low or force > high:
+    raise ValueError(
+        f"force components have a root mean square of {force:.3g} eV/A (median over frames), "
+        f"expected {low:g} to {high:g}. {_described(raw, unit, force)}, or {unchecked}")
+  if closest < SHORTEST_BOND:
+    raise ValueError(
+        f"the closest atoms of a frame are {closest:.3g} A apart (median over frames), expected "
+        f"at least {SHORTEST_BOND} A. Set {option('units')} if positions are in another unit, or "
+        f"{unchecked}")
+  _check_energy(raw)
+
+
+def _say_units(names: list[str]) -> str:
+  if len(names) == 1:
+    return f"They fit {names[0]}: set {option('units', names[0])}"
+  return f"They fit {' and '.join(names)}: say which with {option('units')}"
+
+
+def _told(found: physics.Scales) -> str:
+  """What is wrong with numbers that are read in some units."""
+  parts = []
+  if physics.beyond(found.spacing, physics.SPACING):
+    parts.append(f"nearest atoms are {found.spacing:.3g} times as far apart as the sum of their "
+                 "covalent radii")
+  if physics.beyond(found.stiffness, physics.STIFFNESS):
+    parts.append(f"bonds are {found.stiffness:.3g} times as stiff as bonds of their length usually "
+                 "are")
+  return " and ".join(parts)
+
+
+def _described(raw: Raw, unit: Units, force: float) -> str:
+  """What a set may be whose forces are not as usual and whose bonds tell of no other unit."""
+  if force > FORCE_BAND[1] and FORCE_BAND[0] < force / INVERTED < FORCE_BAND[1] and (
+      not physics.contradicts(physics.scales(raw, Units("", 1.0, 1.0, 1 / INVERTED)))):
+    return ("This is 532 times too large if kcal/mol was divided by 0.0434 where it must be "
+            "multiplied: divide energies and forces by 531.8 in the file")
+  kind = "relaxed geometries" if force < FORCE_BAND[0] else "broken calculations"
+  return f"These may be {kind} or a toy model, or units other than {unit.name}: set {option('units')}"
+
+
+def _check_energy(raw: Raw) -> None:
+  bound = ATOMIC_BOUND * np.sum(raw.species.astype(float) ** (7 / 3), axis=1)
+  excess = np.abs(raw.energy) / bound
+  if np.median(excess) <= 1:
+    return
+  worst = int(np.argmax(excess))
+  factors = {"kcal/mol": KCAL_PER_MOL, "kJ/mol": KJ_PER_MOL,
+             "kcal/mol divided by 0.0434 where it must be multiplied": 1 / INVERTED}
+  fitting = [name for name, factor in factors.items() if excess[worst] * factor <= 1]
+  guess = f"Are the energies in {fitting[0]}? " if fitting else ""
+  raise ValueError(
+      f"frame {worst}: energy {raw.energy[worst]:.6g} eV; all electrons of its atoms bind at most "
+      f"{bound[worst]:.4g} eV. {guess}Set {option('units')}, or {option('check_units', False)} if "
+      "they are right")

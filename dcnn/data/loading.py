@@ -7,14 +7,45 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from dcnn.base import Dataset, Labels, System
-from dcnn.data import ase_formats, checks, embedded, npz, raw, xyz
+from dcnn.data import ase_formats, checks, consistency, embedded, npz, raw, xyz
 from dcnn.data import units as units_lib
+from dcnn.data.units import UNITS, Units
+from dcnn.data.wording import option
+
+# What to do with frames that lack forces.
+INCOMPLETE = ("refuse", "skip", "energies", "references")
+OWN_FORMATS = ("npz", "extxyz")
+# Of a file that is larger than this the system says how much of it was ever written.
+LARGE = 10_000_000  # bytes
+WRITTEN = 0.01
+# Two energies of one spread are the same but for a constant.
+SPREAD = 1e-3  # eV
+
+
+class _File(NamedTuple):
+  """What a file holds.
+
+  Attributes:
+    raw: its numbers.
+    unit: that they are in.
+    origin: how that is known, in words.
+    guessed: the family of an archive whose keys alone tell its units; else empty.
+    converted: whether ASE has converted them.
+  """
+
+  raw: raw.Raw
+  unit: Units
+  origin: str
+  guessed: str = ""
+  converted: bool = False
 
 
 def load(
@@ -23,6 +54,10 @@ def load(
     units: str | None = None,
     energy_key: str | None = None,
     forces_key: str | None = None,
+    positions_key: str | None = None,
+    species_key: str | None = None,
+    format: str | None = None,
+    incomplete: str = "refuse",
     check_units: bool = True,
 ) -> Dataset:
   """Labelled configurations of an embedded molecule or of a file.
@@ -34,33 +69,53 @@ def load(
   Periodic frames keep their cell, in whichever directions they are periodic; where none are, the
   cell of a file is only a box and left out.
 
+  Units that an archive declares (`e_unit`, `r_unit`, `f_unit`) hold. Those of MD17 and rMD17 are
+  taken to be kcal/mol only if the bonds or the total energies of the set confirm it (see
+  `physics`). Of a file with `energy` and `free_energy` the one is taken that the forces belong to.
+  Whatever is left out, and what was found, stands in `Dataset.summary`.
+
   Args:
     name_or_path: `aspirin`, `benzene`, `ethanol`, `malonaldehyde`, `naphthalene`,
-      `salicylic_acid`, `toluene`, `uracil`, or a file (`./ethanol` for a file of such a name).
-    units: units of the file, a name in `data.UNITS`; by default those of its convention,
-      eV and angstrom where there is none.
+      `salicylic_acid`, `toluene`, `uracil`, or a file (`./ethanol` for a file of such a name). `~`
+      is the home directory.
+    units: units of the file, as `kcal/mol/angstrom`; a name in `data.UNITS` or another ENERGY/LENGTH
+      of the forces; by default those that the file declares, or those of its convention.
     energy_key: name of the energy in the file, where it is not the usual one.
     forces_key: name of the forces.
-    check_units: refuse a root mean square force outside 0.05-20 eV/A, atoms closer than any bond,
-      and energies beyond what the electrons can bind; `False` for sets that are really so, such
-      as relaxed geometries.
+    positions_key: name of the positions.
+    species_key: name of the species.
+    format: `npz`, `extxyz` or the name of a format of ASE; by default what the name of the file
+      says.
+    incomplete: what to do with frames that lack forces, or whose labels are a number that stands
+      for none: `refuse` them all; `skip` such frames; keep them for their `energies` alone, with
+      forces that are nan; or take single atoms as `references` for the energies of their elements.
+    check_units: whether labels must look as quantum chemistry makes them: forces of usual size,
+      bonds of usual length and stiffness, energies within what the electrons can bind, and no frame
+      far from all others. `False` for sets that are really otherwise, such as relaxed geometries
+      and toy models.
 
   Returns:
     The frames in the order of the file.
 
   Raises:
     ValueError: on an unknown name, a file that cannot be read, missing keys, shapes that disagree,
-      NaN, coincident atoms, or numbers in the wrong units; the message names file and frame.
+      NaN, coincident atoms, missing labels, or numbers in the wrong units; the message names file
+      and frame.
     OSError: if the file is absent or not a file.
   """
-  if units is not None:
-    units_lib.check_name(units)
-  with _located(os.fspath(name_or_path)) as path:
+  unit = None if units is None else units_lib.parsed(units)
+  _require_known(incomplete, INCOMPLETE, "incomplete")
+  keys = raw.Keys(energy_key, forces_key, positions_key, species_key)
+  with _located(os.path.expanduser(os.fspath(name_or_path))) as path:
     try:
-      # Numbers near the end of the range overflow in many places; the checks name them.
-      with np.errstate(over="ignore", invalid="ignore"):
-        found = _read(path, units=units, energy_key=energy_key, forces_key=forces_key)
-        found = _checked(found, check_units)
+      with _named(path):
+        # Numbers near the end of the range overflow in many places; the checks name them.
+        with np.errstate(over="ignore", invalid="ignore"):
+          file = _read(path, keys, format)
+          if unit is not None:
+            file = file._replace(unit=unit, origin=f"as {option('units')} says", guessed="",
+                                 converted=False)
+          found, references = _checked(file, keys, incomplete, check_units)
     except ValueError as error:
       raise ValueError(f"{path}: {error}") from error
     except MemoryError as error:
@@ -69,8 +124,28 @@ def load(
         name=path.stem,
         systems=System(found.positions, found.species, found.cell),
         labels=Labels(found.energy, found.forces),
-        source=f"{path.name}: {_sentence(found.source)}, read as {found.units}",
-        checksum=checksum(path))
+        source=f"{path.name}: {_sentence(found.source)}, read as {file.unit.name}",
+        checksum=checksum(path),
+        summary=_summary(path, file, found, references),
+        references=references)
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+  """Warnings within this context begin with the name of the file."""
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    yield
+  for warning in caught:
+    text = warning.message if warning.category is not UserWarning else f"{path}: {warning.message}"
+    warnings.warn(text, warning.category, stacklevel=4)
+
+
+def _require_known(value: str, known: tuple[str, ...], name: str) -> None:
+  if value not in known:
+    close = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ValueError(f"unknown {option(name, value)}: {hint}Known are {', '.join(known)}")
 
 
 def join(first: Dataset, second: Dataset) -> Dataset:
@@ -88,7 +163,9 @@ def join(first: Dataset, second: Dataset) -> Dataset:
       systems=jax.tree.map(_concatenated, *(part.systems for part in parts)),
       labels=jax.tree.map(_concatenated, *(part.labels for part in parts)),
       source=f"{first.source}; {second.source}",
-      checksum=together)
+      checksum=together,
+      summary="; ".join(filter(None, (first.summary, second.summary))),
+      references={**second.references, **first.references})
 
 
 def _concatenated(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -126,8 +203,12 @@ def _located(name: str) -> Iterator[pathlib.Path]:
     raise _missing(path, name)
   if not path.is_file():
     raise OSError(f"{path} is a directory or device, expected a file of configurations")
-  if path.stat().st_size == 0:
+  status = path.stat()
+  if status.st_size == 0:
     raise ValueError(f"{path}: the file is empty: copy or write it again")
+  if status.st_size > LARGE and 512 * status.st_blocks < WRITTEN * status.st_size:
+    raise ValueError(f"{path}: of its {status.st_size:,} bytes almost none were ever written: copy or "
+                     "write it again")
   yield path
 
 
@@ -142,27 +223,206 @@ def _missing(path: pathlib.Path, name: str) -> Exception:
       "must be an existing file")
 
 
-def _read(
-    path: pathlib.Path, *, units: str | None, energy_key: str | None, forces_key: str | None,
-) -> raw.Raw:
+def _read(path: pathlib.Path, keys: raw.Keys, kind: str | None) -> _File:
+  """The numbers of a file as they are, and what is known of their units."""
   suffix = path.suffix.lower()
-  if suffix == ".npz":
-    return npz.read_npz(path, units=units, energy_key=energy_key, forces_key=forces_key)
-  read, source = ((xyz.read_xyz, "extended XYZ") if suffix in (".xyz", ".extxyz")
-                  else (ase_formats.read_ase, "read through ASE"))
-  frames = read(path, energy_key=energy_key or "energy", forces_key=forces_key or "forces")
-  return raw.stack(frames, units=units or "eV/angstrom", source=source)
+  kind = kind or {".npz": "npz", ".xyz": "extxyz", ".extxyz": "extxyz"}.get(suffix)
+  if kind == "npz":
+    archive = npz.read_npz(path, keys)
+    if archive.declares:
+      return _File(archive.raw, archive.units, "as the file declares")
+    if archive.family == "dcnn":
+      return _File(archive.raw, archive.units, "the convention of such archives")
+    origin = f"as {archive.family} has them, which the numbers confirm"
+    return _File(archive.raw, archive.units, origin, guessed=archive.family)
+  unit = UNITS["eV/angstrom"]
+  if kind == "extxyz":
+    return _File(xyz.read_xyz(path, keys), unit, "the convention of extended XYZ")
+  return _File(ase_formats.read_ase(path, keys, kind), unit, "converted by ASE", converted=True)
 
 
-def _checked(found: raw.Raw, check_units: bool) -> raw.Raw:
-  found = units_lib.convert(found)
-  checks.check_finite(found)
+def _checked(
+    file: _File, keys: raw.Keys, incomplete: str, check_units: bool
+) -> tuple[raw.Raw, dict[int, float]]:
+  """What a file holds in eV and angstrom, once all checks have passed, and atomic references."""
+  numbers, references = _complete(
+      _without_padding(file.raw), file.unit, incomplete, check_units)
+  if check_units:
+    checks.check_sizes(numbers, file.unit)
+    checks.check_scales(numbers, file.unit, guessed=file.guessed, known=file.converted)
+  found = units_lib.convert(numbers, file.unit)
   distances, pairs = checks.closest_pairs(found)
   checks.check_distances(distances, pairs)
   if check_units:
-    units_lib.check_band(found, float(np.median(distances)))
-  checks.warn_if_inconsistent(found)
-  return found
+    checks.check_band(found, float(np.median(distances)), file.unit)
+    checks.warn_of_exceptions(found, distances)
+    checks.warn_of_fixed_atoms(found)
+    checks.warn_of_species(found)
+  if keys.energy is None:
+    found = _with_matching_energy(found)
+  consistency.warn_if_inconsistent(found, file.unit, physical=check_units)
+  checks.warn_of_digits(numbers, file.unit)
+  return found, references
+
+
+def _without_padding(numbers: raw.Raw) -> raw.Raw:
+  """Without the atoms that are padding in every frame: a network must not see them."""
+  used = (numbers.species > 0).any(axis=0)
+  return numbers._replace(
+      positions=numbers.positions[:, used], species=numbers.species[:, used],
+      forces=numbers.forces[:, used])
+
+
+def _complete(
+    numbers: raw.Raw, unit: Units, incomplete: str, check_units: bool
+) -> tuple[raw.Raw, dict[int, float]]:
+  """The frames that have labels, and references in eV by atomic number where atoms are taken so.
+
+  Args:
+    numbers: as the file has them.
+    unit: of these.
+    incomplete: one of `INCOMPLETE`.
+    check_units: whether numbers that stand for missing labels are looked for.
+
+  Raises:
+    ValueError: naming the frames, where they are refused.
+  """
+  references: dict[int, float] = {}
+  if incomplete == "skip":
+    numbers = raw.take(numbers, np.isfinite(numbers.energy))
+  elif numbers.unlabelled is not None:
+    without = np.flatnonzero(np.isnan(numbers.energy))
+    raw.require_key(None, str(numbers.keys.energy), "energy", numbers.unlabelled,
+                    raw.named_frames(without))
+  checks.check_finite(units_lib.convert(numbers, unit))
+  if incomplete == "references":
+    numbers, references = _without_single_atoms(numbers, unit)
+  no_forces = checks.absent_forces(numbers)
+  no_energy = np.zeros(len(no_forces), bool)
+  if check_units:
+    no_forces = no_forces | checks.constant_forces(numbers)
+    no_energy = checks.without_energy(units_lib.convert(numbers, unit), unit)
+  if incomplete == "skip":
+    kept = ~(no_forces | no_energy)
+    if not kept.any():
+      raise ValueError(f"none of the {len(kept):,} frames has energy and forces")
+    return raw.take(numbers, kept), references
+  if no_energy.any():
+    value = numbers.energy[np.argmax(no_energy)]
+    raise ValueError(
+        f"{raw.named_frames(np.flatnonzero(no_energy))} of {len(no_energy):,}: the energy is "
+        f"{value:.10g} in the file, a number that stands for an energy which is missing. Compute it, "
+        f"remove such frames, or leave them out with {option('incomplete', 'skip')}")
+  if incomplete == "energies":
+    real = (numbers.species > 0)[..., None]
+    missing = no_forces[:, None, None] & real
+    return numbers._replace(forces=np.where(missing, np.nan, numbers.forces)), references
+  if no_forces.any():
+    raise ValueError(_missing_forces(numbers, no_forces))
+  return numbers, references
+
+
+def _without_single_atoms(numbers: raw.Raw, unit: Units) -> tuple[raw.Raw, dict[int, float]]:
+  atoms = (numbers.species > 0).sum(axis=1)
+  single = atoms == 1
+  if single.all() or not single.any():
+    raise ValueError(f"{option('incomplete', 'references')} takes frames of single atoms as references "
+                     f"for the other frames, got {single.sum()} such frames of {len(single):,}")
+  references: dict[int, float] = {}
+  for frame in np.flatnonzero(single):
+    element, energy = int(numbers.species[frame].max()), float(numbers.energy[frame]) * unit.energy
+    if abs(references.setdefault(element, energy) - energy) > SPREAD:
+      raise ValueError(f"frame {frame}: a single atom of atomic number {element} has the energy "
+                       f"{energy:.8g} eV, an earlier one {references[element]:.8g} eV: remove one")
+  return raw.take(numbers, ~single), references
+
+
+def _missing_forces(numbers: raw.Raw, missing: np.ndarray) -> str:
+  """What to do about frames without forces."""
+  absent = checks.absent_forces(numbers)
+  alone = f"train on energies alone with {option('incomplete', 'energies')}"
+  if absent.all():
+    key, names = str(numbers.keys.forces), numbers.left_out
+    likely = raw.likely_key("forces", "forces", names)
+    hint = (f"; did you mean {likely!r}? Then set {option('forces_key', likely)}" if likely
+            else f". Choose with {option('forces_key')}")
+    return (f"no array {key!r} in any frame; there is {raw.brief(', '.join(names) or 'nothing else')}"
+            f"{hint}, or {alone}")
+  frames = f"{raw.named_frames(np.flatnonzero(missing))} of {len(missing):,}"
+  single = (numbers.species[missing] > 0).sum(axis=1) == 1
+  if absent[missing].all():
+    what = "have no forces" if not single.all() else "are single atoms without forces"
+  else:
+    value = numbers.forces[np.argmax(missing & ~absent), 0, 0]
+    what = (f"have forces of which all components are {value:g}, a number that stands for forces which "
+            "are missing")
+  references = (f", take them as references for the energies of their elements with "
+                f"{option('incomplete', 'references')}" if single.all() else "")
+  return (f"{frames} {what}. Leave them out with {option('incomplete', 'skip')}, use their energies "
+          f"alone with {option('incomplete', 'energies')}{references}, or compute the forces")
+
+
+def _with_matching_energy(found: raw.Raw) -> raw.Raw:
+  """Of two energies the one that the forces are the gradient of.
+
+  Codes that smear the occupation of states write an energy extrapolated to none and a free energy,
+  whose gradient the forces are. Where near frames tell, they decide, else the definition.
+  """
+  if found.free_energy is None or not np.isfinite(found.free_energy).all():
+    return found
+  apart = float(np.std(found.free_energy - found.energy))
+  if not np.any(found.free_energy != found.energy):
+    return found
+  misfits = [_misfit(consistency.near_pairs(found._replace(energy=energy)))
+             for energy in (found.energy, found.free_energy)]
+  name = "energy" if misfits[0] < 0.8 * misfits[1] else raw.FREE_ENERGY
+  if apart > SPREAD:
+    warnings.warn(
+        f"energy and free_energy differ from frame to frame by {1000 * apart:.3g} meV (standard "
+        f"deviation), and forces are the gradient of one of them: {name} is taken. Set "
+        f"{option('energy_key')} to choose", stacklevel=4)
+  if name == "energy":
+    return found
+  left_out = sorted({*found.left_out, "energy"} - {raw.FREE_ENERGY})
+  return found._replace(energy=found.free_energy, keys=found.keys._replace(energy=name),
+                        left_out=tuple(left_out))
+
+
+def _misfit(pairs: consistency.Pairs) -> float:
+  """Median of what is left of the change of energy once the work is taken off, eV; 0 if unknown."""
+  if len(pairs.work) < consistency.FEWEST_PAIRS:
+    return 0.0
+  return float(np.median(np.abs(pairs.change + pairs.work)))
+
+
+def _summary(
+    path: pathlib.Path, file: _File, found: raw.Raw, references: Mapping[int, float]) -> str:
+  """What was read, in a line: what a user must know before an hour of training."""
+  frames, whole = len(found.energy), len(file.raw.energy)
+  counts = (found.species > 0).sum(axis=1)
+  atoms = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+  sizes = checks.force_sizes(found)
+  known = np.isfinite(sizes)
+  distances, _ = checks.closest_pairs(found)
+  parts = [
+      f"{frames:,} frames" + (f" of {whole:,}" if whole != frames else "") + f" of {atoms} atoms "
+      f"({', '.join(symbols(found.species))})",
+      f"read {', '.join(found.keys)}",
+      f"left out {raw.brief(', '.join(found.left_out))}" if found.left_out else "",
+      f"{file.unit.name}, {file.origin}",
+      f"{len(known) - known.sum():,} frames without forces" if not known.all() else "",
+      f"RMS force {np.sqrt(np.mean(np.square(sizes[known]))):.3g} eV/A" if known.any() else "",
+      f"closest atoms {distances.min():.3g} A apart" if np.isfinite(distances).any() else "",
+      f"{len(references)} atomic references" if references else "",
+  ]
+  return f"{path.name}: {'; '.join(part for part in parts if part)}"
+
+
+def symbols(species: np.ndarray) -> list[str]:
+  """Symbols of the elements that occur, in the order of their numbers."""
+  from ase.data import chemical_symbols
+
+  return [chemical_symbols[element] for element in np.unique(species[species > 0])]
 
 
 def _sentence(source: str) -> str:

@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dcnn.data.raw import Raw, brief, check_atoms
+from dcnn.data.raw import FREE_ENERGY, Keys, Raw, brief, check_atoms, likely_key, require_key
+from dcnn.data.units import UNITS, Units, declared
+from dcnn.data.wording import option
 
 
 class Convention(NamedTuple):
-  """The keys of one family of archives, and its units."""
+  """The keys of one family of archives, and the units that they usually have."""
 
   family: str
   positions: str
@@ -29,16 +31,10 @@ CONVENTIONS = (
     Convention("dcnn", "positions", "species", "energy", "forces", "eV/angstrom"),
 )
 
-# The MD17 family may say its units in `e_unit` and `r_unit`.
-DECLARED = {
-    ("kcal/mol", "ang"): "kcal/mol/angstrom",
-    ("kj/mol", "ang"): "kJ/mol/angstrom",
-    ("ev", "ang"): "eV/angstrom",
-    ("hartree", "ang"): "hartree/angstrom",
-    ("hartree", "bohr"): "hartree/bohr",
-    ("eh", "bohr"): "hartree/bohr",
-}
-
+# Names, in lower case, of arrays that declare a unit.
+ENERGY_UNIT_KEYS = ("e_unit", "energy_unit", "energy_units", "unit_energy")
+LENGTH_UNIT_KEYS = ("r_unit", "length_unit", "position_unit", "positions_unit", "unit_length")
+FORCE_UNIT_KEYS = ("f_unit", "force_unit", "forces_unit", "unit_forces")
 # Arrays that tell of periodic frames.
 PERIODIC = {"cell", "lattice", "pbc"}
 # Deflate shrinks nothing but zeros and repeats this far; a file made to fill the memory does.
@@ -48,30 +44,56 @@ HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npz(
-    path: str | os.PathLike, *, units: str | None, energy_key: str | None, forces_key: str | None,
-) -> Raw:
+class Archive(NamedTuple):
+  """What an archive holds.
+
+  Attributes:
+    raw: its arrays.
+    units: those that it declares, or those of its convention.
+    declares: whether it declares that of energies or of forces.
+    family: of the convention.
+  """
+
+  raw: Raw
+  units: Units
+  declares: bool
+  family: str
+
+
+def read_npz(path: str | os.PathLike, keys: Keys) -> Archive:
   """Reads an archive in any of `CONVENTIONS`.
 
   Args:
     path: the archive.
-    units: overrides those of the convention.
-    energy_key: overrides that of the convention.
-    forces_key: likewise.
+    keys: that override those of the convention.
 
   Raises:
     ValueError: on anything but such an archive, or arrays whose shapes disagree.
   """
   with _opened(path) as archive:
-    convention = _convention(archive.files, energy_key, forces_key)
-    positions, species, energy, forces = (_numbers(archive, key) for key in convention[1:5])
+    convention = _convention(archive.files, keys)
+    positions, species, energy, forces = (
+        _numbers(archive, key) if key in archive.files else None for key in convention[1:5])
+    assert positions is not None and species is not None and energy is not None
     cell = _cell(archive, convention, len(positions) if positions.ndim else 0)
-    units = units or _declared_units(archive, convention)
+    units, used = _units(archive, convention)
+    free_energy = (_numbers(archive, FREE_ENERGY)
+                   if convention.energy == "energy" and FREE_ENERGY in archive.files else None)
     source = _source(archive, convention)
+    left_out = sorted({*archive.files} - {*convention[1:5], *used, "provenance", "cell"})
+  if forces is None:
+    forces = np.full(positions.shape, np.nan)
   _check_shapes(convention, positions=positions, species=species, energy=energy, forces=forces)
-  return _masked(Raw(
+  if free_energy is not None and free_energy.size != energy.size:
+    free_energy = None
+  raw = _masked(Raw(
       positions.astype(np.float64), _elements(species, convention, positions.shape[:2]),
-      energy.astype(np.float64).reshape(-1), forces.astype(np.float64), units, source, cell))
+      energy.astype(np.float64).reshape(-1), forces.astype(np.float64), source,
+      Keys(convention.energy, convention.forces, convention.positions, convention.species),
+      tuple(left_out), cell,
+      None if free_energy is None else free_energy.astype(np.float64).reshape(-1)))
+  declares = any(name.lower() in ENERGY_UNIT_KEYS + FORCE_UNIT_KEYS for name in used)
+  return Archive(raw, units, declares, convention.family)
 
 
 @contextmanager
@@ -89,23 +111,34 @@ def _opened(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
     yield archive
 
 
-def _convention(
-    keys: Sequence[str], energy_key: str | None, forces_key: str | None) -> Convention:
-  for convention in CONVENTIONS:
-    if {convention.positions, convention.species} <= set(keys):
-      break
-  else:
+def _convention(files: Sequence[str], keys: Keys) -> Convention:
+  """The convention that most of the arrays have the names of, with the user's names in it."""
+  chosen = {name: key for name, key in keys._asdict().items() if key}
+  fitting = [convention._replace(**chosen) for convention in CONVENTIONS]
+  fitting = [each for each in fitting if {each.positions, each.species} <= set(files)]
+  if not fitting:
+    for role, key in (("positions", keys.positions), ("species", keys.species)):
+      if key:
+        require_key(key if key in files else None, key, role, files, "the archive", kind="array")
     wanted = "; ".join(f"{', '.join(c[1:5])} ({c.family})" for c in CONVENTIONS)
-    held = brief(", ".join(keys) or "none")
-    raise ValueError(f"the archive has the arrays {held}; expected {wanted}")
-  convention = convention._replace(
-      energy=energy_key or convention.energy, forces=forces_key or convention.forces)
-  for key, option in ((convention.energy, "energy_key"), (convention.forces, "forces_key")):
-    if key not in keys:
-      raise ValueError(
-          f"no array {key!r} in the archive; it has {brief(', '.join(keys))}. Choose with "
-          f"{option}=")
-  return convention
+    raise ValueError(f"the archive has the arrays {brief(', '.join(files) or 'none')}; expected "
+                     f"{wanted}{_likely_keys(files)}")
+  best = max(fitting, key=lambda each: len({each.energy, each.forces} & set(files)))
+  require_key(best.energy if best.energy in files else None, best.energy, "energy", files,
+              "the archive", kind="array")
+  if keys.forces:
+    require_key(best.forces if best.forces in files else None, best.forces, "forces", files,
+                "the archive", kind="array")
+  return best
+
+
+def _likely_keys(files: Sequence[str]) -> str:
+  """How to name the arrays that are probably meant, where all four can be told."""
+  likely = {role: likely_key(role, role, files) for role in Keys._fields}
+  if not all(likely.values()) or len(set(likely.values())) < len(likely):
+    return f". Choose with {option('positions_key')}, {option('species_key')} and the like"
+  said = " ".join(option(f"{role}_key", key) for role, key in likely.items())
+  return f"; did you mean {said}?"
 
 
 def _cell(
@@ -166,16 +199,17 @@ def _numbers(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
   return array
 
 
-def _declared_units(archive: np.lib.npyio.NpzFile, convention: Convention) -> str:
-  if convention.family != "MD17" or "e_unit" not in archive.files:
-    return convention.units
-  energy = str(_array(archive, "e_unit")).lower()
-  length = str(_array(archive, "r_unit")).lower() if "r_unit" in archive.files else "ang"
-  length = {"angstrom": "ang", "a": "ang"}.get(length, length)
-  if (energy, length) not in DECLARED:
-    raise ValueError(
-        f"e_unit {energy[:40]!r} with r_unit {length[:40]!r} is not known: pass units=")
-  return DECLARED[energy, length]
+def _units(archive: np.lib.npyio.NpzFile, convention: Convention) -> tuple[Units, list[str]]:
+  """The declared units, or else those of the convention, and the arrays that declare them."""
+  names = {name.lower(): name for name in archive.files}
+  told: list[str] = []
+  values: list[object] = []
+  for keys in (ENERGY_UNIT_KEYS, LENGTH_UNIT_KEYS, FORCE_UNIT_KEYS):
+    name = next((names[key] for key in keys if key in names), None)
+    told += [name] if name else []
+    values.append(_array(archive, name) if name else None)
+  usual = UNITS[convention.units]
+  return (declared(*values, usual) if told else usual), told
 
 
 def _source(archive: np.lib.npyio.NpzFile, convention: Convention) -> str:

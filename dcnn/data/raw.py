@@ -1,11 +1,26 @@
 """What the readers of files return, before units and checks."""
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dcnn.data.wording import option
+
 MOST_ATOMS = 10_000
+MOST_NAMED = 5  # frames that a message lists; of more it gives the number
+# Further energies that a file may hold, and whether forces are the gradient of them.
+FREE_ENERGY = "free_energy"
+
+
+class Keys(NamedTuple):
+  """Names in a file that the user has chosen; None for the usual ones."""
+
+  energy: str | None = None
+  forces: str | None = None
+  positions: str | None = None
+  species: str | None = None
 
 
 class Frame(NamedTuple):
@@ -14,17 +29,21 @@ class Frame(NamedTuple):
   Attributes:
     positions: `(atoms, 3)`.
     species: `(atoms,)`.
-    energy: a number.
-    forces: `(atoms, 3)`.
+    energy: a number; None where the file has none.
+    forces: `(atoms, 3)`; None where the file has none.
     cell: `(3, 3)`, lattice vectors in rows, zeros for directions that are not periodic; None for
       a molecule in free space.
+    free_energy: a second energy under that name; None where there is none.
+    names: under which the file keeps something of this frame.
   """
 
   positions: np.ndarray
   species: np.ndarray
-  energy: float
-  forces: np.ndarray
+  energy: float | None
+  forces: np.ndarray | None
   cell: np.ndarray | None
+  free_energy: float | None = None
+  names: frozenset[str] = frozenset()
 
 
 class Raw(NamedTuple):
@@ -33,20 +52,40 @@ class Raw(NamedTuple):
   Attributes:
     positions: `(frames, atoms, 3)`, zero on padded atoms.
     species: `(frames, atoms)`, 0 on padded atoms.
-    energy: `(frames,)`.
-    forces: `(frames, atoms, 3)`, zero on padded atoms.
-    units: name in `units.UNITS` of the units these numbers are in.
+    energy: `(frames,)`, nan in frames without one.
+    forces: `(frames, atoms, 3)`, zero on padded atoms, nan in frames without forces.
     source: kind of file and, where it says so, how it was made.
+    keys: names under which the file holds energy, forces, positions and species.
+    left_out: names of what else it holds.
     cell: `(frames, 3, 3)`, zeros for molecules; None if all are molecules.
+    free_energy: `(frames,)`, where the file has it beside its energy.
+    unlabelled: names of what a frame without an energy has; None where all have one.
   """
 
   positions: np.ndarray
   species: np.ndarray
   energy: np.ndarray
   forces: np.ndarray
-  units: str
   source: str
+  keys: Keys
+  left_out: tuple[str, ...] = ()
   cell: np.ndarray | None = None
+  free_energy: np.ndarray | None = None
+  unlabelled: frozenset[str] | None = None
+
+
+def take(raw: Raw, frames: np.ndarray) -> Raw:
+  """The frames of these numbers, or where this mask is true."""
+  arrays = {name: array[frames] for name, array in raw._asdict().items()
+            if isinstance(array, np.ndarray)}
+  return raw._replace(**arrays)
+
+
+def named_frames(frames: Iterable[Any]) -> str:
+  """`3 frames (4, 7, 9)`, with the first few numbers of many."""
+  numbers = [int(frame) for frame in frames]
+  listed = ", ".join(map(str, numbers[:MOST_NAMED])) + (", ..." if numbers[MOST_NAMED:] else "")
+  return f"frame {listed}" if len(numbers) == 1 else f"{len(numbers):,} frames ({listed})"
 
 
 def check_atoms(atoms: int) -> None:
@@ -57,8 +96,17 @@ def check_atoms(atoms: int) -> None:
         "the largest; cut out smaller pieces")
 
 
-def stack(frames: Sequence[Frame], *, units: str, source: str) -> Raw:
-  """Pads all frames to the largest number of atoms."""
+def stack(frames: Sequence[Frame], *, source: str, keys: Keys) -> Raw:
+  """Pads all frames to the largest number of atoms.
+
+  Args:
+    frames: of a file, in its order.
+    source: see `Raw`.
+    keys: under which they were read, all four.
+
+  Raises:
+    ValueError: if there are none, or they are too large.
+  """
   if not frames:
     raise ValueError("no frames in this file")
   atoms = max(len(frame.species) for frame in frames)
@@ -68,22 +116,29 @@ def stack(frames: Sequence[Frame], *, units: str, source: str) -> Raw:
   forces = np.zeros((len(frames), atoms, 3))
   for i, frame in enumerate(frames):
     real = slice(len(frame.species))
-    positions[i, real], species[i, real], forces[i, real] = (
-        frame.positions, frame.species, frame.forces)
-  energy = np.array([frame.energy for frame in frames], np.float64)
+    positions[i, real], species[i, real] = frame.positions, frame.species
+    forces[i, real] = np.nan if frame.forces is None else frame.forces
   cell = None
   if any(frame.cell is not None for frame in frames):
     cell = np.stack([np.zeros((3, 3)) if frame.cell is None else frame.cell for frame in frames])
-  return Raw(positions, species, energy, forces, units, source, cell)
+  free = [frame.free_energy for frame in frames]
+  names = frozenset().union(*{frame.names for frame in frames})
+  return Raw(
+      positions, species,
+      np.array([np.nan if frame.energy is None else frame.energy for frame in frames], np.float64),
+      forces, source, keys, tuple(sorted(names - set(keys))), cell,
+      None if None in free else np.array(free, np.float64),
+      next((frame.names for frame in frames if frame.energy is None), None))
 
 
 def frame(
-    index: int, *, positions: np.ndarray, species: np.ndarray, energy: Any, forces: np.ndarray,
-    cell: np.ndarray | None,
+    index: int, *, positions: np.ndarray, species: np.ndarray, energy: Any,
+    forces: np.ndarray | None, cell: np.ndarray | None, free_energy: Any = None,
+    names: frozenset[str] = frozenset(),
 ) -> Frame:
   """Checks the shapes of frame number `index` and that all its atoms are elements."""
   for name, array in (("positions", positions), ("forces", forces)):
-    if array.shape != (len(species), 3):
+    if array is not None and array.shape != (len(species), 3):
       raise ValueError(
           f"frame {index}: {name} have shape {array.shape}, expected ({len(species)}, 3) for "
           f"{len(species)} atoms")
@@ -92,19 +147,75 @@ def frame(
     raise ValueError(
         f"frame {index}: atom {unknown[0]} has species {species[unknown[0]]}, expected an atomic "
         "number from 1 to 118")
-  return Frame(positions, species, _number(energy, index), forces, cell)
+  energies = [None if value is None else _number(value, index) for value in (energy, free_energy)]
+  return Frame(positions, species, energies[0], forces, cell, energies[1], names)
 
 
-def find(key: str, places: Iterable[Mapping[str, Any]], index: int) -> Any:
-  """The value of `key` in the first place that has it; the error lists the keys there are."""
-  places = list(places)
-  for place in places:
-    if key in place:
-      return place[key]
-  known = sorted({str(name) for place in places for name in place} - {"numbers", "positions"})
-  raise ValueError(
-      f"frame {index} has no {key!r}; it has: {brief(', '.join(known) or 'nothing else')}. Choose "
-      "with energy_key= and forces_key=, or remove the frame")
+def found(key: str, places: Iterable[Mapping[str, Any]]) -> Any:
+  """The value of `key` in the first place that has it; None if none does."""
+  return next((place[key] for place in places if key in place), None)
+
+
+def require_key(
+    value: Any, key: str, role: str, known: Iterable[str], where: str, *, kind: str = ""
+) -> None:
+  """ValueError with the names that there are, and the likely one, if a value was not found.
+
+  Args:
+    value: what `found` gave.
+    key: that was looked for.
+    role: `positions`, `species`, `energy` or `forces`.
+    known: the names that there are.
+    where: what lacks it: `frame 3`, or `the archive`.
+    kind: what has the names: `array`, `column`.
+  """
+  if value is not None:
+    return
+  names = sorted({str(name) for name in known} - {key})
+  likely = likely_key(key, role, names)
+  hint = f"; did you mean {likely!r}? Then set {option(role + '_key', likely)}" if likely else (
+      f". Choose with {option(role + '_key')}")
+  raise ValueError(f"{where} has no {kind + ' ' if kind else ''}{key!r}; it has: "
+                   f"{brief(', '.join(names) or 'nothing else')}{hint}")
+
+
+def likely_key(key: str, role: str, names: Iterable[str]) -> str:
+  """Of the names in a file that which is meant by `key`, the usual name of `role`; or nothing.
+
+  Tried are the same name in other letters, one that holds it as a word (`REF_energy`,
+  `dft_forces`, `energies`), one of the field's names for the same, and the most similar one.
+  """
+  names = list(names)
+  plain = {name: name.lower().replace("-", "_") for name in names}
+  stems = {role, key.lower(), *_SYNONYMS.get(role, ())}
+  stems |= {stem.rstrip("s") for stem in stems if len(stem) > 2}
+  tests = (
+      lambda name: name in stems,
+      lambda name: bool(stems & {part.rstrip("s") for part in name.split("_")}
+                        | stems & set(name.split("_"))),
+      lambda name: any(stem in name for stem in stems if len(stem) > 3),
+  )
+  for test in tests:
+    fitting = [name for name in names if test(plain[name]) and not _is_another(plain[name], role)]
+    if fitting:
+      return fitting[0]
+  close = difflib.get_close_matches(key.lower(), plain.values(), n=1, cutoff=0.6)
+  return next((name for name in names if close and plain[name] == close[0]), "")
+
+
+_SYNONYMS = {
+    "energy": ("e", "energies", "energy", "total_energy", "etot", "potential_energy", "u0", "pes"),
+    "forces": ("f", "force", "forces", "frc"),
+    "positions": ("r", "pos", "coords", "coordinates", "xyz", "positions", "geometry"),
+    "species": ("z", "numbers", "atomic_numbers", "nuclear_charges", "symbols", "elements",
+                "species", "atom_types"),
+}
+
+
+def _is_another(name: str, role: str) -> bool:
+  """Whether a name that holds that of a role is of something else: `e_unit`, `force_error`."""
+  return any(word in name for word in ("unit", "error", "std", "weight", "mask", "shift")) or (
+      role == "energy" and "atom" in name)
 
 
 def brief(said: object) -> str:

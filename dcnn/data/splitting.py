@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dcnn.base import Dataset
+from dcnn.data.wording import option
 
 
 class Indices(NamedTuple):
@@ -101,7 +102,14 @@ def check_disjoint(dataset: Dataset, indices: Indices) -> None:
         raise ValueError(
             f"{dataset.name}: frame {other} ({where}) and frame {frame} ({name}) are the same "
             "configuration, so errors on one would not be those of unseen data; "
-            "data.distinct(dataset) removes repeated frames")
+            f"{_advice()}")
+
+
+def _advice() -> str:
+  """How to remove repeated frames, in Python or by a setting."""
+  setting = option("drop_repeated", True)
+  return (f"{setting} keeps the first of each" if "data." in setting
+          else "data.distinct(dataset) removes repeated frames")
 
 
 def distinct(dataset: Dataset) -> Dataset:

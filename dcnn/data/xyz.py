@@ -6,46 +6,79 @@ byte-order mark, and never trusts a number of atoms or columns that the file doe
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
-from typing import Any
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
 
 import numpy as np
 
-from dcnn.data.raw import Frame, brief, find, frame, periodic_cell
+from dcnn.data.raw import (
+    FREE_ENERGY,
+    Frame,
+    Keys,
+    Raw,
+    brief,
+    check_atoms,
+    found,
+    frame,
+    periodic_cell,
+    require_key,
+    stack,
+)
 
 LONGEST_COMMENT = 1_000_000  # characters; the parser of key=value pairs goes one by one
+# Characters; a line of this length without an end is no text, and could fill the memory.
+LONGEST_LINE = 20_000_000
+MOST_BLANK_LINES = 1000  # between two frames
+PROTEIN_LETTERS = "HCNOPS"  # with which names of atoms begin that are no symbols: CA, HO, OG
 
 
-def read_xyz(path: str | os.PathLike, *, energy_key: str, forces_key: str) -> list[Frame]:
+def read_xyz(path: str | os.PathLike, keys: Keys) -> Raw:
   """All frames of an extended XYZ file.
 
   Args:
     path: the file, in UTF-8.
-    energy_key: on the comment line.
-    forces_key: name of the columns in `Properties`.
+    keys: of the energy on the comment line, and of the columns in `Properties`.
 
   Raises:
-    ValueError: naming the frame, on a malformed frame or one without energy or forces.
+    ValueError: naming the frame, on a malformed frame or one without energy.
   """
+  keys = Keys(keys.energy or "energy", keys.forces or "forces", keys.positions or "pos",
+              keys.species or "species")
   frames: list[Frame] = []
+  symbols: dict[str, int] = {}
   with open(path, encoding="utf-8-sig") as file:
     try:
-      for i, (comment, lines) in enumerate(_blocks(file)):
-        frames.append(_frame(i, comment, lines, energy_key=energy_key, forces_key=forces_key))
+      for i, (comment, lines) in enumerate(_blocks(_lines(file))):
+        frames.append(_frame(i, comment, lines, keys, symbols))
     except UnicodeDecodeError as error:  # of a block of bytes that is read ahead
       raise ValueError(f"frame {len(frames)} or one soon after it is not UTF-8 text "
                        f"({error.reason}); save the file as UTF-8") from error
-  return frames
+  _warn_of_names(symbols)
+  return stack(frames, source="extended XYZ", keys=keys)
 
 
-def _blocks(file: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+def _lines(file: TextIO) -> Iterator[str]:
+  """The lines of a file, none of which may be endless."""
+  blank = 0
+  while line := file.readline(LONGEST_LINE):
+    if len(line) == LONGEST_LINE:
+      raise ValueError(f"a line of more than {LONGEST_LINE:,} characters, which begins with "
+                       f"{line[:20]!r}: this is not extended XYZ")
+    blank = 0 if line.strip() else blank + 1
+    if blank > MOST_BLANK_LINES:
+      raise ValueError(f"more than {MOST_BLANK_LINES:,} blank lines: this is not extended XYZ")
+    yield line
+
+
+def _blocks(lines: Iterator[str]) -> Iterator[tuple[str, list[str]]]:
   """Comment line and atom lines of each frame."""
-  lines = iter(file)
   index = 0
   for line in lines:
     if not line.strip():
       continue
     count = _atoms(line, index)
+    check_atoms(count)
     block = list(itertools.islice(lines, count + 1))
     if len(block) <= count:
       raise ValueError(
@@ -64,7 +97,7 @@ def _atoms(line: str, index: int) -> int:
 
 
 def _frame(
-    index: int, comment: str, lines: list[str], *, energy_key: str, forces_key: str) -> Frame:
+    index: int, comment: str, lines: list[str], keys: Keys, symbols: dict[str, int]) -> Frame:
   info = _info(comment, index)
   columns = _columns(str(info.get("Properties", "species:S:1:pos:R:3")), index)
   width = max(part.stop for part in columns.values())
@@ -74,15 +107,18 @@ def _frame(
       raise ValueError(
           f"frame {index}, atom {atom}: {len(row)} columns, Properties announces {width}: is the "
           "file cut short, or Properties wrong?")
-  energy = find(energy_key, [info], index)
-  forces = find(forces_key, [columns], index)
+  positions, forces = (columns.get(str(key)) for key in (keys.positions, keys.forces))
+  require_key(positions, str(keys.positions), "positions", columns, f"frame {index}", kind="column")
   return frame(
       index,
-      positions=_numbers(rows, find("pos", [columns], index), f"frame {index}: positions"),
-      species=_species(rows, columns, index),
-      energy=energy,
-      forces=_numbers(rows, forces, f"frame {index}: {forces_key}"),
-      cell=_cell(info, index))
+      positions=_numbers(rows, positions, f"frame {index}: positions"),
+      species=_species(rows, columns, index, str(keys.species), symbols),
+      energy=found(str(keys.energy), [info]),
+      forces=(None if forces is None
+              else _numbers(rows, forces, f"frame {index}: {keys.forces}")),
+      cell=_cell(info, index),
+      free_energy=found(FREE_ENERGY, [info]) if keys.energy == "energy" else None,
+      names=frozenset({*info, *columns} - {"Properties", "Lattice", "pbc", "Z"}))
 
 
 def _cell(info: dict[str, Any], index: int) -> np.ndarray | None:
@@ -124,16 +160,40 @@ def _numbers(rows: list[list[str]], columns: slice, what: str) -> np.ndarray:
     raise ValueError(f"{what} must be numbers: {brief(error)}") from error
 
 
-def _species(rows: list[list[str]], columns: dict[str, slice], index: int) -> np.ndarray:
-  from ase.data import atomic_numbers
+def _species(
+    rows: list[list[str]], columns: dict[str, slice], index: int, key: str, symbols: dict[str, int]
+) -> np.ndarray:
+  """Atomic numbers, from symbols or numbers; `symbols` gathers those that were met."""
+  place = columns.get(key)
+  if key == "species" and place is None:
+    place = columns.get("Z")
+  require_key(place, key, "species", columns, f"frame {index}", kind="column")
+  first = place.start
+  return np.array([_atomic_number(row[first], index, symbols) for row in rows], np.int32)
 
-  if "species" not in columns and "Z" in columns:
-    numbers = _numbers(rows, columns["Z"], f"frame {index}: Z").reshape(-1)
-    whole = (np.abs(numbers) < 1000) & (numbers == np.floor(numbers))
-    return np.where(whole, numbers, 0).astype(np.int32)
-  place = find("species", [columns], index).start
-  symbols = [row[place].capitalize() for row in rows]
-  unknown = next((symbol for symbol in symbols if symbol not in atomic_numbers), None)
-  if unknown is not None:
-    raise ValueError(f"frame {index}: {unknown[:20]!r} is not the symbol of an element")
-  return np.array([atomic_numbers[symbol] for symbol in symbols], np.int32)
+
+def _atomic_number(text: str, index: int, symbols: dict[str, int]) -> int:
+  if text not in symbols:
+    from ase.data import atomic_numbers
+
+    number = atomic_numbers.get(text.capitalize(), 0)
+    if text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 10:
+      number = int(float(text)) if float(text) == int(float(text)) else -1
+      if not 0 < number <= 118:
+        raise ValueError(f"frame {index}: species {text!r}, expected an atomic number from 1 to 118")
+    if not number:
+      raise ValueError(f"frame {index}: {text[:20]!r} is not the symbol of an element")
+    symbols[text] = number
+  return symbols[text]
+
+
+def _warn_of_names(symbols: Mapping[str, int]) -> None:
+  """`CA` may be calcium, and may be the name of a carbon atom."""
+  from ase.data import atomic_names
+
+  odd = [f"{text!r} as {atomic_names[number].lower()}" for text, number in symbols.items()
+         if len(text) == 2 and text[1].isupper() and text[0] in PROTEIN_LETTERS]
+  if odd:
+    warnings.warn(f"{', '.join(odd)} is how species are read; if these are names of atoms, write "
+                  "the symbols of their elements into the file, else write them as Ca, Cl",
+                  stacklevel=4)

@@ -33,9 +33,12 @@ def descriptor_statistics(systems: System) -> tuple[np.ndarray, np.ndarray]:
   Returns:
     Two arrays (pairs,) in 1/angstrom; deviations below a millionth of the mean count as 1.
   """
-  positions = np.asarray(systems.positions, np.float64)
+  positions, species = np.asarray(systems.positions, np.float64), np.asarray(systems.species)
   first, second = layers.unordered_pairs(positions.shape[1])
-  inverse = 1.0 / np.linalg.norm(positions[:, first] - positions[:, second], axis=-1)
+  distance = np.linalg.norm(positions[:, first] - positions[:, second], axis=-1)
+  # What `inverse_distances` gives: padded atoms lie anywhere, and their pairs count as 0.
+  real = (species[:, first] > 0) & (species[:, second] > 0) & (distance > 0)
+  inverse = np.where(real, 1.0 / np.where(real, distance, 1.0), 0.0)
   mean, deviation = inverse.mean(axis=0), inverse.std(axis=0)
   return mean, np.where(deviation > 1e-6 * mean, deviation, 1.0)
 

@@ -1,0 +1,106 @@
+"""Whether two sets of one experiment belong together: the one to train on and the one to test on."""
+
+import warnings
+
+import numpy as np
+
+from dcnn.base import Dataset
+from dcnn.data import physics
+from dcnn.data.checks import energy_residuals
+from dcnn.data.loading import symbols
+from dcnn.data.raw import Keys, Raw
+from dcnn.data.units import UNITS
+
+# Bonds of two sets at any temperatures are equally long and stiff within these factors.
+STIFFNESS_FACTOR = 1.6
+SPACING_FACTOR = 1.2
+# Energies of the test set may be so many standard deviations off, beyond what its temperature says.
+FARTHEST = 10.0
+LEAST = 0.02  # eV an atom, below which no difference is spoken of
+
+
+def check_test_set(training: Dataset, test: Dataset) -> None:
+  """Makes sure that a set to test on is of the kind that a network was trained on.
+
+  Warns where its energies lie elsewhere than composition and temperature say, and where its bonds
+  are longer or stiffer: both are marks of another method or another unit.
+
+  Args:
+    training: all frames of the file that training and validation are taken from.
+    test: all frames of the file to test on.
+
+  Raises:
+    ValueError: if the test set has an element that the training set lacks.
+  """
+  _require_elements(training, test)
+  mistakes = [*_scale_mistakes(training, test), *_energy_mistakes(training, test)]
+  if mistakes:
+    warnings.warn(f"{test.name} beside {training.name}: {'; and '.join(mistakes)}. Errors on it would "
+                  "not be those of the network", stacklevel=3)
+
+
+def _require_elements(training: Dataset, test: Dataset) -> None:
+  known = np.unique(np.asarray(training.systems.species))
+  species = np.asarray(test.systems.species)
+  new = ~np.isin(species, known) & (species > 0)
+  if new.any():
+    frames = np.flatnonzero(new.any(axis=1))
+    raise ValueError(
+        f"{test.name} has {', '.join(symbols(species[new]))} in {len(frames):,} of {len(test):,} frames "
+        f"(the first is frame {frames[0]}), elements that {training.name} lacks, which has "
+        f"{', '.join(symbols(known))}: a network knows only what it was trained on. Remove such frames")
+
+
+def _raw(dataset: Dataset) -> Raw:
+  systems, labels = dataset.systems, dataset.labels
+  return Raw(*map(np.asarray, (systems.positions, systems.species, labels.energy, labels.forces)),
+             source="", keys=Keys(), cell=None if systems.cell is None else np.asarray(systems.cell))
+
+
+def _scale_mistakes(training: Dataset, test: Dataset) -> list[str]:
+  one, other = (physics.scales(_raw(each), UNITS["eV/angstrom"]) for each in (training, test))
+  mistakes = []
+  for name, limit, adjective in (
+      ("stiffness", STIFFNESS_FACTOR, "as stiff"), ("spacing", SPACING_FACTOR, "as long")):
+    factor = getattr(other, name) / getattr(one, name)
+    if abs(np.log(factor)) > np.log(limit):
+      mistakes.append(f"its bonds are {factor:.3g} times {adjective}: is it in other units?")
+  return mistakes
+
+
+def _energy_mistakes(training: Dataset, test: Dataset) -> list[str]:
+  """Energies less references for the elements, which the training set must determine."""
+  species = [np.asarray(each.systems.species) for each in (training, test)]
+  elements = np.unique(np.concatenate([each.ravel() for each in species]))
+  counts = [np.stack([(each == z).sum(axis=1) for z in elements[elements > 0]], axis=1).astype(float)
+            for each in species]
+  energies = [np.asarray(each.labels.energy) for each in (training, test)]
+  references, *_ = np.linalg.lstsq(counts[0], energies[0], rcond=None)
+  rank = np.linalg.matrix_rank(counts[0])
+  judged = np.array([np.linalg.matrix_rank(np.vstack([counts[0], kind])) == rank
+                     for kind in np.unique(counts[1], axis=0)])
+  _, place = np.unique(counts[1], axis=0, return_inverse=True)
+  kept = judged[place.reshape(-1)]
+  if not kept.any():
+    return []
+  spread = float(np.std(energy_residuals(_raw(training))))
+  middle = np.median(energies[0] - counts[0] @ references)
+  shift = float(np.median((energies[1] - counts[1] @ references)[kept]) - middle)
+  atoms = float(np.median(counts[1][kept].sum(axis=1)))
+  if abs(shift) <= max(FARTHEST * spread, LEAST * atoms) + _warming(training, test, spread, atoms):
+    return []
+  return [f"its energies are {shift:+.4g} eV away from those of like composition, whose standard "
+          f"deviation is {spread:.3g} eV: is it of another method, or in other units?"]
+
+
+def _warming(training: Dataset, test: Dataset, spread: float, atoms: float) -> float:
+  """Twice the energy, in eV, that a harmonic set of other forces has more or less.
+
+  Potential energy and the square of the forces are proportional to the temperature T, and the
+  standard deviation of the energy is k T sqrt(degrees / 2), its mean k T degrees / 2.
+  """
+  sizes = [float(np.nanmean(np.square(np.asarray(each.labels.forces)[np.asarray(
+      each.systems.species) > 0]))) for each in (training, test)]
+  degrees = max(3 * atoms - 6, 1.0)
+  ratio = sizes[1] / sizes[0] if sizes[0] > 0 else 1.0
+  return 2 * spread * float(np.sqrt(degrees / 2)) * abs(ratio - 1.0)

@@ -1,0 +1,242 @@
+"""Whether energies, forces and positions belong together: the laws that right labels obey."""
+
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+
+from dcnn.data.raw import Raw, named_frames, take
+from dcnn.data.units import Units, likely_mix
+
+# Root mean square distance over coordinates, angstrom, up to which frames are near; of molecules that
+# were turned onto each other more distances are small, and the quotient is good a bit farther.
+NEAR, NEAR_TURNED = 0.1, 0.13
+MOST_FRAMES = 2000
+FEWEST_PAIRS = 50
+# Correlations of work and change of energy: right sets have 0.95 and more, wrong ones under 0.4.
+RELATED, STRONG, OPPOSED = 0.7, 0.9, 0.5
+FARTHEST_SLOPE = 1.5
+# Net force in eV/A and torque in eV of a molecule in free space, root mean square over components:
+# right sets have 0.004 and less, those of other frames or atoms 1 and more.
+BALANCE = 0.1
+RELATIVE_BALANCE = 0.05  # of what the same forces would give in random directions
+FEW = 0.25  # of all frames; fewer are named, more are a property of the set
+FAR_OFF = 12.0  # robust standard deviations of what a single frame may be off
+MOST_BAD = 0.1  # share of pairs; more are no exception
+
+
+class Pairs(NamedTuple):
+  """Near frames, and how the energy changes between them.
+
+  Attributes:
+    first, second: numbers of frames.
+    change: of the energy from the first to the second, eV.
+    work: that the forces do on the way, eV; minus the change, to third order in the distance.
+  """
+
+  first: np.ndarray
+  second: np.ndarray
+  change: np.ndarray
+  work: np.ndarray
+
+
+def near_pairs(raw: Raw, *, free: bool = True) -> Pairs:
+  """The near frames of a set, with the changes of its energies.
+
+  Between two near frames the energy changes by minus the work of the forces,
+
+    E_2 - E_1 = -(F_1 + F_2) . (x_2 - x_1) / 2
+
+  up to third order in the distance: a finite difference with the frames of the set as points.
+  Taken are the first 2,000 frames, each with the one nearest to it, as far as the two are within
+  0.1 A of each other (root mean square over coordinates) and have the same atoms in the same
+  order and the same cell. Where these are fewer than 50, molecules in free space are moved and
+  turned onto each other first, with their forces.
+
+  Args:
+    raw: in eV and angstrom.
+    free: whether molecules may be turned, because nothing outside holds them.
+  """
+  raw = take(raw, np.arange(min(len(raw.energy), MOST_FRAMES)))
+  pairs = _pairs(raw, NEAR)
+  if len(pairs.work) < FEWEST_PAIRS and raw.cell is None and free:
+    return _pairs(_turned(raw), NEAR_TURNED)
+  return pairs
+
+
+def _pairs(raw: Raw, reach: float) -> Pairs:
+  first, second = _near_frames(raw, reach)
+  forces = raw.forces[first] + raw.forces[second]
+  work = np.sum(forces * (raw.positions[second] - raw.positions[first]), axis=(1, 2)) / 2
+  change = raw.energy[second] - raw.energy[first]
+  known = np.isfinite(work) & np.isfinite(change)
+  return Pairs(*(array[known] for array in (first, second, change, work)))
+
+
+def _turned(raw: Raw) -> Raw:
+  """The frames of each list of species, moved and turned onto the first of them, with their forces.
+
+  References:
+    W. Kabsch, Acta Cryst. A 32 (1976) 922.
+  """
+  real = (raw.species > 0)[..., None]
+  centred = np.where(real, raw.positions - raw.positions.sum(axis=1, keepdims=True) / real.sum(
+      axis=1, keepdims=True), 0.0)
+  _, kinds = np.unique(raw.species, axis=0, return_inverse=True)
+  _, first = np.unique(kinds, return_index=True)
+  covariance = np.einsum("fai,faj->fij", centred, centred[first][kinds.reshape(-1)])
+  left, _, right = np.linalg.svd(covariance)
+  # A turn, not a mirror image.
+  left[..., 2] *= np.sign(np.linalg.det(left @ right))[:, None]
+  turns = left @ right
+  return raw._replace(positions=centred @ turns, forces=raw.forces @ turns)
+
+
+def correlation(pairs: Pairs) -> float:
+  """Of the change of energy with the work against the forces, 1 for right labels.
+
+  The median of both is not taken off: both are zero on average. nan for fewer than 50 pairs and
+  where either is zero throughout.
+  """
+  sizes = np.linalg.norm(pairs.work), np.linalg.norm(pairs.change)
+  if len(pairs.work) < FEWEST_PAIRS or not min(sizes) > 0:
+    return math.nan
+  return float(-pairs.work @ pairs.change / (sizes[0] * sizes[1]))
+
+
+def warn_if_inconsistent(raw: Raw, unit: Units, *, physical: bool = True) -> None:
+  """Warns where forces are not minus the gradient of the energies, and names the likely mistake.
+
+  Fewer than 50 near pairs are not judged. Right sets have correlations of 0.95 and more and slopes
+  of 0.9-1.1, also in random order. Warned of are a correlation below 0.7 (labels of other frames,
+  atoms or methods; below -0.5 gradients instead of forces) and, where it exceeds 0.9 in size, a
+  slope beyond 2/3 to 3/2 (energies and forces in units that do not belong together; the least such
+  factor, of bohr and angstrom, is 1.9). The slope is the ratio of the standard deviations, which,
+  unlike that of least squares, errors of the work do not make smaller.
+
+  Single frames whose energy or forces do not fit those of all their neighbours are named. Where
+  that cannot be judged, or is wrong, the forces on a molecule in free space are asked to leave it
+  where it is and not to turn it.
+
+  Args:
+    raw: in eV and angstrom.
+    unit: that it was converted from.
+    physical: whether molecules are in free space.
+  """
+  pairs = near_pairs(raw, free=physical)
+  odd = _odd_frames(pairs)
+  if odd.size:
+    pairs = Pairs(*(array[~np.isin(pairs.first, odd) & ~np.isin(pairs.second, odd)]
+                    for array in pairs))
+    warnings.warn(f"{named_frames(odd)}: energy and forces do not fit those of the frames near by: "
+                  "labels of another frame, or a calculation that failed? Look at them, or remove "
+                  "them", stacklevel=4)
+  found = correlation(pairs)
+  mistakes = _mistakes(pairs, found, unit) if math.isfinite(found) else []
+  if physical and not found >= STRONG:
+    mistakes += _imbalance(raw)
+  elif physical:
+    _warn_of_unbalanced_frames(raw)
+  if mistakes:
+    warnings.warn("; and ".join(mistakes), stacklevel=4)
+
+
+def _mistakes(pairs: Pairs, found: float, unit: Units) -> list[str]:
+  slope = float(np.linalg.norm(pairs.change) / np.linalg.norm(pairs.work))
+  mistakes = []
+  if found < -OPPOSED:
+    mistakes.append("gradients instead of forces? Then change the sign of the forces in the file")
+  elif found < RELATED:
+    mistakes.append(
+        "labels of other frames, of atoms in another order, of mirrored positions, or too noisy to "
+        "learn from? Then make energies and forces anew, together")
+  if abs(found) > STRONG and not 1 / FARTHEST_SLOPE <= slope <= FARTHEST_SLOPE:
+    mistakes.append(likely_mix(unit, slope))
+  if not mistakes:
+    return []
+  return [f"between {len(pairs.work)} pairs of near frames the energy changes by "
+          f"{math.copysign(slope, found):.3g} times the work against the forces (correlation "
+          f"{found:.2f}), expected 1: {'; and '.join(mistakes)}"]
+
+
+def _odd_frames(pairs: Pairs) -> np.ndarray:
+  """The few frames that fit none of their neighbours, where most frames fit."""
+  none = np.zeros(0, int)
+  if len(pairs.work) < FEWEST_PAIRS:
+    return none
+  residual = np.abs(pairs.change + pairs.work)
+  allowed = max(FAR_OFF * 1.4826 * float(np.median(residual)), float(np.median(np.abs(pairs.work))))
+  bad = residual > allowed
+  if not 0 < bad.sum() <= MOST_BAD * len(bad):
+    return none
+  ends = np.stack([pairs.first, pairs.second])
+  good = np.unique(ends[:, ~bad])
+  odd: set[int] = set()
+  left = ends[:, bad]
+  while left.size:  # the frame with the most misfits first: its partners may be right
+    frames, counts = np.unique(left, return_counts=True)
+    counts = counts + 0.5 * ~np.isin(frames, good)
+    worst = frames[counts == counts.max()]
+    odd |= {int(frame) for frame in worst}
+    left = left[:, ~np.isin(left, worst).any(axis=0)]
+  return np.setdiff1d(sorted(odd), good)
+
+
+def _unbalanced(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
+  """For each frame of several atoms in free space whether the forces move and whether they turn it."""
+  real = (raw.species > 0)[..., None]
+  atoms = real.sum(axis=1)
+  centre = raw.positions.sum(axis=1, keepdims=True) / atoms[:, None]
+  arms = np.where(real, raw.positions - centre, 0.0)
+  judged = (atoms[:, 0] > 1) & np.isfinite(raw.forces).all(axis=(1, 2))
+  if raw.cell is not None:
+    judged &= ~raw.cell.any(axis=(1, 2))
+  forces = np.where(judged[:, None, None], raw.forces, 0.0)
+
+  def beyond(net: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    size = np.sqrt(np.square(net).mean(axis=-1))
+    random = np.sqrt(np.square(parts).sum(axis=(1, 2)) / 3)
+    return judged & (size > BALANCE) & (size > RELATIVE_BALANCE * random)
+
+  torques = np.cross(arms, forces)
+  return beyond(forces.sum(axis=1), forces), beyond(torques.sum(axis=1), torques)
+
+
+def _imbalance(raw: Raw) -> list[str]:
+  moved, turned = _unbalanced(raw)
+  either = np.flatnonzero(moved | turned)
+  if not either.size:
+    return []
+  what = " and ".join(word for word, flags in (("move", moved), ("turn", turned)) if flags.any())
+  return [f"in {named_frames(either)} of {len(raw.species):,} the forces add up to something that "
+          f"would {what} the molecule, which in free space they cannot: forces of another frame, of "
+          "atoms in another order, of mirrored positions or of a part of the system?"]
+
+
+def _warn_of_unbalanced_frames(raw: Raw) -> None:
+  """Where most frames are in balance and fit their neighbours, the few others are named."""
+  odd = np.logical_or(*_unbalanced(raw))
+  if 0 < odd.sum() < FEW * len(odd):
+    warnings.warn(f"{_imbalance(raw)[0]}", stacklevel=5)
+
+
+def _near_frames(raw: Raw, reach: float) -> tuple[np.ndarray, np.ndarray]:
+  """Pairs of different frames within `reach` of each other, each frame with its nearest one."""
+  species = raw.species
+  kind = species if raw.cell is None else np.concatenate(
+      [species, raw.cell.reshape(len(species), 9)], axis=1)
+  points = raw.positions.reshape(len(species), -1)
+  points = points - points.mean(axis=0)  # less cancellation in the next lines
+  lengths = np.square(points).sum(axis=1)
+  squares = lengths[:, None] + lengths - 2 * points @ points.T
+  _, composition = np.unique(kind, axis=0, return_inverse=True)
+  squares[composition.reshape(-1, 1) != composition.reshape(-1)] = np.inf
+  np.fill_diagonal(squares, np.inf)
+  pairs = np.unique(np.sort([np.arange(len(points)), squares.argmin(axis=1)], axis=0), axis=1)
+  coordinates = 3 * (species[pairs[0]] > 0).sum(axis=1)
+  steps = points[pairs[0]] - points[pairs[1]]
+  distances = np.sqrt(np.square(steps).sum(axis=1) / coordinates)
+  same = (kind[pairs[0]] == kind[pairs[1]]).all(axis=1)
+  first, second = pairs[:, same & (distances > 0) & (distances < reach)]
+  return first, second

@@ -1,0 +1,305 @@
+"""What quantum chemistry says of the size of numbers: by it wrong units are told from right ones.
+
+The size of forces says little: it depends on the temperature. Three things have a scale of their
+own. Nearest atoms are as far apart as the sum of their covalent radii. The force along a bond
+changes with its length by 20-80 eV/A^2, which depends on the bond and on nothing else. The total
+energy of all electrons is that of the free atoms, but for a few parts in a thousand.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dcnn.base import HARTREE
+from dcnn.data import neighbours
+from dcnn.data.raw import Raw, take
+from dcnn.data.units import Units
+
+MILLIDYNE_PER_ANGSTROM = 6.241509  # eV/A^2
+MOST_FRAMES = 400  # looked at, evenly over the set
+FEW_ATOMS = 300  # up to this all pairs are looked at, without the import of vesin
+MOST_ATOMS = 2000  # of the frames looked at for bonds
+MOST_KINDS = 20  # compositions whose bonds are followed from frame to frame
+FEWEST_LENGTHS = 5  # of a bond, in as many frames
+BONDED = 1.25  # sums of covalent radii; up to this, atoms are bonded
+SMALLEST_SPREAD = 2e-3  # of a bond's lengths, relative; relaxed geometries have less
+# Bounds of what is as usual: spacing is 0.90-1.03 in molecules, stiffness 1.05-1.47 (BUILD_NOTES.md).
+# Those of spacing are less than bohr and angstrom apart (1.89), those of stiffness less than kJ/mol
+# and kcal/mol (4.18), so that never both can be right.
+SPACING = (0.75, 1.37)
+STIFFNESS = (0.62, 2.5)
+TOTAL_ENERGY = (0.94, 1.06)
+NOBLE = (2, 10, 18, 36, 54, 86)
+
+# Elements whose bonds Badger's rule describes, by period. d_ij in angstrom.
+_PERIODS = {1: 0, **dict.fromkeys((5, 6, 7, 8, 9), 1), **dict.fromkeys((14, 15, 16, 17), 2)}
+_BADGER = {(0, 0): 0.025, (0, 1): 0.335, (0, 2): 0.585, (1, 1): 0.68, (1, 2): 0.9, (2, 2): 1.18}
+
+
+class Scales(NamedTuple):
+  """How numbers in some units compare with what is usual; nan where nothing can be said.
+
+  Attributes:
+    spacing: distance of nearest atoms over the sum of their covalent radii, median over atoms.
+    stiffness: of bonds, over that of Badger's rule, median over bonds.
+    total: energy over that of the free atoms with all electrons, median over frames.
+  """
+
+  spacing: float
+  stiffness: float
+  total: float
+
+
+def scales(raw: Raw, unit: Units) -> Scales:
+  """The scales of a set if its numbers are in `unit`."""
+  sample = _sample(raw)
+  bonds = _bonds(sample, unit.length)
+  force = unit.force / unit.length
+  return Scales(
+      spacing=bonds.spacing,
+      stiffness=force * bonds.stiffness,
+      total=_total(sample) * unit.energy)
+
+
+def contradicts(found: Scales) -> bool:
+  """Whether the numbers cannot be in the units that these scales are of."""
+  if beyond(found.spacing, SPACING):
+    return True
+  # Total energies are looked at where bonds say nothing: some are sums of other things.
+  if np.isfinite(found.stiffness):
+    return beyond(found.stiffness, STIFFNESS)
+  return False
+
+
+def confirms(found: Scales) -> bool:
+  """Whether something with a scale says that the numbers are in these units."""
+  if contradicts(found):
+    return False
+  return bool(np.isfinite(found.stiffness)) or _within(found.total, TOTAL_ENERGY)
+
+
+def fitting(raw: Raw, known: Iterable[Units]) -> list[str]:
+  """Names of those units that the scales of a set confirm."""
+  return [unit.name for unit in known if confirms(scales(raw, unit))]
+
+
+def odd_bonds(raw: Raw) -> float:
+  """Share of atoms without a neighbour at the distance of a bond, and of hydrogen with several.
+
+  Hydrogen counts as bonded to the elements of Badger's rule only, so that hydrides are none of it.
+  nan where there are no such bonds at all.
+
+  Args:
+    raw: in eV and angstrom.
+  """
+  odd, judged = 0, 0
+  for kind in _kinds(_sample(raw)):
+    frame = take(kind, _typical(kind))
+    species = frame.species[0]
+    if (species > 0).sum() > MOST_ATOMS or not (np.isin(species, list(_PERIODS)) | (species == 0)).all():
+      continue
+    pairs = _near_pairs(frame, 1.0)
+    spacing = np.array(_spacings(species, pairs))
+    bonds = np.zeros(len(species), int)
+    bonded = _bonded(species, pairs)
+    np.add.at(bonds, bonded.first, 1)
+    np.add.at(bonds, bonded.second, 1)
+    weight = len(kind.species)
+    odd += weight * int((np.abs(np.log(spacing)) > np.log(1.3)).sum())
+    odd += weight * int(((species == 1) & (bonds > 1)).sum())
+    judged += weight * len(spacing)
+  return odd / judged if judged else np.nan
+
+
+def _within(value: float, bounds: tuple[float, float]) -> bool:
+  return bool(bounds[0] <= value <= bounds[1])
+
+
+def beyond(value: float, bounds: tuple[float, float]) -> bool:
+  """Whether a scale that can be told lies outside its bounds."""
+  return bool(np.isfinite(value)) and not _within(value, bounds)
+
+
+def _sample(raw: Raw) -> Raw:
+  """Frames evenly over the set that have forces."""
+  there = np.flatnonzero(np.isfinite(raw.forces).all(axis=(1, 2)))
+  there = there if len(there) else np.arange(len(raw.species))
+  return take(raw, there[np.linspace(0, len(there) - 1, min(len(there), MOST_FRAMES)).astype(int)])
+
+
+def atomic_energies(species: np.ndarray) -> np.ndarray:
+  """Energies of free neutral atoms with all electrons, hartree, to 1 % from beryllium on.
+
+  E(Z) = -0.7687 Z^(7/3) + Z^2 / 2 - 0.2699 Z^(5/3), zero for Z = 0.
+
+  References:
+    J. Schwinger, Thomas-Fermi model: the second correction, Phys. Rev. A 24 (1981) 2353.
+  """
+  charge = species.astype(float)
+  return -0.7687 * charge ** (7 / 3) + charge**2 / 2 - 0.2699 * charge ** (5 / 3)
+
+
+def _total(raw: Raw) -> float:
+  """Energies as they are over those of the free atoms in eV, median over frames."""
+  return float(np.median(raw.energy / (HARTREE * atomic_energies(raw.species).sum(axis=1))))
+
+
+class _Bonds(NamedTuple):
+  """Spacing, and stiffness in force per length as they are over Badger's in eV/A^2."""
+
+  spacing: float
+  stiffness: float
+
+
+def _bonds(raw: Raw, length: float) -> _Bonds:
+  spacings: list[float] = []
+  ratios: list[float] = []
+  pooled: dict[tuple[int, int], list[np.ndarray]] = {}
+  for kind in _kinds(raw):
+    first = take(kind, _typical(kind))
+    if (first.species > 0).sum() > MOST_ATOMS:
+      continue
+    pairs = _near_pairs(first, length)
+    spacings += _spacings(first.species[0], pairs)
+    bonded = _bonded(first.species[0], pairs)
+    if not len(bonded.first):
+      continue
+    lengths, forces = _along(kind, bonded)
+    if len(kind.species) >= FEWEST_LENGTHS:
+      elements = np.stack([first.species[0][bonded.first], first.species[0][bonded.second]], 1)
+      ratios += [
+          ratio for ratio in map(functools.partial(_stiffness, length=length), lengths.T, forces.T,
+                                 elements) if np.isfinite(ratio)]
+    else:
+      _pool(pooled, first.species[0], bonded, lengths, forces)
+  if not ratios:
+    ratios = [_stiffness(*np.concatenate(parts, axis=1), np.array(pair), length=length)
+              for pair, parts in pooled.items()]
+    ratios = [ratio for ratio in ratios if np.isfinite(ratio)]
+  median = [float(np.median(values)) if values else np.nan for values in (spacings, ratios)]
+  return _Bonds(*median)
+
+
+def _kinds(raw: Raw) -> Iterator[Raw]:
+  """The frames of each list of species, the most frequent first."""
+  _, place, count = np.unique(raw.species, axis=0, return_inverse=True, return_counts=True)
+  order = np.argsort(-count, kind="stable")
+  limit = MOST_KINDS if count.max() >= FEWEST_LENGTHS else len(order)
+  for kind in order[:limit]:
+    yield take(raw, np.flatnonzero(place.reshape(-1) == kind))
+
+
+def _typical(kind: Raw) -> np.ndarray:
+  """The frame of median forces, in which no bond is likely to be broken."""
+  with np.errstate(invalid="ignore"):
+    sizes = np.square(kind.forces).sum(axis=(1, 2))
+  return np.argsort(sizes)[[len(sizes) // 2]]
+
+
+def _near_pairs(frame: Raw, length: float) -> neighbours.Pairs:
+  """Pairs of the one frame of `frame` that might be bonded, distances in angstrom."""
+  real = np.flatnonzero(frame.species[0] > 0)
+  positions = frame.positions[0][real] * length
+  reach = 2 * BONDED * SPACING[1] * float(_radii(frame.species[0][real]).max())
+  if frame.cell is None and len(real) <= FEW_ATOMS:
+    first, second = np.triu_indices(len(real), 1)
+    distance = np.linalg.norm(positions[second] - positions[first], axis=1)
+    near = distance < reach
+    return neighbours.Pairs(
+        real[first[near]], real[second[near]], np.zeros((near.sum(), 3), int), distance[near])
+  cell = None if frame.cell is None else frame.cell[0] * length
+  try:
+    pairs = neighbours.pairs_within(positions, cell, reach)
+  except ValueError:  # too flat, too large or too many: not in these units
+    none = np.zeros(0, int)
+    return neighbours.Pairs(none, none, np.zeros((0, 3), int), np.zeros(0))
+  return pairs._replace(first=real[pairs.first], second=real[pairs.second])
+
+
+def _radii(species: np.ndarray) -> np.ndarray:
+  """Covalent radii in angstrom (ASE's table, of Cordero et al., Dalton Trans. 2008, 2832)."""
+  from ase.data import covalent_radii
+
+  return covalent_radii[species]
+
+
+def _spacings(species: np.ndarray, pairs: neighbours.Pairs) -> list[float]:
+  """Of each atom but noble gases the distance to the nearest one, over the sum of the radii."""
+  ratio = pairs.distance / (_radii(species)[pairs.first] + _radii(species)[pairs.second])
+  nearest = np.full(len(species), np.inf)
+  np.minimum.at(nearest, pairs.first, ratio)
+  np.minimum.at(nearest, pairs.second, ratio)
+  judged = (species > 0) & ~np.isin(species, NOBLE)
+  if judged.sum() < 2:
+    return []
+  # Without a neighbour in reach an atom is as far away as can be told.
+  return [float(min(value, 10.0)) for value in nearest[judged]]
+
+
+def _bonded(species: np.ndarray, pairs: neighbours.Pairs) -> neighbours.Pairs:
+  """Those of the pairs that are bonds which Badger's rule describes."""
+  radii = _radii(species)
+  described = np.isin(species, list(_PERIODS))
+  keep = (pairs.distance < BONDED * (radii[pairs.first] + radii[pairs.second])) & (
+      described[pairs.first] & described[pairs.second])
+  return neighbours.Pairs(*(np.asarray(values)[keep] for values in pairs))
+
+
+def _along(kind: Raw, bonds: neighbours.Pairs) -> tuple[np.ndarray, np.ndarray]:
+  """Lengths of bonds and the forces that stretch them, (frames bonds), as they are in the file."""
+  between = kind.positions[:, bonds.second] - kind.positions[:, bonds.first]
+  if kind.cell is not None:
+    between = between + np.einsum("bi,fij->fbj", bonds.shifts.astype(float), kind.cell)
+  lengths = np.linalg.norm(between, axis=-1)
+  forces = (kind.forces[:, bonds.second] - kind.forces[:, bonds.first]) / 2
+  with np.errstate(divide="ignore", invalid="ignore"):
+    return lengths, np.sum(forces * between, axis=-1) / lengths
+
+
+def _stiffness(
+    lengths: np.ndarray, forces: np.ndarray, elements: np.ndarray, *, length: float) -> float:
+  """Spread of the force over spread of the length, over Badger's force constant in eV/A^2.
+
+  Spreads instead of a slope: they do not depend on which forces belong to which frame, which
+  others find out. Lengths far from the median are of a broken bond, or of a wrapped atom.
+  """
+  middle = np.median(lengths)
+  kept = np.isfinite(forces) & (np.abs(lengths - middle) < 0.25 * middle)
+  if kept.sum() < FEWEST_LENGTHS:
+    return np.nan
+  lengths, forces = lengths[kept], forces[kept]
+  if lengths.std() < SMALLEST_SPREAD * middle or not forces.std():
+    return np.nan
+  return float(forces.std() / lengths.std() / badger(float(middle) * length, elements))
+
+
+def badger(length: float, elements: Sequence[int] | np.ndarray) -> float:
+  """Force constant of a bond from its length by Badger's rule, eV/A^2.
+
+  k = 1.86 / (r - d)^3 in mdyn/A, where d depends on the periods of the two elements.
+
+  Args:
+    length: angstrom.
+    elements: two atomic numbers of hydrogen, boron to fluorine or silicon to chlorine.
+
+  References:
+    R. M. Badger, J. Chem. Phys. 2 (1934) 128; 3 (1935) 710.
+  """
+  periods = sorted(_PERIODS[int(element)] for element in elements)
+  excess = max(length - _BADGER[periods[0], periods[1]], 0.05)
+  return 1.86 / excess**3 * MILLIDYNE_PER_ANGSTROM
+
+
+def _pool(
+    pooled: dict[tuple[int, int], list[np.ndarray]], species: np.ndarray, bonds: neighbours.Pairs,
+    lengths: np.ndarray, forces: np.ndarray,
+) -> None:
+  """Adds bonds to hydrogen, which are alike in all molecules, to those of other frames."""
+  for i, pair in enumerate(zip(bonds.first, bonds.second, strict=True)):
+    elements = tuple(sorted(int(species[atom]) for atom in pair))
+    if elements[0] == 1:
+      pooled.setdefault(elements, []).append(np.stack([lengths[:, i], forces[:, i]]))
+
+
