@@ -33,6 +33,19 @@ UNITS: Mapping[str, str] = {
 }
 
 
+def known_forces(
+    forces: Float[Array | np.ndarray, "batch atoms 3"],
+    species: Int[Array | np.ndarray, "batch atoms"],
+) -> Bool[Array, "batch atoms 3"]:
+  """Which force components are labels: those of real atoms in frames that have forces.
+
+  Args:
+    forces: eV/A, nan in frames without forces.
+    species: atomic numbers, 0 on padded atoms.
+  """
+  return jnp.asarray(species > 0)[..., None] & ~jnp.isnan(forces)
+
+
 def force_field_sums(
     predicted: Labels,
     reference: Labels,
@@ -43,26 +56,28 @@ def force_field_sums(
 
   Args:
     predicted: energy (batch) in eV, forces (batch atoms 3) in eV/A.
-    reference: the same, with energies relative to the same shift.
+    reference: the same, with energies relative to the same shift; forces nan where not known.
     species: atomic numbers, 0 on padded atoms.
     counted: false for the configurations that only fill up the last batch.
 
   Returns:
-    Sums by name, and `frames` and `components`, the counts.
+    Sums by name, and the counts: `frames`, `labelled` of them with forces, and `components`.
   """
   energy_error = jnp.where(counted, predicted.energy - reference.energy, 0.0)
-  real = (counted[:, None] & (species > 0))[..., None]
-  force_error = jnp.where(real, predicted.forces - reference.forces, 0.0)
-  hit = (jnp.abs(energy_error) <= ENERGY_THRESHOLD) & (
+  known = counted[:, None, None] & known_forces(reference.forces, species)
+  force_error = jnp.where(known, predicted.forces - reference.forces, 0.0)
+  labelled = jnp.any(known, axis=(1, 2))
+  hit = labelled & (jnp.abs(energy_error) <= ENERGY_THRESHOLD) & (
       jnp.max(jnp.abs(force_error), axis=(1, 2)) <= FORCE_THRESHOLD)
   return {
       "energy_absolute": jnp.sum(jnp.abs(energy_error)),
       "energy_squared": jnp.sum(jnp.square(energy_error)),
       "force_absolute": jnp.sum(jnp.abs(force_error)),
       "force_squared": jnp.sum(jnp.square(force_error)),
-      "hits": jnp.sum(hit & counted).astype(jnp.float32),
+      "hits": jnp.sum(hit).astype(jnp.float32),
       "frames": jnp.sum(counted).astype(jnp.float32),
-      "components": 3 * jnp.sum(real).astype(jnp.float32),
+      "labelled": jnp.sum(labelled).astype(jnp.float32),
+      "components": jnp.sum(known).astype(jnp.float32),
   }
 
 
@@ -77,14 +92,13 @@ def constant_predictor(
 
   Returns:
     `energy_loss` in eV and `force_loss` in eV/A: what skill is measured against. Zero where it
-    is exact but for rounding.
+    is exact but for rounding; no `force_loss` where no forces are known.
   """
-  real = np.asarray(species) > 0
+  forces = np.asarray(reference.forces)[np.asarray(species) > 0]
+  known = forces[np.isfinite(forces)]
   error = float(np.abs(reference.energy - energy).mean())
-  return {
-      "energy_loss": error if error > rounding(np.asarray(reference.energy)) else 0.0,
-      "force_loss": float(np.abs(reference.forces[real]).mean()),
-  }
+  errors = {"energy_loss": error if error > rounding(np.asarray(reference.energy)) else 0.0}
+  return {**errors, "force_loss": float(np.abs(known).mean())} if known.size else errors
 
 
 def mean_absolute_errors(sums: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,12 +108,12 @@ def mean_absolute_errors(sums: Mapping[str, Any]) -> dict[str, Any]:
     sums: what `force_field_sums` returned, added up over batches; of one run or of many.
 
   Returns:
-    The two errors; nan where the sums are not finite.
+    The two errors, energy_loss alone where no forces are known; nan where the sums are not finite.
   """
-  return {
-      "energy_loss": sums["energy_absolute"] / sums["frames"],
-      "force_loss": sums["force_absolute"] / sums["components"],
-  }
+  errors = {"energy_loss": sums["energy_absolute"] / sums["frames"]}
+  if not np.any(sums["components"]):
+    return errors
+  return {**errors, "force_loss": sums["force_absolute"] / sums["components"]}
 
 
 def finish(
@@ -115,19 +129,18 @@ def finish(
     The metrics of `UNITS`: mean absolute and root mean square errors of the energy of a
     configuration and of a force component; skill, 1 - error / error of the constant predictor,
     nan where that is exact (all energies equal, all forces zero); and the share of configurations
-    with energy and forces within threshold.
+    with energy and forces within threshold. Those of energies alone where no forces are known.
   """
   total = {
       name: float(np.sum(np.asarray(values), dtype=np.float64)) for name, values in sums.items()}
-  errors = mean_absolute_errors(total)
-  return {
-      **errors,
-      "energy_rmse": float(np.sqrt(total["energy_squared"] / total["frames"])),
-      "force_rmse": float(np.sqrt(total["force_squared"] / total["components"])),
-      "energy_skill": _skill(errors["energy_loss"], constant["energy_loss"]),
-      "force_skill": _skill(errors["force_loss"], constant["force_loss"]),
-      "efwt": total["hits"] / total["frames"],
-  }
+  values = mean_absolute_errors(total)
+  values["energy_rmse"] = float(np.sqrt(total["energy_squared"] / total["frames"]))
+  values["energy_skill"] = _skill(values["energy_loss"], constant["energy_loss"])
+  if "force_loss" in values:
+    values["force_rmse"] = float(np.sqrt(total["force_squared"] / total["components"]))
+    values["force_skill"] = _skill(values["force_loss"], constant["force_loss"])
+    values["efwt"] = total["hits"] / total["labelled"]
+  return {metric: values[metric] for metric in UNITS if metric in values}
 
 
 def _skill(error: float, constant: float) -> float:

@@ -207,12 +207,16 @@ def _require_varied_labels(
   """A weighted label that is the same everywhere teaches nothing, and was hardly computed."""
   for indices in splits:
     energy, forces = (np.asarray(label[indices.train]) for label in dataset.labels)
+    known = forces[np.isfinite(forces)]
+    require(config.loss.force_weight == 0 or known.size > 0,
+            f"{config.dataset}, arm {name!r}: none of the {len(forces)} training frames has forces; "
+            "set loss.force_weight=0 to train on energies alone")
     spread = float(np.ptp(energy))
     require(config.loss.energy_weight == 0 or spread > rounding(energy),
             f"{config.dataset}, arm {name!r}: the energies of all {len(energy)} training frames "
             f"are {energy[0]:.10g} eV; set loss.energy_weight=0 to train on forces alone, or take "
             "frames that differ")
-    require(config.loss.force_weight == 0 or bool(forces.any()),
+    require(config.loss.force_weight == 0 or bool(known.any()),
             f"{config.dataset}, arm {name!r}: all forces of the {len(forces)} training frames are "
             "zero; set loss.force_weight=0 to train on energies alone, or put forces into the file")
 

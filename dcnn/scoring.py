@@ -161,10 +161,10 @@ def rows(
   return tuple(lines)
 
 
-def valid_force_loss(lines: Sequence[Row]) -> float:
-  """The validation force_loss among the rows of a run."""
-  return next(
-      row.value for row in lines if (row.split, row.metric) == ("valid", "force_loss"))
+def _valid_error(lines: Sequence[Row]) -> float:
+  """The validation force_loss among the rows of a run; energy_loss where no forces are known."""
+  errors = {row.metric: row.value for row in lines if row.split == "valid"}
+  return errors.get("force_loss", errors["energy_loss"])
 
 
 def median_run(rows_of_runs: Sequence[Sequence[Row]]) -> int | None:
@@ -179,7 +179,7 @@ def median_run(rows_of_runs: Sequence[Sequence[Row]]) -> int | None:
   arms: dict[str, list[tuple[float, int]]] = {}
   for i, lines in enumerate(rows_of_runs):
     if not is_failed(lines[0].status):
-      arms.setdefault(lines[0].arm, []).append((valid_force_loss(lines), i))
+      arms.setdefault(lines[0].arm, []).append((_valid_error(lines), i))
   medians = [sorted(runs)[(len(runs) - 1) // 2] for runs in arms.values()]
   return min(medians)[1] if medians else None
 
@@ -194,13 +194,13 @@ def predictions(plan: Plan, task: Task, run: Run, variables: Any) -> dict[str, n
     systems, _ = groups.shared_data(test.take(np.maximum(batch, 0)))
     parts.append(jax.device_get(predict(systems)))
   predicted = Labels(*(np.concatenate(part)[:len(test)] for part in zip(*parts, strict=True)))
-  real = np.asarray(test.systems.species) > 0
+  known = np.asarray(metrics.known_forces(test.labels.forces, test.systems.species))
   return {
       "energy_true": np.asarray(test.labels.energy),
       "energy_predicted": (
           np.asarray(predicted.energy, np.float64) + run.shift[run.splits.test]),
-      "forces_true": np.asarray(test.labels.forces)[real].reshape(-1),
-      "forces_predicted": np.asarray(predicted.forces, np.float64)[real].reshape(-1),
+      "forces_true": np.asarray(test.labels.forces)[known],
+      "forces_predicted": np.asarray(predicted.forces, np.float64)[known],
       "arm": np.array(run.arm.name),
       "seed": np.array(run.seed),
   }

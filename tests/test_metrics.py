@@ -79,7 +79,8 @@ def test_skill_is_undefined_where_the_constant_predictor_is_right(energy):
   constant = metrics.constant_predictor(reference, np.ones((7, 2)), np.mean([energy] * 7) + 1e-12)
   assert constant == {"energy_loss": 1e-12 if energy == 0 else 0.0, "force_loss": 0.0}
   sums = {"energy_absolute": 0.7, "energy_squared": 0.1, "force_absolute": 4.2,
-          "force_squared": 1.0, "hits": 0.0, "frames": 7.0, "components": 42.0}
+          "force_squared": 1.0, "hits": 0.0, "frames": 7.0, "labelled": 7.0,
+          "components": 42.0}
   found = metrics.finish(sums, constant | {"energy_loss": 0.0})
   assert np.isnan(found["energy_skill"]) and np.isnan(found["force_skill"])
   assert found["energy_loss"] == pytest.approx(0.1) and found["force_loss"] == pytest.approx(0.1)

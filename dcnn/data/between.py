@@ -83,7 +83,8 @@ def _energy_mistakes(training: Dataset, test: Dataset) -> list[str]:
   kept = judged[place.reshape(-1)]
   if not kept.any():
     return []
-  spread = float(np.std(energy_residuals(_raw(training))))
+  residual = energy_residuals(_raw(training))
+  spread = float(np.nanstd(residual)) if np.isfinite(residual).any() else 0.0
   middle = np.median(energies[0] - counts[0] @ references)
   shift = float(np.median((energies[1] - counts[1] @ references)[kept]) - middle)
   atoms = float(np.median(counts[1][kept].sum(axis=1)))

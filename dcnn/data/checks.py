@@ -171,21 +171,35 @@ def _is_round(energy: np.ndarray) -> np.ndarray:
 def far_energies(raw: Raw) -> np.ndarray:
   """Mask of the few frames whose energy is far from that of all others of like composition."""
   residual = energy_residuals(raw)
-  scale = 1.4826 * np.median(np.abs(residual))
   atoms = (raw.species > 0).sum(axis=1)
-  far = np.abs(residual) > np.maximum(FAR_ENERGY[0] * scale, FAR_ENERGY[1] * atoms)
-  return far if len(far) >= FEWEST_FRAMES and far.mean() <= FEW else np.zeros(len(far), bool)
+  judged = np.isfinite(residual)
+  none = np.zeros(len(residual), bool)
+  if judged.sum() < FEWEST_FRAMES:
+    return none
+  scale = 1.4826 * np.median(np.abs(residual[judged]))
+  far = judged & (np.abs(residual) > np.maximum(FAR_ENERGY[0] * scale, FAR_ENERGY[1] * atoms))
+  return far if far.mean() <= FEW else none
 
 
 def energy_residuals(raw: Raw) -> np.ndarray:
-  """Energies less a reference for each element, fitted to medians over equal compositions, eV."""
+  """Energies less what is usual for their composition, eV; nan where nothing says what is usual.
+
+  That is the median over the frames of the composition where they are five or more. If most frames
+  are of rarer ones, it is for these a reference for each element, fitted to them by least squares.
+  Single atoms, which no bond holds, are judged by others of their kind alone.
+  """
   counts = compositions(raw.species)
-  kinds, place = np.unique(counts, axis=0, return_inverse=True)
+  _, place, number = np.unique(counts, axis=0, return_inverse=True, return_counts=True)
   place = place.reshape(-1)
-  middle = np.array([np.median(raw.energy[place == kind]) for kind in range(len(kinds))])
-  weights = np.sqrt(np.bincount(place))
-  references, *_ = np.linalg.lstsq(kinds * weights[:, None], middle * weights, rcond=None)
-  return raw.energy - counts @ references
+  residual = np.full(len(place), np.nan)
+  for kind in np.flatnonzero(number >= FEWEST_FRAMES):
+    frames = place == kind
+    residual[frames] = raw.energy[frames] - np.median(raw.energy[frames])
+  rare = (number[place] < FEWEST_FRAMES) & (counts.sum(axis=1) > 1)
+  if rare.mean() > 0.5:
+    references, *_ = np.linalg.lstsq(counts[rare], raw.energy[rare], rcond=None)
+    residual[rare] = raw.energy[rare] - counts[rare] @ references
+  return residual
 
 
 def compositions(species: np.ndarray) -> np.ndarray:
@@ -263,7 +277,7 @@ def warn_of_digits(raw: Raw, unit: Units) -> None:
   """
   step, how = _resolution(raw.energy)
   known = step * unit.energy
-  spread = float(np.std(energy_residuals(raw))) * unit.energy
+  spread = float(np.nan_to_num(np.nanstd(energy_residuals(raw)))) * unit.energy
   if known > max(LEAST_RESOLUTION, 1e-4 * spread):
     warnings.warn(
         f"energies of {np.median(raw.energy) * unit.energy:,.6g} eV are known to {1000 * known:.2g} "

@@ -22,7 +22,7 @@ FARTHEST_SLOPE = 1.5
 BALANCE = 0.1
 RELATIVE_BALANCE = 0.05  # of what the same forces would give in random directions
 FEW = 0.25  # of all frames; fewer are named, more are a property of the set
-FAR_OFF = 12.0  # robust standard deviations of what a single frame may be off
+FAR_OFF = 15.0  # robust standard deviations of what a single frame may be off
 MOST_BAD = 0.1  # share of pairs; more are no exception
 
 
@@ -33,12 +33,14 @@ class Pairs(NamedTuple):
     first, second: numbers of frames.
     change: of the energy from the first to the second, eV.
     work: that the forces do on the way, eV; minus the change, to third order in the distance.
+    distance: root mean square over coordinates, angstrom.
   """
 
   first: np.ndarray
   second: np.ndarray
   change: np.ndarray
   work: np.ndarray
+  distance: np.ndarray
 
 
 def near_pairs(raw: Raw, *, free: bool = True) -> Pairs:
@@ -66,12 +68,12 @@ def near_pairs(raw: Raw, *, free: bool = True) -> Pairs:
 
 
 def _pairs(raw: Raw, reach: float) -> Pairs:
-  first, second = _near_frames(raw, reach)
+  first, second, distance = _near_frames(raw, reach)
   forces = raw.forces[first] + raw.forces[second]
   work = np.sum(forces * (raw.positions[second] - raw.positions[first]), axis=(1, 2)) / 2
   change = raw.energy[second] - raw.energy[first]
   known = np.isfinite(work) & np.isfinite(change)
-  return Pairs(*(array[known] for array in (first, second, change, work)))
+  return Pairs(*(array[known] for array in (first, second, change, work, distance)))
 
 
 def _turned(raw: Raw) -> Raw:
@@ -166,7 +168,11 @@ def _odd_frames(pairs: Pairs) -> np.ndarray:
   if len(pairs.work) < FEWEST_PAIRS:
     return none
   residual = np.abs(pairs.change + pairs.work)
-  allowed = max(FAR_OFF * 1.4826 * float(np.median(residual)), float(np.median(np.abs(pairs.work))))
+  far = np.maximum(pairs.distance / np.median(pairs.distance), 1.0) ** 3  # as the error grows
+  typical = max(FAR_OFF * 1.4826 * np.median(residual), np.median(np.abs(pairs.work)))
+  allowed = np.maximum(
+      typical * far,
+      0.75 * (np.abs(pairs.change) + np.abs(pairs.work)))
   bad = residual > allowed
   if not 0 < bad.sum() <= MOST_BAD * len(bad):
     return none
@@ -221,8 +227,12 @@ def _warn_of_unbalanced_frames(raw: Raw) -> None:
     warnings.warn(f"{_imbalance(raw)[0]}", stacklevel=5)
 
 
-def _near_frames(raw: Raw, reach: float) -> tuple[np.ndarray, np.ndarray]:
-  """Pairs of different frames within `reach` of each other, each frame with its nearest one."""
+def _near_frames(raw: Raw, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Pairs of different frames within `reach` of each other, each frame with its nearest one.
+
+  Returns:
+    Numbers of both frames, and their distances.
+  """
   species = raw.species
   kind = species if raw.cell is None else np.concatenate(
       [species, raw.cell.reshape(len(species), 9)], axis=1)
@@ -238,5 +248,5 @@ def _near_frames(raw: Raw, reach: float) -> tuple[np.ndarray, np.ndarray]:
   steps = points[pairs[0]] - points[pairs[1]]
   distances = np.sqrt(np.square(steps).sum(axis=1) / coordinates)
   same = (kind[pairs[0]] == kind[pairs[1]]).all(axis=1)
-  first, second = pairs[:, same & (distances > 0) & (distances < reach)]
-  return first, second
+  near = same & (distances > 0) & (distances < reach)
+  return *pairs[:, near], distances[near]

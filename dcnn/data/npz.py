@@ -114,7 +114,7 @@ def _opened(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
 def _convention(files: Sequence[str], keys: Keys) -> Convention:
   """The convention that most of the arrays have the names of, with the user's names in it."""
   chosen = {name: key for name, key in keys._asdict().items() if key}
-  fitting = [convention._replace(**chosen) for convention in CONVENTIONS]
+  fitting = [convention._replace(**chosen) for convention in reversed(CONVENTIONS)]
   fitting = [each for each in fitting if {each.positions, each.species} <= set(files)]
   if not fitting:
     for role, key in (("positions", keys.positions), ("species", keys.species)):

@@ -40,7 +40,10 @@ AnyArray = Array | np.ndarray
 
 
 class Batch(NamedTuple):
-  """Configurations and labels; energies relative to the arm's shift, physical units."""
+  """Configurations and labels; energies relative to the arm's shift, physical units.
+
+  Forces that are nan are not known: they are in no loss and no error.
+  """
 
   systems: System
   labels: Labels
@@ -113,9 +116,9 @@ def make_task(
 
 
 def _counts(batch: Batch) -> Labels:
-  """How many energies and force components there are."""
-  species = jnp.asarray(batch.systems.species)
-  return Labels(jnp.int32(len(species)), 3 * jnp.sum(species > 0, dtype=jnp.int32))
+  """How many energies and force components are known."""
+  known = metrics.known_forces(batch.labels.forces, batch.systems.species)
+  return Labels(jnp.int32(len(known)), jnp.sum(known, dtype=jnp.int32))
 
 
 def _energy_term(
@@ -130,13 +133,14 @@ def _force_term(
     forces: Float[AnyArray, "batch atoms 3"], batch: Batch, hypers: Hypers,
     penalty: losses.Penalty, counts: Labels,
 ) -> Float[Array, ""]:
-  residual = jnp.asarray(forces - batch.labels.forces)
-  real = jnp.asarray(batch.systems.species > 0)[..., None]
-  return losses.masked_mean(penalty(residual, hypers["force_delta"]), real, counts.forces)
+  known = metrics.known_forces(batch.labels.forces, batch.systems.species)
+  # nan must not enter the penalty: its gradient would be nan however it is masked.
+  residual = forces - jnp.where(known, batch.labels.forces, 0.0)
+  return losses.masked_mean(penalty(residual, hypers["force_delta"]), known, counts.forces)
 
 
 def _score(sums: Mapping[str, Array], hypers: Hypers) -> Array:
-  """Mean absolute errors, weighted as in the loss."""
+  """Mean absolute errors, weighted as in the loss; of energies alone where no forces are known."""
   energy = sums["energy_absolute"] / sums["frames"]
-  forces = sums["force_absolute"] / sums["components"]
+  forces = sums["force_absolute"] / jnp.maximum(sums["components"], 1)
   return hypers["energy_weight"] * energy + hypers["force_weight"] * forces
