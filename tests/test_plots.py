@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from dcnn import plots
+from dcnn import palette, plots
 from dcnn.stats import Interval
 
 NAN, INF = float("nan"), float("inf")
@@ -25,7 +25,7 @@ def strip(arm, errors, verdict="undecided"):
 def panel(arms=4, seeds=6, constant=NAN, name="arm_{}", scale=10.0):
   rng = np.random.default_rng(0)
   strips = [strip(name.format(i), scale * rng.lognormal(0.1 * i, 0.1, seeds),
-                  "baseline" if i == 0 else list(plots.VERDICT_COLOURS)[1 + i % 4])
+                  "baseline" if i == 0 else list(palette.VERDICT_COLOURS)[1 + i % 4])
             for i in range(arms)]
   half = arms // 2
   return plots.StripPanel(
@@ -199,8 +199,8 @@ def luminance(colour):
 @pytest.mark.parametrize("shade", [0, 1], ids=["light", "dark"])
 def test_colours_stand_out_from_the_paper(shade):
   """Contrast as in the Web Content Accessibility Guidelines: text 4.5, marks at least 2."""
-  paper = luminance(plots.PALETTE["paper"][shade])
-  for name, shades in plots.PALETTE.items():
+  paper = luminance(palette.PALETTE["paper"][shade])
+  for name, shades in palette.PALETTE.items():
     light, dark = sorted((paper, luminance(shades[shade])), reverse=True)
     least = {"ink": 7, "soft": 4.5, "rule": 1.1, "paper": 1}.get(name, 2)
     assert (light + 0.05) / (dark + 0.05) >= least, name

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import synthetic_results
 
-from dcnn import report, results, stats
+from dcnn import figures, report, results, stats
 from dcnn.results import Point, Result, Row, Table
 
 HOSTILE = synthetic_results.HOSTILE
@@ -211,8 +211,8 @@ def test_curve_of_a_run_out_of_patience_goes_on_at_its_last_error():
             for seed in range(2) for step in (1, 2, 3)[:3 - seed]]
   result = dataclasses.replace(made(seeds=2), history=tuple(points))
   result = ending(result, "a", (1,), "patience@2")
-  panel = report._curve_panel(
-      result, report._curves(result), Table("", "a", ("a",)), "force_loss")
+  panel = figures.curve_panel(
+      result, figures.curves_of(result), Table("", "a", ("a",)), "force_loss")
   np.testing.assert_allclose(panel.curves[0].errors, [[100, 200, 300], [100, 200, 200]])
 
 
