@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -131,7 +131,7 @@ def _shown(
     yield throttled(lambda: _print(console, line()))
 
 
-def say(text: str, file: TextIO | None = None) -> None:
+def say(text: str, file: Any = None) -> None:
   """Prints lines: the one function that writes to a terminal or a log, but for live views.
 
   Args:

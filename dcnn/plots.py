@@ -140,8 +140,9 @@ _Arguments = ParamSpec("_Arguments")
 @contextlib.contextmanager
 def _our_settings() -> Iterator[None]:
   """Matplotlib's own settings and ours, whatever the user's are; theirs come back afterwards."""
-  shipped = {key: value for key, value in matplotlib.rcParamsDefault.items()
-             if key != "backend"}  # which no context gives back, and nothing here asks for
+  shipped: dict[Any, Any] = {
+      key: value for key, value in matplotlib.rcParamsDefault.items()
+      if key != "backend"}  # which no context gives back, and nothing here asks for
   with matplotlib.rc_context({**shipped, **_STYLE}):
     yield
 

@@ -6,6 +6,7 @@ name or write is escaped.
 """
 
 import collections
+import functools
 import json
 import math
 import os
@@ -192,6 +193,7 @@ def _summary(
 # Text
 
 
+@functools.cache
 def _page() -> jinja2.Environment:
   """For HTML: whatever a template shows is made visible and escaped."""
   environment = _environment(autoescape=True, finalize=_visible)
@@ -199,6 +201,7 @@ def _page() -> jinja2.Environment:
   return environment
 
 
+@functools.cache
 def _markdown() -> jinja2.Environment:
   """For Markdown: the same."""
   environment = _environment(autoescape=False, finalize=_written)  # but for what `_written` does
@@ -577,7 +580,7 @@ def _plain(value: Any) -> str:
     return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
   if isinstance(value, (list, tuple)):
     return ", ".join(map(_plain, value))
-  return str(value)
+  return "unknown" if value is None else str(value)
 
 
 def _duration(seconds: float) -> str:
