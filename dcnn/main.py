@@ -376,10 +376,8 @@ def _load_report() -> None:
   from dcnn import report
 
   with contextlib.suppress(Exception):  # the report will tell what is wrong with Matplotlib
-    from dcnn import figures
-
-    del figures
-  del scipy, report
+    report.load_figures()
+  del scipy
 
 
 def _draw(directory: pathlib.Path) -> None:

@@ -9,18 +9,12 @@ import contextlib
 import functools
 import io
 import itertools
-import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, ParamSpec
 
-try:
-  import matplotlib
-except ValueError:
-  # MPLBACKEND names none that is there: figures for files need no backend.
-  if not os.environ.pop("MPLBACKEND", ""):
-    raise
-  import matplotlib
+import matplotlib
 import matplotlib.ticker
 import numpy as np
 from jaxtyping import Float, Num
@@ -33,7 +27,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from dcnn.palette import PALETTE, VERDICT_COLOURS
-from dcnn.results import visible_text
+from dcnn.results import one_line, visible_text
 from dcnn.stats import Interval
 
 _SERIES = ("blue", "vermillion", "green", "orange", "purple", "sky", "wine", "olive")
@@ -143,7 +137,9 @@ def _our_settings() -> Iterator[None]:
   shipped: dict[Any, Any] = {
       key: value for key, value in matplotlib.rcParamsDefault.items()
       if key != "backend"}  # which no context gives back, and nothing here asks for
-  with matplotlib.rc_context({**shipped, **_STYLE}):
+  with matplotlib.rc_context({**shipped, **_STYLE}), warnings.catch_warnings():
+    # Text in SVG is text: the reader's fonts have what the one that measures it here has not.
+    warnings.filterwarnings("ignore", "Glyph .* missing from")
     yield
 
 
@@ -309,7 +305,7 @@ def _light(colour: str) -> str:
 
 def _short(name: str) -> str:
   """A name without its middle where it is too long for a label."""
-  name = " ".join(name.split())
+  name = one_line(name)  # labels of ticks have no text yet when `_styled` looks at the others
   half = _LONGEST_NAME // 2
   return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half:]}"
 
@@ -448,7 +444,7 @@ def _draw_baseline(
 def _name_rows(ax: Axes, panel: StripPanel) -> None:
   groups = _laid_out(panel)
   for row, title, _ in groups:
-    ax.text(0.0, row + 0.05, " ".join(title.split()), transform=ax.get_yaxis_transform(),
+    ax.text(0.0, row + 0.05, one_line(title), transform=ax.get_yaxis_transform(),
             va="center", fontweight="bold",
             bbox={"facecolor": _light("paper"), "edgecolor": "none", "pad": 1})
   named = [pair for _, _, strips in groups for pair in strips]

@@ -6,13 +6,16 @@ name or write is escaped.
 """
 
 import collections
+import contextlib
 import functools
 import json
 import math
 import os
 import pathlib
 import re
+import sys
 import textwrap
+import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -80,12 +83,33 @@ def write(directory: str | os.PathLike[str]) -> pathlib.Path:
   return directory / "report.html"
 
 
+def load_figures() -> types.ModuleType:
+  """The module that draws, imported when it is needed: Matplotlib takes a second.
+
+  Matplotlib reads the user's settings as it is imported, and fails on some. MPLBACKEND, which is
+  for windows, takes effect afterwards, if it names a backend that is there.
+
+  Raises:
+    Exception: of any kind.
+  """
+  backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+  try:
+    from dcnn import figures
+  finally:
+    if backend is not None:
+      os.environ["MPLBACKEND"] = backend
+  if backend is not None:
+    with contextlib.suppress(ValueError):
+      sys.modules["matplotlib"].rcParams["backend"] = backend
+  return figures
+
+
 def _drawings(
     result: Result, comparisons: Sequence[Comparison]
 ) -> tuple[dict[str, Any], list[str]]:
   """The figures by name, and a line on each that cannot be drawn, which is a warning, too."""
   try:
-    from dcnn import figures  # Matplotlib, which reads the user's settings as it is imported
+    figures = load_figures()
   except Exception as error:
     drawn, failed = {}, {"all": error}
   else:

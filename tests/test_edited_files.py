@@ -186,7 +186,8 @@ def test_tables(edited, monkeypatch, capsys, name, data):
 
 
 @pytest.mark.parametrize(("name", "column", "cell", "told"), [
-    ("results.csv", "seed", "x", "invalid literal"), ("results.csv", "seed", "-1", "seed: expected"),
+    ("results.csv", "seed", "x", "invalid literal"),
+    ("results.csv", "seed", "-1", "seed: expected"),
     ("results.csv", "split", "tset", "split: expected train, valid, test, got 'tset'"),
     ("results.csv", "unit", "", "unit: expected a unit"),
     ("results.csv", "value", "-1.0", "value: expected no negative error"),
