@@ -218,7 +218,7 @@ def sweep_view(status: Status, width: int, height: int) -> RenderableType:
   """
   progress = status.progress
   if progress is None:
-    return Text(f"preparing, {duration(status.since)}")
+    return _text(f"preparing, {duration(status.since)}")
   remarks = _text(", ".join(_remarks(progress)), style="yellow" if progress.diverged else "")
   return Group(
       _bar(progress.done / progress.total, width),
