@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dcnn.fitting import Choice
+from dcnn.results import visible_text
 from dcnn.sweeps import TRAINING, Progress
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -103,7 +104,7 @@ def fraction_display(console: Console, title: str) -> Iterator[Callable[[float],
     left = elapsed * (1 - done) / done if done else math.nan
     return f"{title}: {done:.0%}, {duration(elapsed)} gone, {duration(left)} left"
 
-  with _shown(console, lambda: Group(_bar(done, console.width), Text(line())), line) as say:
+  with _shown(console, lambda: Group(_bar(done, console.width), _text(line())), line) as say:
     def on_progress(fraction: float) -> None:
       nonlocal done
       done = fraction
@@ -130,12 +131,27 @@ def _shown(
     yield throttled(lambda: _print(console, line()))
 
 
+def say(text: str, file: Any = None) -> None:
+  """Prints lines: the one function that writes to a terminal or a log, but for live views.
+
+  Args:
+    text: whatever it was made of; what does not print is shown as its escape.
+    file: standard output by default.
+  """
+  print(visible_text(text), file=file, flush=True)
+
+
 def _print(console: Console, line: str) -> None:
   """A line that stays: above a live view, or in a log, where nothing may fold it."""
   if is_live(console):
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(_text(line), highlight=False, soft_wrap=True)
   else:
-    print(line, file=console.file, flush=True)
+    say(line, console.file)
+
+
+def _text(text: str, style: str = "") -> Text:
+  """Text for a live view: no markup, whatever it holds, and nothing that does not print."""
+  return Text(visible_text(text), style=style)
 
 
 def is_live(console: Console) -> bool:
@@ -202,15 +218,15 @@ def sweep_view(status: Status, width: int, height: int) -> RenderableType:
   """
   progress = status.progress
   if progress is None:
-    return Text(f"preparing, {duration(status.since)}")
-  remarks = Text(", ".join(_remarks(progress)), style="yellow" if progress.diverged else "")
+    return _text(f"preparing, {duration(status.since)}")
+  remarks = _text(", ".join(_remarks(progress)), style="yellow" if progress.diverged else "")
   return Group(
       _bar(progress.done / progress.total, width),
-      Text(", ".join(_numbers(status)) if progress.phase == TRAINING
+      _text(", ".join(_numbers(status)) if progress.phase == TRAINING
            else f"{progress.phase}, {duration(status.since)}"),
       remarks,
-      Text(),
-      Text("validation force_loss, meV/A", style="bold"),
+      _text(""),
+      _text("validation force_loss, meV/A", style="bold"),
       arms_table(progress.force_loss, width, height - _LINES_AROUND_ARMS))
 
 
@@ -239,7 +255,7 @@ def arms_table(force_loss: Mapping[str, float], width: int, height: int) -> Tabl
   for row in range(rows):
     cells = []
     for name, value in shown[row::rows]:
-      cells += [Text(shortened(name, name_width)), Text(_milli(value))]
+      cells += [_text(shortened(visible_text(name), name_width)), _text(_milli(value))]
     table.add_row(*cells)
   return table
 
@@ -295,7 +311,7 @@ def _remarks(progress: Progress) -> list[str]:
 def _bar(share: float, width: int) -> RenderableType:
   bar = Table.grid(padding=(0, 1, 0, 0))
   bar.add_row(ProgressBar(total=1.0, completed=share, width=max(10, min(60, width - 7))),
-              Text(f"{share:.0%}"))
+              _text(f"{share:.0%}"))
   return bar
 
 

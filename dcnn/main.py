@@ -121,9 +121,9 @@ def run(argv: Sequence[str]) -> None:
   """
   commands = {"report": report, "generate": generate}
   if not argv or {"-h", "--help"} & set(argv) or argv[0] == "help":
-    print(USAGE)
+    display.say(USAGE)
   elif "--version" in argv:
-    print(f"dcnn {importlib.metadata.version('dcnn')}")
+    display.say(f"dcnn {importlib.metadata.version('dcnn')}")
   elif argv[0].startswith("-"):
     train(argv)
   elif argv[0] in commands:
@@ -169,12 +169,14 @@ def _claim(
 ) -> None:
   """Holds the work directory, until `claim` is closed, if this experiment may go there."""
   _check_writable(asked.workdir)
+  if not asked.fresh:
+    workdirs.check_free(asked.workdir)
   if asked.fresh and asked.workdir.exists():
-    print(f"moved {asked.workdir} to {workdirs.move_aside(asked.workdir)}")
+    display.say(f"moved {asked.workdir} to {workdirs.move_aside(asked.workdir)}")
   claim.enter_context(workdirs.claimed(asked.workdir))
   workdirs.check(asked.workdir, manifest)
   if workdirs.holds_work(asked.workdir):
-    print(f"continuing {asked.workdir}")
+    display.say(f"continuing {asked.workdir}")
 
 
 def _run(
@@ -256,14 +258,16 @@ def report(argv: Sequence[str]) -> None:
   directory = pathlib.Path(directories[0])
   if not directory.is_dir():
     raise arguments.Stop(f"{directory}: no such directory")
+  _quieten_libraries()
   with _told():
+    workdirs.check_free(directory)
     unfinished = workdirs.is_unfinished(directory)
     result = workdirs.so_far(directory) if unfinished else results.load(directory)
   with _told(FAILURE):
     if unfinished and workdirs.is_unfinished(directory):  # still; its own results are better
       results.save(result, directory)
     _draw(directory)
-  print(f"report: {directory / 'report.html'}")
+  display.say(f"report: {directory / 'report.html'}")
 
 
 def generate(argv: Sequence[str]) -> None:
@@ -277,7 +281,7 @@ def generate(argv: Sequence[str]) -> None:
   with _told(FAILURE):
     generation.save(arrays, out)
   frames, atoms, _ = arrays["positions"].shape
-  print(f"wrote {out}: {frames:,} frames of {atoms} atoms; train on it with "
+  display.say(f"wrote {out}: {frames:,} frames of {atoms} atoms; train on it with "
         f"{shlex.quote(f'--config.dataset={out}')}")
 
 
@@ -323,9 +327,10 @@ def _cache_folder() -> pathlib.Path | None:
 def _quieten_libraries() -> None:
   """A failed save ends in a line of ours; Orbax and asyncio would tell of each array first.
 
-  Matplotlib tells of a font cache that it cannot write, which only saves time.
+  Matplotlib tells of a font cache that it cannot write, which only saves time, and of settings of
+  the user, which are not used.
   """
-  for name in ("absl", "asyncio", "matplotlib.font_manager"):
+  for name in ("absl", "asyncio", "matplotlib"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
   hook = sys.unraisablehook
 
@@ -357,11 +362,11 @@ def _write_so_far(workdir: pathlib.Path) -> None:
     return
   results.save(result, workdir)
   unfinished = sum(result.unfinished.values())
-  print(f"{unfinished} runs are unfinished"
+  display.say(f"{unfinished} runs are unfinished"
         + ("; the same command continues them" if unfinished else ""))
-  print(f"results so far: {workdir}", flush=True)
+  display.say(f"results so far: {workdir}")
   _draw(workdir)
-  print(f"report so far: {workdir / 'report.html'}", flush=True)
+  display.say(f"report so far: {workdir / 'report.html'}")
 
 
 def _load_report() -> None:
@@ -370,11 +375,13 @@ def _load_report() -> None:
 
   from dcnn import report
 
-  del scipy, report
+  with contextlib.suppress(Exception):  # the report will tell what is wrong with Matplotlib
+    report.load_figures()
+  del scipy
 
 
 def _draw(directory: pathlib.Path) -> None:
-  from dcnn import report  # Matplotlib takes a second to import
+  from dcnn import report  # with Jinja2 and Matplotlib, takes a second to import
 
   report.write(directory)
 
@@ -386,12 +393,12 @@ def _tell(result: results.Result, workdir: pathlib.Path) -> None:
   if display.is_live(console) and max(map(len, text.splitlines()), default=0) > console.width:
     text = f"tables: {workdir / 'report.md'} (too wide for this terminal)"
   if text:
-    print(text + "\n")
+    display.say(text + "\n")
   timing = result.config["timing"]
-  print(f"{timing['runs']} runs: compiled in {timing['compile_seconds']:.1f} s, trained in "
+  display.say(f"{timing['runs']} runs: compiled in {timing['compile_seconds']:.1f} s, trained in "
         f"{timing['train_seconds']:.1f} s, evaluated in {timing['evaluate_seconds']:.1f} s")
-  print(f"results: {workdir}")
-  print(f"report: {workdir / 'report.html'}")
+  display.say(f"results: {workdir}")
+  display.say(f"report: {workdir / 'report.html'}")
 
 
 def _be_quiet() -> None:
@@ -405,14 +412,14 @@ def _ignore(text: str) -> None:
 
 
 def _complain(text: str) -> None:
-  print(f"dcnn: {text}", file=sys.stderr, flush=True)
+  display.say(f"dcnn: {text}", sys.stderr)
 
 
 def format_warning(message, category, filename, lineno, line=None) -> str:
   """One line for our warnings, which are for the user; Python's format for those of libraries."""
   if category is UserWarning:
-    return f"dcnn: warning: {_one_line(str(message))}\n"
-  return _python_format(message, category, filename, lineno, line)
+    return f"dcnn: warning: {results.visible_text(_one_line(str(message)))}\n"
+  return results.visible_text(_python_format(message, category, filename, lineno, line))
 
 
 @contextlib.contextmanager

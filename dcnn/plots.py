@@ -1,15 +1,17 @@
 """Figures of a sweep: arrays in, matplotlib Figure out.
 
-Nothing here touches pyplot or a display. Values arrive in the unit they are shown in. Each colour
-has a light and a dark shade; `inline` makes them CSS variables, so that a figure inside a page
-follows the page's colours, with `PALETTE` for the page to define them by.
+Nothing here touches pyplot or a display, or follows the user's settings of matplotlib. Values
+arrive in the unit they are shown in. `inline` makes the colours of `PALETTE` CSS variables, so that
+a figure inside a page follows the page's colours.
 """
 
+import contextlib
 import functools
 import io
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib
@@ -22,29 +24,11 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 
+from dcnn.palette import PALETTE, VERDICT_COLOURS
+from dcnn.results import one_line, visible_text
 from dcnn.stats import Interval
-
-# Shades on light and on dark paper, after M. Okabe and K. Ito, Color Universal Design (2008);
-# yellow, which white paper swallows, gives way to wine and olive.
-PALETTE: Mapping[str, tuple[str, str]] = {
-    "ink": ("#1d2329", "#e4e8ec"),
-    "soft": ("#5b6570", "#a7b1bb"),
-    "rule": ("#d9dee3", "#39414a"),
-    "paper": ("#fffffe", "#181c21"),
-    "blue": ("#0072b2", "#58aee6"),
-    "vermillion": ("#d55e00", "#f5884a"),
-    "green": ("#009e73", "#35c99b"),
-    "orange": ("#e69f00", "#f0b429"),
-    "purple": ("#cc79a7", "#e29ac4"),
-    "sky": ("#56b4e9", "#9ad5f7"),
-    "wine": ("#882255", "#d0709f"),
-    "olive": ("#7d7a00", "#b9b54a"),
-    "grey": ("#848d96", "#8d97a1"),
-}
-VERDICT_COLOURS: Mapping[str, str] = {
-    "baseline": "ink", "better": "blue", "worse": "vermillion", "equivalent": "green",
-    "undecided": "grey"}
 
 _SERIES = ("blue", "vermillion", "green", "orange", "purple", "sky", "wine", "olive")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
@@ -93,7 +77,7 @@ class Strip(NamedTuple):
 
   Attributes:
     arm: its name.
-    errors: of each seed, positive; inf where the run failed.
+    errors: of each seed, 0 where the run is exact; inf where it failed.
     interval: geometric mean of the finished runs and its 95 % interval.
     verdict: baseline, better, worse, equivalent or undecided.
   """
@@ -147,13 +131,27 @@ class CurvePanel(NamedTuple):
 _Arguments = ParamSpec("_Arguments")
 
 
+@contextlib.contextmanager
+def _our_settings() -> Iterator[None]:
+  """Matplotlib's own settings and ours, whatever the user's are; theirs come back afterwards."""
+  shipped: dict[Any, Any] = {
+      key: value for key, value in matplotlib.rcParamsDefault.items()
+      if key != "backend"}  # which no context gives back, and nothing here asks for
+  with matplotlib.rc_context({**shipped, **_STYLE}), warnings.catch_warnings():
+    # Text in SVG is text: the reader's fonts have what the one that measures it here has not.
+    warnings.filterwarnings("ignore", "Glyph .* missing from")
+    yield
+
+
 def _styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
   """The function with the style of this module in force while it draws."""
 
   @functools.wraps(draw)
   def styled(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
-    with matplotlib.rc_context(_STYLE):
+    with _our_settings():
       figure = draw(*args, **kwargs)
+      for text in figure.findobj(Text):
+        text.set_text(visible_text(text.get_text()))  # SVG has no control characters
       engine = figure.get_layout_engine()
       if engine is not None:
         engine.execute(figure)
@@ -226,13 +224,14 @@ def learning_curves(panels: Sequence[CurvePanel], arms_per_row: int = 6) -> Figu
   for row, axes in enumerate(grid):
     chosen = slice(1 + row * per_row, 1 + (row + 1) * per_row)
     for ax, panel in zip(axes, panels, strict=True):
-      _draw_curves(ax, [panel.curves[0], *panel.curves[chosen]])
+      zero = _zero(_medians(panel))
+      _draw_curves(ax, [panel.curves[0], *panel.curves[chosen]], zero)
       ax.set_ylabel(f"validation {panel.metric} ({panel.unit})")
       if row == rows - 1:
         ax.set_xlabel("training step")
     _name_curves(axes[-1], [panels[0].curves[0], *panels[0].curves[chosen]])
   for ax, panel in zip(grid[0], panels, strict=True):
-    _log_axis(ax.yaxis, np.concatenate([_median(curve) for curve in panel.curves]))
+    _log_axis(ax.yaxis, _medians(panel))
   return figure
 
 
@@ -271,7 +270,7 @@ def parity_plot(
 def svg(figure: Figure) -> bytes:
   """The figure as an SVG file; equal figures give equal bytes."""
   file = io.BytesIO()
-  with matplotlib.rc_context(_STYLE):
+  with _our_settings():
     FigureCanvasSVG(figure)
     figure.savefig(file, format="svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
   return file.getvalue()
@@ -306,26 +305,43 @@ def _light(colour: str) -> str:
 
 def _short(name: str) -> str:
   """A name without its middle where it is too long for a label."""
-  name = " ".join(name.split())
+  name = one_line(name)  # labels of ticks have no text yet when `_styled` looks at the others
   half = _LONGEST_NAME // 2
   return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half:]}"
 
 
 def _log_axis(axis: Axis, values: np.ndarray) -> None:
-  """Logarithmic axis around the values, with round, readable ticks."""
-  values = values[np.isfinite(values) & (values > 0)]
-  if not values.size:
+  """Logarithmic axis around the values, with round, readable ticks; 0 stands apart, at `_zero`."""
+  positive = values[np.isfinite(values) & (values > 0)]
+  zero = [_zero(values)] * bool(np.any(values == 0))
+  if not positive.size and not zero:
+    axis.set_major_locator(matplotlib.ticker.NullLocator())
     return
-  low, high = np.log10(values.min()), np.log10(values.max())
+  ends = np.log10(positive if positive.size else zero)
+  low, high = ends.min(), ends.max()
   pad = max(0.06 * (high - low), 0.02)
   low, high = low - pad, high + pad
+  ticks, between = (_ticks(low, high), _multiples(low, high, range(1, 10))) if positive.size else (
+      [], [])
   axis._set_axes_scale("log")  # pyright: ignore
-  axis.axes.set(**{f"{axis.axis_name}lim": (10**low, 10**high)})  # pyright: ignore
-  axis.set_major_locator(matplotlib.ticker.FixedLocator(_ticks(low, high)))
-  axis.set_major_formatter(matplotlib.ticker.FuncFormatter(_tick_text))
-  axis.set_minor_locator(matplotlib.ticker.FixedLocator(
-      _multiples(low, high, range(1, 10)) if high - low < 4 else []))
+  first = min([10**low, *(10 ** (np.log10(place) - pad) for place in zero)])
+  axis.axes.set(**{f"{axis.axis_name}lim": (first, 10**high)})  # pyright: ignore
+  axis.set_major_locator(matplotlib.ticker.FixedLocator([*zero, *ticks]))
+  axis.set_major_formatter(matplotlib.ticker.FuncFormatter(
+      lambda value, position: "0" if value in zero else _tick_text(value)))
+  axis.set_minor_locator(matplotlib.ticker.FixedLocator(between if high - low < 4 else []))
   axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
+def _zero(values: np.ndarray) -> float:
+  """Where a logarithmic axis around the values shows 0: below them all, with a gap."""
+  logs = np.log10(values[np.isfinite(values) & (values > 0)])
+  return float(10 ** (logs.min() - max(0.2 * np.ptp(logs), 0.1))) if logs.size else 1.0
+
+
+def _placed(values: np.ndarray, zero: float) -> np.ndarray:
+  """Values with `zero` in place of 0, for a logarithmic axis."""
+  return np.where(np.asarray(values) == 0, zero, values)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -351,8 +367,7 @@ def _multiples(low: float, high: float, factors: Sequence[float | int]) -> list[
   return [tick for tick in ticks if low <= np.log10(tick) <= high]
 
 
-def _tick_text(value: float, position: int | None = None) -> str:
-  del position
+def _tick_text(value: float) -> str:
   if value >= 1e6 or value < 1e-4:
     return f"{value:.3g}"
   return f"{value:,.6f}".rstrip("0").rstrip(".")
@@ -383,12 +398,13 @@ def _near_constant(panel: StripPanel) -> float:
 
 def _draw_panel(ax: Axes, panel: StripPanel) -> None:
   values, constant = _values(panel), _near_constant(panel)
+  zero = _zero(np.append(values, constant))
   for row, _, strips in _laid_out(panel):
     span = (row + 0.55, row + len(strips) + 0.45)
     ax.plot([constant] * 2, span, color=_light("soft"), **_CONSTANT_LINE)
     _draw_baseline(ax, strips, span)
     for strip_row, strip in strips:
-      _draw_strip(ax, strip, strip_row)
+      _draw_strip(ax, strip, strip_row, zero)
   ax.set_ylim(sum(1 + len(arms) for _, arms in panel.groups) - 0.3, -0.5)
   _log_axis(ax.xaxis, np.append(values, constant))
   ax.set_xlabel(f"test {panel.metric} ({panel.unit})")
@@ -398,18 +414,19 @@ def _draw_panel(ax: Axes, panel: StripPanel) -> None:
   ax.spines["left"].set_visible(False)
 
 
-def _draw_strip(ax: Axes, strip: Strip, row: int) -> None:
+def _draw_strip(ax: Axes, strip: Strip, row: int, zero: float) -> None:
   colour = _light(VERDICT_COLOURS[strip.verdict])
   ax.axhline(row, color=_light("rule"), linewidth=0.6, zorder=0.5)
   heights = row + np.linspace(-0.27, 0.27, len(strip.errors)) * (len(strip.errors) > 1)
   shown = np.isfinite(strip.errors)
-  ax.plot(strip.errors[shown], heights[shown], "o", color=colour, markersize=2.9,
+  ax.plot(_placed(strip.errors[shown], zero), heights[shown], "o", color=colour, markersize=2.9,
           markeredgewidth=0, alpha=0.55, zorder=3)
   if not np.isfinite(strip.interval.centre):
     return
-  ax.plot(strip.interval[1:], [row, row], color=colour, linewidth=3.0, zorder=4,
+  centre, *ends = _placed(np.array(strip.interval), zero)
+  ax.plot(ends, [row, row], color=colour, linewidth=3.0, zorder=4,
           solid_capstyle="butt")
-  ax.plot([strip.interval.centre], [row], "D", color=colour, markersize=4.6,
+  ax.plot([centre], [row], "D", color=colour, markersize=4.6,
           markeredgecolor=_light("paper"), markeredgewidth=0.7, zorder=5)
 
 
@@ -419,7 +436,7 @@ def _draw_baseline(
   """A line at the baseline of a group, and the band of what counts as equivalent to it."""
   for _, strip in strips:
     centre = strip.interval.centre
-    if strip.verdict == "baseline" and np.isfinite(centre):
+    if strip.verdict == "baseline" and np.isfinite(centre) and centre > 0:
       ax.fill_betweenx(span, centre / _EQUIVALENCE, centre * _EQUIVALENCE, **_BAND, zorder=1)
       ax.plot([centre, centre], span, color=_light("ink"), linewidth=0.9, zorder=2)
 
@@ -427,8 +444,9 @@ def _draw_baseline(
 def _name_rows(ax: Axes, panel: StripPanel) -> None:
   groups = _laid_out(panel)
   for row, title, _ in groups:
-    ax.text(0.0, row + 0.05, title, transform=ax.get_yaxis_transform(), va="center",
-            fontweight="bold", bbox={"facecolor": _light("paper"), "edgecolor": "none", "pad": 1})
+    ax.text(0.0, row + 0.05, one_line(title), transform=ax.get_yaxis_transform(),
+            va="center", fontweight="bold",
+            bbox={"facecolor": _light("paper"), "edgecolor": "none", "pad": 1})
   named = [pair for _, _, strips in groups for pair in strips]
   ax.set_yticks([row for row, _ in named], [_short(strip.arm) for _, strip in named])
 
@@ -467,16 +485,20 @@ def _median(curve: Curve) -> np.ndarray:
   return np.where(np.isfinite(median), median, np.nan)
 
 
-def _draw_curves(ax: Axes, curves: Sequence[Curve]) -> None:
+def _medians(panel: CurvePanel) -> np.ndarray:
+  return np.concatenate([_median(curve) for curve in panel.curves])
+
+
+def _draw_curves(ax: Axes, curves: Sequence[Curve], zero: float) -> None:
   for index, curve in reversed(list(enumerate(curves))):  # the baseline on top
     colour = _light("ink" if index == 0 else _SERIES[index - 1])
     finite = np.isfinite(curve.errors)
     low = np.min(curve.errors, axis=0, where=finite, initial=np.inf)
     high = np.max(curve.errors, axis=0, where=finite, initial=-np.inf)
     shown = finite.any(axis=0)
-    ax.fill_between(curve.steps[shown], low[shown], high[shown], color=colour, alpha=0.13,
-                    linewidth=0)
-    ax.plot(curve.steps, _median(curve), color=colour, **_line(index),
+    ax.fill_between(curve.steps[shown], _placed(low[shown], zero),
+                    _placed(high[shown], zero), color=colour, alpha=0.13, linewidth=0)
+    ax.plot(curve.steps, _placed(_median(curve), zero), color=colour, **_line(index),
             markevery=max(1, len(curve.steps) // 7), markersize=3.6,
             markeredgecolor=_light("paper"), markeredgewidth=0.5)
   ax.grid(True)

@@ -6,23 +6,30 @@ name or write is escaped.
 """
 
 import collections
+import contextlib
+import functools
 import json
+import math
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+import sys
+import textwrap
+import types
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
-from dcnn import plots, results, stats
-from dcnn.results import Result, Table
+from dcnn import results, stats
+from dcnn.palette import PALETTE
+from dcnn.results import COMPARED, Result, Table
 
 ERRORS = ("energy_loss", "force_loss", "energy_rmse", "force_rmse")
 SKILLS = ("energy_skill", "force_skill")
-COMPARED = ("energy_loss", "force_loss")
 FAILURES_TOLD = 4  # of an arm; summary.json has all
 
 _RELATIONS: Mapping[str, str] = {
@@ -56,22 +63,63 @@ def write(directory: str | os.PathLike[str]) -> pathlib.Path:
   """
   directory = pathlib.Path(directory)
   result = results.load(directory)
-  comparisons = compare(result)
-  metrics = arm_metrics(result)
-  summary = json.dumps(_finite(_summary(result, comparisons, metrics)), indent=2, allow_nan=False)
-  results.write_file(directory / "summary.json", (summary + "\n").encode())
-  figures = {name: plots.svg(figure) for name, figure in _figures(result, comparisons).items()}
-  (directory / "figures").mkdir(exist_ok=True)
-  for name, content in figures.items():
-    results.write_file(directory / "figures" / f"{name}.svg", content)
-  context = _context(result, comparisons, metrics) | {"figures": {
-      name: Markup(plots.inline(content)) for name, content in figures.items()}}
-  context["curves"] = any(name.startswith("learning_curves") for name in figures)
-  environment = _environment()
-  for name in ("report.md", "report.html"):
+  try:
+    comparisons, metrics = compare(result), arm_metrics(result)
+  except ValueError as error:
+    raise ValueError(f"{directory / results.ROWS_FILE}: {error}") from error
+  results.write_json(
+      directory / results.SUMMARY_FILE, _summary(result, comparisons, metrics))
+  drawn, notes = _drawings(result, comparisons)
+  (directory / results.FIGURES).mkdir(exist_ok=True)
+  for name, drawing in drawn.items():
+    results.write_file(directory / results.FIGURES / f"{name}.svg", drawing.file)
+  context = _context(result, comparisons, metrics)
+  context["notes"] += notes
+  context["figures"] = {name: Markup(drawing.inline) for name, drawing in drawn.items()}
+  context["curves"] = any(name.startswith("learning_curves") for name in drawn)
+  for name, environment in zip(results.REPORT_FILES, (_markdown(), _page()), strict=True):
     text = environment.get_template(f"{name}.j2").render(context)
     results.write_file(directory / name, text.encode())
   return directory / "report.html"
+
+
+def load_figures() -> types.ModuleType:
+  """The module that draws, imported when it is needed: Matplotlib takes a second.
+
+  Matplotlib reads the user's settings as it is imported, and fails on some. MPLBACKEND, which is
+  for windows, takes effect afterwards, if it names a backend that is there.
+
+  Raises:
+    Exception: of any kind.
+  """
+  backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+  try:
+    from dcnn import figures
+  finally:
+    if backend is not None:
+      os.environ["MPLBACKEND"] = backend
+  if backend is not None:
+    with contextlib.suppress(ValueError):
+      sys.modules["matplotlib"].rcParams["backend"] = backend
+  return figures
+
+
+def _drawings(
+    result: Result, comparisons: Sequence[Comparison]
+) -> tuple[dict[str, Any], list[str]]:
+  """The figures by name, and a line on each that cannot be drawn, which is a warning, too."""
+  try:
+    figures = load_figures()
+  except Exception as error:
+    drawn, failed = {}, {"all": error}
+  else:
+    drawn, failed = figures.drawings(result, comparisons)
+  notes = [f"Without figures ({name}), which could not be drawn: "
+           f"{textwrap.shorten(f'{type(error).__name__}: {error}', 200, placeholder=' ...')}."
+           for name, error in failed.items()]
+  for note in notes:
+    warnings.warn(note, stacklevel=3)
+  return drawn, notes
 
 
 def compare(result: Result) -> list[Comparison]:
@@ -84,20 +132,19 @@ def compare(result: Result) -> list[Comparison]:
     A comparison for each table whose baseline has results; without statistics while runs of the
     baseline are unfinished.
   """
-  known = tuple(dict.fromkeys(row.arm for row in result.rows))
-  everything = Table("All arms", known[0], known) if known else None
-  tables = result.tables or ((everything,) if everything else ())
-  metrics = [metric for metric in COMPARED if _has(result, metric)]
+  known = {row.arm for row in result.rows}
+  metrics = [metric for metric in COMPARED if result.has(metric)]
   return [
       Comparison(table, {metric: result.compare(table, metric) for metric in metrics
                          if table.baseline in result.arms})
-      for table in tables if table.baseline in known]
+      for table in result.comparisons if table.baseline in known]
 
 
 def arm_metrics(result: Result) -> dict[str, dict[str, dict[str, Any]]]:
   """Every test metric of every arm over its finished runs, by arm and metric.
 
-  Errors: geometric mean and 95 % interval. Skill: 1 - geometric mean of error / error of the
+  Errors: geometric mean and 95 % interval; the number of runs with an error of exactly 0, where
+  there are some. Skill: 1 - geometric mean of error / error of the
   constant predictor, with its interval, and the number of runs no better than that predictor
   (skill <= 0). Others: median, smallest and largest.
 
@@ -124,14 +171,12 @@ def _metric(metric: str, values: np.ndarray) -> dict[str, Any]:
             "low": 1 - interval.high, "high": 1 - interval.low,
             "no_better_than_constant": int(np.sum(finished <= 0))}
   if metric in ERRORS:
-    return {"statistic": "geometric mean", **stats.geometric_mean(values)._asdict()}
+    exact = int(np.sum(values == 0))
+    return {"statistic": "geometric mean", **stats.geometric_mean(values)._asdict(),
+            **({"exact": exact} if exact else {})}
   low, centre, high = (
       np.quantile(finished, (0, 0.5, 1)).tolist() if finished.size else (np.nan,) * 3)
   return {"statistic": "median and range", "centre": centre, "low": low, "high": high}
-
-
-def _has(result: Result, metric: str) -> bool:
-  return any(row.metric == metric and row.split == "test" for row in result.rows)
 
 
 def _failures(result: Result) -> dict[str, dict[int, dict[str, str]]]:
@@ -169,115 +214,43 @@ def _summary(
   }
 
 
-def _finite(value: Any) -> Any:
-  """The same with null for numbers that JSON cannot hold."""
-  if isinstance(value, Mapping):
-    return {key: _finite(item) for key, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_finite(item) for item in value]
-  return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-# Figures
-
-
-def _figures(result: Result, comparisons: Sequence[Comparison]) -> dict[str, plots.Figure]:
-  figures = {}
-  compared = [comparison for comparison in comparisons if comparison.summaries]
-  if compared:
-    figures["errors"] = plots.strip_plot([
-        _strip_panel(result, compared, metric) for metric in compared[0].summaries])
-  curves = _curves(result)
-  for number, (table, _) in enumerate(comparisons, start=1):
-    panels = [_curve_panel(result, curves, table, metric) for metric in COMPARED]
-    panels = [panel for panel in panels if panel.curves]
-    if panels:
-      figures[f"learning_curves_{number}"] = plots.learning_curves(panels)
-  if {"energy_true", "energy_predicted", "forces_true", "forces_predicted"} <= set(result.parity):
-    figures["parity"] = plots.parity_plot(
-        result.parity["energy_true"], result.parity["energy_predicted"],
-        forces_true=result.parity["forces_true"],
-        forces_predicted=result.parity["forces_predicted"])
-  return figures
-
-
-def _strip_panel(
-    result: Result, comparisons: Sequence[Comparison], metric: str
-) -> plots.StripPanel:
-  unit, errors = result.unit(metric), result.errors(metric)
-  groups = [
-      (table.title, [
-          plots.Strip(
-              summary.arm, errors[summary.arm] * unit.factor,
-              stats.Interval(*(unit.factor * end for end in summary.error)),
-              summary.contrast.verdict if summary.contrast else "baseline")
-          for summary in summaries[metric]])
-      for table, summaries in comparisons]
-  return plots.StripPanel(metric, unit.name, groups, _constant(result, metric) * unit.factor)
-
-
-def _constant(result: Result, metric: str) -> float:
-  """Error of the constant predictor, which error and skill of a run imply; median over the runs."""
-  skill = metric.replace("_loss", "_skill")
-  if not _has(result, skill):
-    return np.nan
-  errors, skills = result.errors(metric), result.errors(skill)
-  implied = np.concatenate([errors[arm] / (1 - skills[arm]) for arm in result.arms
-                            if np.all(np.isfinite([errors[arm], skills[arm]]))] or [[np.nan]])
-  return float(np.median(implied))
-
-
-def _curves(result: Result) -> dict[tuple[str, str], dict[int, dict[int, float]]]:
-  """Validation errors by arm and metric, then by seed, then by step."""
-  curves: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
-  for point in result.history:
-    if point.split == "valid":
-      seeds = curves.setdefault((point.arm, point.metric), {})
-      seeds.setdefault(point.seed, {})[point.step] = point.value
-  return curves
-
-
-def _curve_panel(
-    result: Result, curves: Mapping[tuple[str, str], Mapping[int, Mapping[int, float]]],
-    table: Table, metric: str,
-) -> plots.CurvePanel:
-  """The curves of a table, the baseline first; empty unless the baseline has one."""
-  unit, failures, stopped = result.unit(metric), _failures(result), _stopped(result)
-  arms = dict.fromkeys((table.baseline, *table.arms))
-  drawn = []
-  for arm in arms if (table.baseline, metric) in curves else ():
-    seeds = curves.get((arm, metric), {})
-    steps = sorted({step for values in seeds.values() for step in values})
-    if steps:
-      errors = [
-          [values.get(step, values[max(values)] if (arm, seed) in stopped else np.nan)
-           for step in steps] for seed, values in seeds.items()]
-      drawn.append(plots.Curve(
-          arm, np.array(steps), unit.factor * np.array(errors), len(failures.get(arm, ()))))
-  return plots.CurvePanel(metric, unit.name, drawn)
-
-
-def _stopped(result: Result) -> set[tuple[str, int]]:
-  """Runs that patience ended: their last error stands."""
-  return {(row.arm, row.seed) for row in result.rows if results.is_out_of_patience(row.status)}
-
-
 # Text
 
 
-def _environment() -> jinja2.Environment:
-  environment = jinja2.Environment(
-      loader=jinja2.PackageLoader("dcnn"), undefined=jinja2.StrictUndefined,
-      autoescape=lambda name: name is not None and ".html" in name,
-      trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-  environment.filters["md"] = results.markdown_text
+@functools.cache
+def _page() -> jinja2.Environment:
+  """For HTML: whatever a template shows is made visible and escaped."""
+  environment = _environment(autoescape=True, finalize=_visible)
   environment.filters["tied"] = _tied
   return environment
 
 
+@functools.cache
+def _markdown() -> jinja2.Environment:
+  """For Markdown: the same."""
+  environment = _environment(autoescape=False, finalize=_written)  # but for what `_written` does
+  environment.filters["code"] = lambda text: Markup(results.one_line(text))
+  return environment
+
+
+def _environment(autoescape: bool, finalize: Callable[[Any], Any]) -> jinja2.Environment:
+  return jinja2.Environment(
+      loader=jinja2.PackageLoader("dcnn"), undefined=jinja2.StrictUndefined,
+      autoescape=autoescape, finalize=finalize,
+      trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+
+
+def _visible(value: Any) -> Any:
+  return value if isinstance(value, Markup) else results.visible_text(str(value))
+
+
+def _written(value: Any) -> Any:
+  return value if isinstance(value, Markup) else results.markdown_text(str(value))
+
+
 def _tied(text: str) -> Markup:
   """Escaped text whose lines break after commas of names, and not within `p = 0.01`, `95 %`."""
-  tied = re.sub(r" (?=[=%<] ?)|(?<=[=<]) ", "\N{NO-BREAK SPACE}", text)
+  tied = re.sub(r" (?=[=%<] ?)|(?<=[=<]) ", "\N{NO-BREAK SPACE}", results.visible_text(text))
   return Markup(re.sub(r",(?=\S)", ",<wbr>", str(escape(tied))))
 
 
@@ -299,7 +272,7 @@ def _context(
       "facts": _facts(result),
       "command": str(result.config.get("command") or ""),
       "settings": json.dumps(_settings(result), indent=2),
-      "palette": plots.PALETTE,
+      "palette": PALETTE,
   }
 
 
@@ -358,13 +331,34 @@ def _notes(
           f"No better than the constant predictor of {what}, "
           f"{_count(sum(poor.values()), 'run')}: "
           f"{_listed({arm: count for arm, count in poor.items() if count})}.")
-  return notes + _gaps(result, comparisons)
+  return notes + _exact(result, comparisons) + _gaps(result, comparisons)
+
+
+def _exact(result: Result, comparisons: Sequence[Comparison]) -> list[str]:
+  """Runs with an error of exactly 0, and constant predictors that are."""
+  notes = []
+  for metric in COMPARED:
+    counts = {
+        summary.arm: summary for _, summaries in comparisons
+        for summary in summaries.get(metric, ()) if summary.exact}
+    if counts:
+      told = "; ".join(f"{arm} ({results.exact_text(each)})" for arm, each in counts.items())
+      notes.append(
+          f"The {metric} is exactly 0: {told}. Exact runs are ranked best; means and ratios are of "
+          "the rest, and 0 where all finished runs are exact.")
+  for skill, what in (("energy_skill", "energies"), ("force_skill", "forces")):
+    skills = [row.value for row in result.rows if row.split == "test" and row.metric == skill
+              and not results.is_failed(row.status)]
+    if skills and not np.any(np.isfinite(skills)):
+      notes.append(f"The constant predictor of {what} is exact on the test split: there is no "
+                   "skill to measure.")
+  return notes
 
 
 def _endings(result: Result) -> list[str]:
   """Runs that did not come to their last step, and why."""
   notes, runs = [], {(row.arm, row.seed) for row in result.rows}
-  unfinished, stopped = result.unfinished, _stopped(result)
+  unfinished, stopped = result.unfinished, result.out_of_patience
   if unfinished:
     notes.append(
         f"Interrupted: {_count(sum(unfinished.values()), 'run')} unfinished, of "
@@ -463,7 +457,9 @@ def _headline(
     return "No run finished."
   lowest = min(finished, key=lambda summary: summary.error.centre)
   error = f"{results.error_text(lowest.error, unit.factor)} {unit.name}"
-  failed = f" ({lowest.failed} of {lowest.n} runs failed)" if lowest.failed else ""
+  remarks = [f"{lowest.failed} of {lowest.n} runs failed"] if lowest.failed else []
+  remarks += [results.exact_text(lowest)] if lowest.exact else []
+  failed = f" ({', '.join(remarks)})" if remarks else ""
   against = f"Against {table.baseline}: {', '.join(counts)}. " if counts else ""
   return f"{against}Lowest geometric mean: {error} by {lowest.arm}{failed}."
 
@@ -491,6 +487,8 @@ def _evidence(
   ratio = results.ratio_text(stats.Interval(*contrast[:3]))
   if contrast.pairs == 0:
     text = f"in no pair did both runs finish ({p})"
+  elif np.isnan(contrast.ratio):
+    text = f"an error and an exact 0 have no ratio ({p})"
   elif not ratio.ends:
     text = f"{ratio.centre} times the error (no interval from one pair, {p})"
   else:
@@ -498,7 +496,9 @@ def _evidence(
     text = f"{ratio.centre} times the error (95 % interval {low_to_high}, {p})"
   failures = [f"{each.failed} of {each.n} runs of {each.arm} failed"
               for each in (summary, baseline) if each.failed]
-  return "; ".join([text, *failures])
+  exact = [f"{each.arm} is {results.exact_text(each)}"
+           for each in (summary, baseline) if each.exact]
+  return "; ".join([text, *failures, *exact])
 
 
 def _line(
@@ -532,7 +532,8 @@ def _share(values: Mapping[str, Any] | None) -> str:
 
 
 def _cells(summary: stats.ArmSummary, factor: float) -> dict[str, Any]:
-  cells = {"error": results.error_text(summary.error, factor)}
+  cells = {"error": results.error_text(summary.error, factor),
+           "exact": results.exact_text(summary)}
   contrast = summary.contrast
   if contrast is None:
     return cells | {"ratio": results.IntervalText("", ""), "p": "", "verdict": "baseline"}
@@ -581,7 +582,8 @@ def _tuning(result: Result) -> dict[str, Any]:
       "seeds": ", ".join(map(str, tuning["seeds"])),
       "rows": [
           {"arm": arm, "scores": [
-              {"text": results.number_text(float(score)), "chosen": rate == tuning["chosen"][arm]}
+              {"text": results.number_text(math.inf if score is None else score),
+               "chosen": rate == tuning["chosen"][arm]}
               for rate, score in zip(rates, scores, strict=True)]}
           for arm, scores in tuning["scores"].items()]}
 
@@ -602,7 +604,7 @@ def _plain(value: Any) -> str:
     return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
   if isinstance(value, (list, tuple)):
     return ", ".join(map(_plain, value))
-  return str(value)
+  return "unknown" if value is None else str(value)
 
 
 def _duration(seconds: float) -> str:

@@ -13,30 +13,31 @@ import io
 import json
 import os
 import pathlib
+import re
 import secrets
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
+from markupsafe import escape
 
-from dcnn import stats
+from dcnn import schemas, stats
 
 CONFIG_FILE = "config.json"
 ROWS_FILE = "results.csv"
 HISTORY_FILE = "history.csv"
 PARITY_FILE = "predictions.npz"
+SUMMARY_FILE, REPORT_FILES, FIGURES = "summary.json", ("report.md", "report.html"), "figures"
 UNFINISHED = ".tmp"  # end of the name of a file that is being written
 
 # How a run ended; but for `finished`, @ and the step follow.
 FINISHED, PATIENCE, DIVERGED, INTERRUPTED = "finished", "patience", "diverged", "interrupted"
 
 _AGAIN = "The training command writes it again from its checkpoints"
-# Parts of config.json and examples of their types; a part comes before what is in it.
-_CONFIG_PARTS: dict[str, Any] = {
-    "config": {}, "environment": {}, "dataset": {}, "timing": {}, "tuning": {}, "seeds": [0],
-    "config.experiment": "", "config.steps": 1, "config.arms": [{}], "config.tables": [{}]}
+COMPARED = ("energy_loss", "force_loss")
+_LONGEST_NAME = 30  # of an arm in a `repr`
 _MILLI_BELOW = 10.0  # eV; typical errors below this are shown in meV
 _EXPONENT_FROM = 1e6
 
@@ -114,7 +115,7 @@ class IntervalText(NamedTuple):
     return " ".join(filter(None, self))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
   """A finished sweep.
 
@@ -149,6 +150,52 @@ class Result:
   def seeds(self) -> tuple[int, ...]:
     """Seeds that have results, in the order of the rows."""
     return tuple(dict.fromkeys(row.seed for row in self.rows))
+
+  @property
+  def failed(self) -> tuple[tuple[str, int], ...]:
+    """Arm and seed of the runs that failed, in the order of the rows."""
+    return tuple(dict.fromkeys((row.arm, row.seed) for row in self.rows if is_failed(row.status)))
+
+  @property
+  def out_of_patience(self) -> tuple[tuple[str, int], ...]:
+    """Arm and seed of the runs that patience ended, in the order of the rows."""
+    return tuple(dict.fromkeys(
+        (row.arm, row.seed) for row in self.rows if is_out_of_patience(row.status)))
+
+  @property
+  def comparisons(self) -> tuple[Table, ...]:
+    """The tables asked for; where there is none, all arms against the first."""
+    known = tuple(dict.fromkeys(row.arm for row in self.rows))
+    return self.tables or ((Table("All arms", known[0], known),) if known else ())
+
+  def __repr__(self) -> str:
+    """What it is, how far it has come and how to see the tables, in a few words."""
+    return f"<Result of {self._outline()}; .table(baseline=ARM) compares the arms>"
+
+  def _repr_html_(self) -> str:
+    """The tables for a notebook: test errors, ratios and verdicts."""
+    rows = [f"<p>{escape(self._outline())}</p>"]
+    for table in self.comparisons:
+      for metric in COMPARED if table.baseline in self.arms else ():
+        if self.has(metric):
+          rows.append(_html(f"{table.title}: {metric}", self._table_cells(table, metric)))
+    return "".join(rows)
+
+  def _outline(self) -> str:
+    arms, first = list(dict.fromkeys(row.arm for row in self.rows)), self.rows[:1]
+    named = ", ".join(_short(arm) for arm in arms[:3]) + (", ..." if arms[3:] else "")
+    endings = [f"{len(self.failed)} failed"] * bool(self.failed)
+    endings += [f"{sum(self.unfinished.values())} unfinished"] * bool(self.unfinished)
+    return ", ".join([
+        *(f"{_short(row.experiment)!r}: {len(arms)} arms ({named})" for row in first),
+        f"{len(self.seeds)} seeds",
+        "splits " + ("/".join(dict.fromkeys(row.split for row in self.rows)) or "none"),
+        f"{len({(row.arm, row.seed) for row in self.rows})} runs"
+        + (f" of which {' and '.join(endings)}" if endings else "")])
+
+  def has(self, metric: str) -> bool:
+    """Whether there are test results of a metric."""
+    return any(row.metric == metric and row.split == "test" for row in self.rows)
 
   def errors(self, metric: str, split: str = "test") -> dict[str, Float[np.ndarray, " seeds"]]:
     """Values of a metric for each arm over the seeds, inf where the run failed.
@@ -225,12 +272,16 @@ class Result:
         self._table_text(table, metric) for table in tables for metric in metrics)
 
   def _table_text(self, table: Table, metric: str) -> str:
-    summaries = self.compare(table, metric)
+    title = one_line(f"{table.title}: {metric}")
+    return f"{title}\n\n{_aligned(self._table_cells(table, metric))}"
+
+  def _table_cells(self, table: Table, metric: str) -> list[tuple[str, ...]]:
+    """Headings, and a line for each arm."""
     unit = self.unit(metric)
     heads = ("arm", "n", "failed", f"{metric} ({unit.name})", f"ratio to {table.baseline}",
              "Holm p", "verdict")
-    cells = [_summary_cells(summary, unit.factor) for summary in summaries]
-    return f"{table.title}: {metric}\n\n{_aligned([heads, *cells])}"
+    return [heads, *(_summary_cells(summary, unit.factor)
+                     for summary in self.compare(table, metric))]
 
   def unit(self, metric: str) -> Unit:
     """The unit in which a metric is shown: meV where the typical test error is below 10 eV."""
@@ -307,6 +358,11 @@ def ratio_text(interval: stats.Interval) -> IntervalText:
   return _interval_text(like, *interval)
 
 
+def exact_text(summary: stats.ArmSummary) -> str:
+  """`exact in 3 of 10 runs`; nothing where no run has an error of exactly 0."""
+  return f"exact in {summary.exact} of {summary.n} runs" if summary.exact else ""
+
+
 def p_text(p: float) -> str:
   """A p value to two significant figures, or `< 0.001`."""
   if p < 0.001:
@@ -358,41 +414,56 @@ def load(directory: str | os.PathLike[str]) -> Result:
   history, parity = directory / HISTORY_FILE, directory / PARITY_FILE
   return Result(
       config=config,
-      rows=_read_csv(directory / ROWS_FILE, Row),
-      history=_read_csv(history, Point) if history.is_file() else (),
-      tables=tables_of(config, directory / CONFIG_FILE),
+      rows=_read_csv(directory / ROWS_FILE, Row, schemas.row_keys, schemas.row_problem),
+      history=_read_csv(history, Point, schemas.point_keys, schemas.point_problem)
+      if history.is_file() else (),
+      tables=tables_of(config),
       parity=_read_arrays(parity) if parity.is_file() else {},
   )
 
 
-def read_config(path: pathlib.Path) -> dict[str, Any]:
+def read_config(path: pathlib.Path, required: Sequence[str] = ()) -> dict[str, Any]:
   """Reads a config.json; what it holds of what reports and sweeps read has the right form.
 
   Args:
     path: what `save` or `workdirs.begin` wrote. Parts may be missing.
+    required: dotted names of the parts that may not.
 
   Raises:
     ValueError: if it is something else, naming the part.
     OSError: if it cannot be read.
   """
   try:
-    config = json.loads(path.read_text(encoding="utf-8"))
+    # NaN and Infinity, which are no JSON, stood for what is null now.
+    config = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
   except (ValueError, RecursionError) as error:
     raise ValueError(f"{path}: expected JSON ({error})") from error
-  if not isinstance(config, dict):
-    raise ValueError(f"{path}: expected a JSON object, got {type(config).__name__}")
-  for part, kind in _CONFIG_PARTS.items():
-    holder, _, name = part.rpartition(".")
-    record = config.get(holder, {}) if holder else config
-    if name in record and not _is_like(record[name], kind):
-      raise ValueError(f"{path}: expected {part} like {json.dumps(kind)}, got "
-                       f"{textwrap.shorten(json.dumps(record[name]), 60, placeholder=' ...')}")
+  problem = schemas.config_problem(config, required)
+  if problem:
+    raise ValueError(f"{path}: {problem}")
   return config
 
 
+def tables_of(config: dict[str, Any]) -> tuple[Table, ...]:
+  """The comparisons that a config.json from `read_config` lists."""
+  return tuple(
+      Table(table["title"], table["baseline"], tuple(table["arms"]))
+      for table in config.get("config", {}).get("tables", []))
+
+
 def write_json(path: pathlib.Path, content: Any) -> None:
-  """Writes a JSON file as `write_file` does."""
-  write_file(path, (json.dumps(content, indent=2) + "\n").encode())
+  """Writes a JSON file as `write_file` does; null for numbers that JSON cannot hold."""
+  write_file(
+      path, (json.dumps(finite(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+  """The same with None for nan and inf, which JSON cannot hold."""
+  if isinstance(value, Mapping):
+    return {key: finite(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [finite(item) for item in value]
+  return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def write_file(path: pathlib.Path, content: bytes) -> None:
@@ -408,20 +479,33 @@ def write_file(path: pathlib.Path, content: bytes) -> None:
     temporary.unlink(missing_ok=True)
 
 
+def visible_text(text: str) -> str:
+  """Text in which nothing is hidden: what does not print, but for line breaks, as its escape.
+
+  Control characters, ANSI sequences, marks that turn the direction of writing and halves of
+  surrogate pairs would otherwise reach a terminal or a page out of the files of others.
+  """
+  return "".join(
+      mark if mark.isprintable() or mark == "\n"
+      else mark.encode("unicode_escape", "surrogatepass").decode() for mark in text)
+
+
+def one_line(text: str) -> str:
+  """Visible text in a line, its white space drawn together."""
+  return visible_text(" ".join(text.split()))
+
+
 def markdown_text(text: str) -> str:
   """Text that Markdown, a table cell included, shows as it is."""
+  text = one_line(text)
   for plain, written in (
       ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\\", "\\\\"), ("|", "\\|"), ("`", "\\`"),
       ("*", "\\*"), ("[", "\\["), ("]", "\\]"), ("~", "\\~"), ("$", "\\$")):
     text = text.replace(plain, written)
-  return " ".join(text.split())
-
-
-def _is_like(value: Any, example: Any) -> bool:
-  """Whether both have one type, and so have the items of a list and the one of its example."""
-  if isinstance(value, bool) or not isinstance(value, type(example)):
-    return False
-  return not isinstance(value, list) or all(_is_like(item, example[0]) for item in value)
+  text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # but not within init_matched
+  # What would begin a heading, a list or a rule where the text begins a line.
+  return re.sub(r"^(#{1,6}(?=\s|$)|[-+](?=\s|$|-)|=+$|\d{1,9}(?=[.)](\s|$)))",
+                lambda found: found[0] + "\\" if found[0].isdigit() else "\\" + found[0], text)
 
 
 def _with_inf(values: list[float]) -> np.ndarray:
@@ -437,8 +521,9 @@ def _interval_text(like: float, centre: float, low: float, high: float) -> Inter
 
 def _summary_cells(summary: stats.ArmSummary, factor: float) -> tuple[str, ...]:
   contrast = summary.contrast
+  exact = exact_text(summary)
   cells = (summary.arm, str(summary.n), str(summary.failed),
-           str(error_text(summary.error, factor)))
+           str(error_text(summary.error, factor)) + (f" ({exact})" if exact else ""))
   if contrast is None:
     return (*cells, "", "", "baseline")
   return (*cells, str(ratio_text(stats.Interval(*contrast[:3]))), p_text(contrast.p_adjusted),
@@ -447,13 +532,30 @@ def _summary_cells(summary: stats.ArmSummary, factor: float) -> tuple[str, ...]:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
   """A Markdown table whose columns line up as plain text."""
-  rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
+  rows = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   lines = [
       "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
       for row in rows]
   return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|",
                     *lines[1:]])
+
+
+def _html(caption: str, rows: Sequence[Sequence[str]]) -> str:
+  """The same as an HTML table, in the colours and fonts of the page around it."""
+  def line(kind: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(
+        f'<{kind} style="text-align: left">{escape(one_line(cell))}</{kind}>'
+        for cell in cells) + "</tr>"
+
+  return (f"<table><caption>{escape(one_line(caption))}</caption>"
+          f"<thead>{line('th', rows[0])}</thead>"
+          f"<tbody>{''.join(line('td', row) for row in rows[1:])}</tbody></table>")
+
+
+def _short(name: str) -> str:
+  name = one_line(name)
+  return name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME - 1] + "…"
 
 
 def _csv(header: Iterable[str], rows: Iterable[tuple]) -> bytes:
@@ -469,17 +571,27 @@ def _csv(header: Iterable[str], rows: Iterable[tuple]) -> bytes:
 _Record = TypeVar("_Record", Row, Point)
 
 
-def _read_csv(path: pathlib.Path, record: type[_Record]) -> tuple[_Record, ...]:
+def _read_csv(
+    path: pathlib.Path, record: type[_Record], keys: Callable[[_Record], tuple[tuple, ...]],
+    problem: Callable[[_Record, Mapping[tuple, _Record]], str],
+) -> tuple[_Record, ...]:
   types = [record.__annotations__[field] for field in record._fields]
   reader = csv.reader(io.StringIO(_text(path), newline=""))
-  expected, cells, rows = f"the header {','.join(record._fields)}", [], []
+  expected, cells = f"the header {','.join(record._fields)}", []
+  rows: list[_Record] = []
+  earlier: dict[tuple, _Record] = {}
   try:
     cells = next(reader, [])
     if cells != list(record._fields):
       raise ValueError("another file")
     expected = f"{len(types)} cells ({','.join(record._fields)})"
     for cells in reader:
-      rows.append(record(*(convert(cell) for convert, cell in zip(types, cells, strict=True))))
+      row = record(*(convert(cell) for convert, cell in zip(types, cells, strict=True)))
+      wrong = problem(row, earlier)
+      if wrong:
+        raise ValueError(wrong)
+      earlier |= dict.fromkeys(keys(row), row)
+      rows.append(row)
   except (ValueError, csv.Error) as error:
     got = textwrap.shorten(",".join(cells), 100, placeholder=" ...") or "nothing"
     raise ValueError(f"{path}, line {reader.line_num or 1}: expected {expected}, got {got}: "
@@ -494,29 +606,14 @@ def _text(path: pathlib.Path) -> str:
     raise ValueError(f"{path}: expected UTF-8 text, got {error}. {_AGAIN}") from error
 
 
-def tables_of(config: dict[str, Any], path: pathlib.Path) -> tuple[Table, ...]:
-  """The comparisons that a config.json lists.
-
-  Args:
-    config: from `read_config`.
-    path: of the file, for the error.
-
-  Raises:
-    ValueError: if one is no table.
-  """
-  listed = config.get("config", {}).get("tables", [])
-  for table in listed:
-    if not (_is_like([table.get("title"), table.get("baseline")], [""])
-            and _is_like(table.get("arms"), [""])):
-      raise ValueError(f"{path}: expected tables of title, baseline and arms, got {listed!r}")
-  return tuple(
-      Table(table["title"], table["baseline"], tuple(table["arms"])) for table in listed)
-
-
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
-    with np.load(path, allow_pickle=False) as arrays:
-      return {name: arrays[name] for name in arrays.files}
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
   except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds on damaged bytes
     raise ValueError(f"{path}: expected the predictions that a sweep writes, got something else "
                      f"or a damaged file. {_AGAIN}") from error
+  problem = schemas.arrays_problem(arrays)
+  if problem:
+    raise ValueError(f"{path}: {problem}. {_AGAIN}")
+  return arrays

@@ -81,7 +81,10 @@ def points(curves: Curves, keys: Sequence[Key]) -> list[tuple[Point, ...]]:
 
 
 def latest_force_loss(curves: Curves, keys: Sequence[Key]) -> dict[str, float]:
-  """Geometric mean over the finite runs of each arm at their last validation; nan without any."""
+  """Geometric mean over the finite runs of each arm at their last validation; nan without any.
+
+  Of those that are not exact; 0 where all are.
+  """
   errors = curves.values.get("valid.force_loss")
   latest: dict[str, list[float]] = {}
   for i, key in enumerate(keys):
@@ -91,8 +94,11 @@ def latest_force_loss(curves: Curves, keys: Sequence[Key]) -> dict[str, float]:
 
 
 def _geometric_mean(errors: np.ndarray) -> float:
-  finite = errors[np.isfinite(errors) & (errors > 0)]
-  return float(np.exp(np.mean(np.log(finite)))) if finite.size else math.nan
+  finite = errors[np.isfinite(errors)]
+  positive = finite[finite > 0]
+  if not positive.size:
+    return 0.0 if finite.size else math.nan
+  return float(np.exp(np.mean(np.log(positive))))
 
 
 def ending(state: RunState, run: int, steps: int) -> Ending:

@@ -2,7 +2,10 @@
 
 Errors of trained networks spread by factors, so all means and intervals are taken of their
 logarithms. Arms share their seeds, so an arm is compared with its baseline seed by seed. A failed
-run has the error inf or nan: it enters no mean, but it is counted, and it ranks worst.
+run has the error inf or nan: it enters no mean, but it is counted, and it ranks worst. An exact
+run has the error 0, whose logarithm is as little a number: it is counted, and it ranks best, above
+any error; a single one would make every geometric mean 0. Where all finished runs are exact, their
+mean is 0. Two exact runs are equal, their ratio is 1.
 """
 
 from collections.abc import Mapping
@@ -37,10 +40,10 @@ class Contrast(NamedTuple):
   """An arm against the baseline, paired by seed.
 
   Attributes:
-    ratio: geometric mean of error / baseline error over the pairs in which both runs finished.
+    ratio: geometric mean of error / baseline error, see `paired_ratio`; nan where no pair has one.
     low: lower end of the ratio's 95 % interval.
     high: upper end of it.
-    p: two-sided Wilcoxon signed-rank p over all pairs, failed runs ranked worst.
+    p: two-sided Wilcoxon signed-rank p over all pairs, failed runs ranked worst, exact runs best.
     p_adjusted: p after Holm's correction for all contrasts of the table.
     pairs: number of pairs in which both runs finished.
     verdict: better (smaller error), worse, equivalent or undecided.
@@ -63,8 +66,9 @@ class ArmSummary(NamedTuple):
     n: number of runs, failed ones included.
     failed: number of failed runs.
     failure_rate: with its Wilson interval.
-    error: geometric mean over the finished runs, in the unit of the errors.
+    error: geometric mean over the finished runs, see `geometric_mean`, in the unit of the errors.
     contrast: against the baseline; None for the baseline itself.
+    exact: number of runs whose error is exactly 0.
   """
 
   arm: str
@@ -73,10 +77,13 @@ class ArmSummary(NamedTuple):
   failure_rate: Interval
   error: Interval
   contrast: Contrast | None
+  exact: int = 0
 
 
 def geometric_mean(errors: Float[np.ndarray, " seeds"]) -> Interval:
   """Geometric mean of the finished runs' errors, exp(mean log error), and its 95 % interval.
+
+  Over the runs that are not exact, unless all of them are: then it is 0.
 
   BCa bootstrap of the mean log error. As the plain interval is too short for few runs (89 % at
   ten), the bootstrap is asked for the level at which a normal interval is as wide as Student's:
@@ -87,14 +94,14 @@ def geometric_mean(errors: Float[np.ndarray, " seeds"]) -> Interval:
   errors give equal intervals.
 
   Args:
-    errors: positive, any unit; inf or nan marks a failed run.
+    errors: not negative, any unit; inf or nan marks a failed run, 0 an exact one.
 
   Returns:
     In the unit of the errors; ends nan below two finished runs, equal to the centre where all
     errors are equal.
 
   Raises:
-    ValueError: if an error is zero or negative, or there is none.
+    ValueError: if an error is negative, or there is none.
 
   References:
     Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987).
@@ -108,39 +115,46 @@ def paired_ratio(errors: Float[np.ndarray, " seeds"],
                  baseline_errors: Float[np.ndarray, " seeds"]) -> Interval:
   """Geometric mean of error / baseline error over the seeds, and its 95 % interval.
 
-  As `geometric_mean`, of the ratios of those pairs in which both runs finished.
+  As `geometric_mean`, of the ratios of those pairs in which both runs finished and neither or both
+  are exact. Where the arm is exact in all pairs and the baseline is not, the ratio is 0; in the
+  opposite case there is none.
 
   Args:
-    errors: positive; inf or nan marks a failed run.
+    errors: not negative; inf or nan marks a failed run, 0 an exact one.
     baseline_errors: of the same seeds in the same order, in the same unit.
 
   Returns:
     Below 1 where the arm has the smaller error.
 
   Raises:
-    ValueError: if the two differ in length, or hold an error that is not positive.
+    ValueError: if the two differ in length, or hold a negative error.
   """
-  return _mean_log_interval(_log_ratios(errors, baseline_errors))
+  log_ratios = _log_ratios(errors, baseline_errors)
+  both = np.isfinite(errors) & np.isfinite(baseline_errors)
+  one_is_exact = np.all(errors[both] == 0) != np.all(baseline_errors[both] == 0)
+  kept = np.isneginf if one_is_exact else np.isfinite
+  return _mean_log_interval(log_ratios[both & kept(log_ratios)])
 
 
 def paired_p(errors: Float[np.ndarray, " seeds"],
              baseline_errors: Float[np.ndarray, " seeds"]) -> float:
-  """Two-sided Wilcoxon signed-rank p of the log ratios, failed runs ranked worst.
+  """Two-sided Wilcoxon signed-rank p of the log ratios, failed runs ranked worst, exact runs best.
 
   A pair in which only the arm failed is a difference larger than any finite one; only the
-  baseline, smaller than any; both failed, no difference. Pairs without difference are left out.
+  baseline, smaller than any; both failed, no difference. An exact run stands likewise at the other
+  end. Pairs without difference are left out.
   The p is exact for any number of pairs, ties included: all sign patterns of the ranks are
   equally likely. With n pairs that differ it is never below 2^(1-n); see `smallest_p`.
 
   Args:
-    errors: positive; inf or nan marks a failed run.
+    errors: not negative; inf or nan marks a failed run, 0 an exact one.
     baseline_errors: of the same seeds in the same order, in the same unit.
 
   Returns:
     Probability in (0, 1]; 1 where no pair differs.
 
   Raises:
-    ValueError: if the two differ in length, or hold an error that is not positive.
+    ValueError: if the two differ in length, or hold a negative error.
 
   References:
     Wilcoxon, Individual Comparisons by Ranking Methods, Biometrics Bulletin 1 (1945).
@@ -257,15 +271,15 @@ def verdict(ratio: Interval, p_adjusted: float, margin_dex: float = 0.05) -> str
 def compare(errors: Mapping[str, Float[np.ndarray, " seeds"]], baseline: str) -> list[ArmSummary]:
   """Table of arms, each against the baseline, with Holm's correction over all of them.
 
-  The verdict is that of `verdict` where all seeds finished, or failed in both arms. Where some
-  seed failed in one arm only, the ratio speaks for the survivors alone, and the verdict follows
-  the ranks of all pairs: `better` or `worse` needs p_adjusted < 0.05 and the rank sum on that
-  side, and support there from the survivors (their own verdict) or from the failures (more in
-  the worse arm); `equivalent` is out of reach.
+  The verdict is that of `verdict` where all seeds finished, or failed in both arms, and are exact
+  in both or neither. Where some seed failed or is exact in one arm only, the ratio speaks for the
+  other pairs alone, and the verdict follows the ranks of all pairs: `better` or `worse` needs
+  p_adjusted < 0.05 and the rank sum on that side, and support there from the other pairs (their own
+  verdict) or from these (more of them on that side); `equivalent` is out of reach.
 
   Args:
-    errors: of each arm over the same seeds in the same order, positive; inf or nan marks a
-      failed run.
+    errors: of each arm over the same seeds in the same order, not negative; inf or nan marks a
+      failed run, 0 an exact one.
     baseline: name of the arm to compare with.
 
   Returns:
@@ -273,7 +287,7 @@ def compare(errors: Mapping[str, Float[np.ndarray, " seeds"]], baseline: str) ->
 
   Raises:
     ValueError: if the baseline is not among the arms, the arms differ in their number of seeds,
-      or an error is not positive.
+      or an error is negative.
   """
   _check_table(errors, baseline)
   arms = [arm for arm in errors if arm != baseline]
@@ -287,50 +301,56 @@ def compare(errors: Mapping[str, Float[np.ndarray, " seeds"]], baseline: str) ->
 def _summary(arm: str, errors: np.ndarray, contrast: Contrast | None) -> ArmSummary:
   n = len(errors)
   failed = n - int(np.isfinite(errors).sum())
-  return ArmSummary(arm, n, failed, wilson(failed, n), geometric_mean(errors), contrast)
+  return ArmSummary(arm, n, failed, wilson(failed, n), geometric_mean(errors), contrast,
+                    int(np.sum(errors == 0)))
 
 
 def _contrast(errors: np.ndarray, baseline_errors: np.ndarray, *,
               p: float, p_adjusted: float) -> Contrast:
   log_ratios = _log_ratios(errors, baseline_errors)
-  ratio = _mean_log_interval(log_ratios)
-  return Contrast(
-      *ratio, p=p, p_adjusted=p_adjusted, pairs=int(np.isfinite(log_ratios).sum()),
-      verdict=_verdict_with_failures(log_ratios, ratio, p_adjusted))
+  ratio = paired_ratio(errors, baseline_errors)
+  pairs = int(np.sum(np.isfinite(errors) & np.isfinite(baseline_errors)))
+  return Contrast(*ratio, p=p, p_adjusted=p_adjusted, pairs=pairs,
+                  verdict=_verdict_of_all(log_ratios, ratio, p_adjusted))
 
 
-def _verdict_with_failures(log_ratios: np.ndarray, ratio: Interval, p_adjusted: float) -> str:
-  """The verdict that `compare` describes; without one-sided failures that of `verdict`."""
-  survivors = verdict(ratio, p_adjusted)
+def _verdict_of_all(log_ratios: np.ndarray, ratio: Interval, p_adjusted: float) -> str:
+  """The verdict that `compare` describes; without infinite log ratios that of `verdict`."""
+  finite = verdict(ratio, p_adjusted)
   if not np.any(np.isinf(log_ratios)):
-    return survivors
+    return finite
   rank_sum = _signed_ranks(log_ratios).sum()
-  more_failures = np.isposinf(log_ratios).sum() - np.isneginf(log_ratios).sum()
-  if p_adjusted < SIGNIFICANCE and rank_sum < 0 and (survivors == "better" or more_failures < 0):
+  more_worse = np.isposinf(log_ratios).sum() - np.isneginf(log_ratios).sum()
+  if p_adjusted < SIGNIFICANCE and rank_sum < 0 and (finite == "better" or more_worse < 0):
     return "better"
-  if p_adjusted < SIGNIFICANCE and rank_sum > 0 and (survivors == "worse" or more_failures > 0):
+  if p_adjusted < SIGNIFICANCE and rank_sum > 0 and (finite == "worse" or more_worse > 0):
     return "worse"
   return "undecided"
 
 
 def _log_errors(errors: np.ndarray) -> np.ndarray:
-  """Logarithms in float64, inf for a failed run."""
+  """Logarithms in float64, inf for a failed run, -inf for an exact one."""
   if errors.ndim != 1 or not errors.size:
     raise ValueError(f"expected errors of shape (seeds,), at least one, got shape {errors.shape}")
-  if np.any(errors <= 0):
-    index = int(np.argmax(errors <= 0))
-    raise ValueError(f"expected positive errors (inf or nan for a failed run), got "
+  if np.any(errors < 0):
+    index = int(np.argmax(errors < 0))
+    raise ValueError(f"expected errors that are not negative (inf or nan for a failed run), got "
                      f"{errors[index]} at index {index}")
-  return np.log(np.where(np.isfinite(errors), errors, np.inf), dtype=np.float64)
+  with np.errstate(divide="ignore"):
+    return np.log(np.where(np.isfinite(errors), errors, np.inf), dtype=np.float64)
 
 
 def _log_ratios(errors: np.ndarray, baseline_errors: np.ndarray) -> np.ndarray:
-  """Log error minus log baseline error: +-inf where one run failed, nan where both did."""
+  """Log error minus log baseline error: +-inf where one run failed or is exact, 0 where both are.
+
+  Exact, that is; nan where both failed.
+  """
   if errors.shape != baseline_errors.shape:
     raise ValueError(f"expected errors of the same seeds for the arm and its baseline, got shapes "
                      f"{errors.shape} and {baseline_errors.shape}")
   with np.errstate(invalid="ignore"):  # inf - inf
-    return _log_errors(errors) - _log_errors(baseline_errors)
+    log_ratios = _log_errors(errors) - _log_errors(baseline_errors)
+  return np.where((errors == 0) & (baseline_errors == 0), 0.0, log_ratios)
 
 
 def _signed_ranks(log_ratios: np.ndarray) -> np.ndarray:
@@ -342,10 +362,15 @@ def _signed_ranks(log_ratios: np.ndarray) -> np.ndarray:
 
 
 def _mean_log_interval(logs: np.ndarray) -> Interval:
-  """Exponential of the mean of the finite values, with its interval; see `geometric_mean`."""
+  """Exponential of the mean of the finite values, with its interval; see `geometric_mean`.
+
+  Where there is none: 0 if some are -inf, else nan.
+  """
   finite = np.round(logs[np.isfinite(logs)], _DECIMALS)
   if not finite.size:
-    return Interval(np.nan, np.nan, np.nan)
+    exact = int(np.isneginf(logs).sum())
+    ends = 0.0 if exact > 1 else np.nan
+    return Interval(0.0 if exact else np.nan, ends, ends)
   centre = finite.mean()
   if finite.size < 2:
     low, high = np.nan, np.nan
@@ -356,7 +381,8 @@ def _mean_log_interval(logs: np.ndarray) -> Interval:
         CONFIDENCE, finite.size - 1, loc=centre, scale=scipy.stats.sem(finite))
   else:
     low, high = _bootstrap_interval(finite)
-  return Interval(*np.exp([centre, low, high]).tolist())
+  with np.errstate(over="ignore"):  # Student's interval of two runs may reach beyond float64
+    return Interval(*np.exp([centre, low, high]).tolist())
 
 
 def _bootstrap_interval(values: np.ndarray) -> tuple[float, float]:

@@ -27,6 +27,9 @@ LOCK = ".lock"
 SAFE_KEYS = ("question", "tables", "max_memory", "checkpoint_every", "on_divergence")
 # Compared by themselves: the contents of the data, and what may only grow.
 _OTHERWISE = ("dataset", "test_dataset", "seeds", "arms")
+# Parts of config.json that comparing it and reading checkpoints need.
+_REQUIRED = ("config", "config.experiment", "config.arms", "seeds", "dataset", "dataset.name",
+             "dataset.checksum", "environment")
 _VERSIONS = ("dcnn", "jax", "jaxlib", "flax", "optax")
 _ADVICE = ("Choose another --workdir, or pass --fresh to move this one aside. What may change: "
            f"more arms, more seeds, {', '.join(SAFE_KEYS)}")
@@ -73,6 +76,34 @@ def move_aside(directory: pathlib.Path) -> pathlib.Path:
   with claimed(directory):
     directory.rename(aside)
   return aside
+
+
+def check_free(directory: pathlib.Path) -> None:
+  """Makes sure that nothing of another kind stands where files and folders will be written.
+
+  Found out before the training, not after it.
+
+  Args:
+    directory: that need not exist yet.
+
+  Raises:
+    ValueError: naming what is in the way.
+  """
+  files = (results.CONFIG_FILE, results.ROWS_FILE, results.HISTORY_FILE, results.PARITY_FILE,
+           results.SUMMARY_FILE, *results.REPORT_FILES, LOCK)
+  folders = (results.FIGURES, CHECKPOINTS, TUNING)
+  figures = (directory / results.FIGURES).glob("*.svg")
+  wrong = [(path, "file") for path in (*(directory / name for name in files), *figures)
+           if os.path.lexists(path) and not path.is_file()]
+  wrong += [(path, "folder") for path in (directory / name for name in folders)
+            if os.path.lexists(path) and not path.is_dir()]
+  for path, kind in wrong:
+    raise ValueError(f"{path} is in the way of the {kind} of this name: move it, or choose another "
+                     "--workdir")
+  for path in (directory / name for name in folders):
+    if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+      raise ValueError(f"{path} cannot be written to: change its permissions, or choose another "
+                       "--workdir")
 
 
 def holds_work(directory: pathlib.Path) -> bool:
@@ -127,8 +158,7 @@ def so_far(directory: pathlib.Path) -> Result:
   keys = [Key(arm, seed) for arm in arms for seed in record["seeds"]]
   rows, history = saving.so_far(
       directory / CHECKPOINTS, record["config"]["experiment"], keys)
-  tables = results.tables_of(record, directory / results.CONFIG_FILE)
-  return Result(record, rows, history, tables, {})
+  return Result(record, rows, history, results.tables_of(record), {})
 
 
 def is_unfinished(directory: pathlib.Path) -> bool:
@@ -139,16 +169,9 @@ def is_unfinished(directory: pathlib.Path) -> bool:
 def _manifest(directory: pathlib.Path) -> dict[str, Any]:
   path = directory / results.CONFIG_FILE
   try:
-    manifest = results.read_config(path)
-    for key in ("config", "seeds", "dataset", "environment"):
-      manifest[key]
-    for key in ("experiment", "arms"):
-      manifest["config"][key]
-    return manifest
+    return results.read_config(path, required=_REQUIRED)
   except (OSError, ValueError) as error:
     problem = str(error).removeprefix(f"{path}: ")
-  except KeyError as error:
-    problem = f"no {error} in it"
   raise ValueError(f"{path} is not what dcnn wrote there ({problem}). {_ADVICE}")
 
 

@@ -102,6 +102,19 @@ def test_names_are_no_markup(name):
   assert drawn(display.arms_table({name: 1.0}, 80, 10))[0].startswith(name)
 
 
+@pytest.mark.parametrize("name, shown", [
+    ("\x1b[2J", "\\x1b[2J"), ("\u202eabc", "\\u202eabc"), ("a\tb", "a\\tb"), ("\x00", "\\x00"),
+    ("\ud800", "\\ud800"), ("[bold]é", "[bold]é")],
+    ids=["escape", "bidi", "tab", "nul", "surrogate", "plain"])
+def test_names_show_what_does_not_print(name, shown, monkeypatch):
+  (line,) = drawn(display.arms_table({name: 1.0}, 80, 10))
+  assert line.split()[0] == shown
+  monkeypatch.setenv("TERM", "xterm")
+  for file in (io.StringIO(), Terminal()):
+    display._print(Console(file=file, width=80, color_system=None), f"arm {name}")
+    assert f"arm {shown}" in file.getvalue() and name not in file.getvalue().replace(shown, "")
+
+
 @pytest.mark.parametrize("width, expected", [
     (9, "abcdefghi"), (8, "abcd…ghi"), (5, "ab…hi"), (2, "a…"), (1, "…")])
 def test_shortened(width, expected):

@@ -1,15 +1,22 @@
 """Figures: what they show, that labels do not overlap, and that they do not touch global state."""
 
+import dataclasses
+import os
+import pathlib
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import jaxtyping
 import matplotlib
+import matplotlib.style
 import numpy as np
 import pytest
+import synthetic_results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from dcnn import plots
+from dcnn import palette, plots, results
 from dcnn.stats import Interval
 
 NAN, INF = float("nan"), float("inf")
@@ -18,14 +25,15 @@ NAN, INF = float("nan"), float("inf")
 def strip(arm, errors, verdict="undecided"):
   errors = np.array(errors, float)
   finite = errors[np.isfinite(errors)]
-  centre = float(np.exp(np.log(finite).mean())) if finite.size else NAN
+  with np.errstate(divide="ignore"):
+    centre = float(np.exp(np.log(finite).mean())) if finite.size else NAN
   return plots.Strip(arm, errors, Interval(centre, centre / 1.1, centre * 1.1), verdict)
 
 
 def panel(arms=4, seeds=6, constant=NAN, name="arm_{}", scale=10.0):
   rng = np.random.default_rng(0)
   strips = [strip(name.format(i), scale * rng.lognormal(0.1 * i, 0.1, seeds),
-                  "baseline" if i == 0 else list(plots.VERDICT_COLOURS)[1 + i % 4])
+                  "baseline" if i == 0 else list(palette.VERDICT_COLOURS)[1 + i % 4])
             for i in range(arms)]
   half = arms // 2
   return plots.StripPanel(
@@ -199,11 +207,131 @@ def luminance(colour):
 @pytest.mark.parametrize("shade", [0, 1], ids=["light", "dark"])
 def test_colours_stand_out_from_the_paper(shade):
   """Contrast as in the Web Content Accessibility Guidelines: text 4.5, marks at least 2."""
-  paper = luminance(plots.PALETTE["paper"][shade])
-  for name, shades in plots.PALETTE.items():
+  paper = luminance(palette.PALETTE["paper"][shade])
+  for name, shades in palette.PALETTE.items():
     light, dark = sorted((paper, luminance(shades[shade])), reverse=True)
     least = {"ink": 7, "soft": 4.5, "rule": 1.1, "paper": 1}.get(name, 2)
     assert (light + 0.05) / (dark + 0.05) >= least, name
+
+
+# The user's settings of matplotlib.
+
+USERS = {
+    "tex": {"text.usetex": True}, "font": {"font.family": "Comic Sans MS", "font.size": 30},
+    "serif": {"font.family": "serif", "mathtext.fontset": "stix"},
+    "bold": {"font.weight": "bold", "axes.labelweight": "bold", "font.style": "italic"},
+    "saving": {"savefig.bbox": "tight", "savefig.dpi": 7, "savefig.transparent": True,
+               "savefig.pad_inches": 3},
+    "axes": {"axes.grid": True, "axes.spines.left": False, "axes.formatter.use_locale": True,
+             "axes.xmargin": 0.4, "axes.unicode_minus": False},
+    "svg": {"svg.fonttype": "path", "svg.hashsalt": None, "svg.image_inline": False},
+    "paths": {"path.simplify": False, "path.sketch": (1, 100, 2)},
+    "lines": {"lines.linewidth": 9, "lines.linestyle": ":", "patch.linewidth": 4},
+    "layout": {"figure.autolayout": True, "figure.dpi": 31, "figure.constrained_layout.use": True},
+    "dark": "dark_background", "ggplot": "ggplot", "classic": "classic"}
+
+
+@pytest.mark.parametrize("settings", USERS.values(), ids=USERS)
+def test_figures_do_not_follow_the_users_settings(settings):
+  plain = {name: plots.svg(draw()) for name, draw in FIGURES.items()}
+  with matplotlib.rc_context():
+    if isinstance(settings, str):
+      matplotlib.style.use(settings)
+    else:
+      matplotlib.rcParams.update(settings)
+    before = dict(matplotlib.rcParams)
+    assert {name: plots.svg(draw()) for name, draw in FIGURES.items()} == plain
+    assert dict(matplotlib.rcParams) == before
+
+
+DRAWING = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from dcnn import report, results
+figures = report.load_figures()
+result = results.load(sys.argv[2])
+drawn, failed = figures.drawings(result, [(table, {
+    metric: result.compare(table, metric) for metric in results.COMPARED})
+    for table in result.comparisons])
+assert not failed and len(drawn) == 3, failed
+sys.stdout.buffer.write(b"".join(drawing.file for drawing in drawn.values()))
+"""
+
+
+@pytest.fixture(scope="module")
+def plain_drawing(tmp_path_factory):
+  """Files of a result, and its figures as a process draws them that has no settings."""
+  folder = tmp_path_factory.mktemp("plain")
+  result = synthetic_results.result(seeds=2, chunks=2, frames=5)
+  results.save(dataclasses.replace(result, tables=result.tables[2:]), folder / "out")
+  return folder / "out", drawn_by_a_process(folder / "out", folder, {})
+
+
+def drawn_by_a_process(directory, folder, environment):
+  told = subprocess.run(
+      [sys.executable, "-c", DRAWING, str(pathlib.Path(plots.__file__).parents[1]), directory],
+      cwd=folder, env={**os.environ, **environment}, capture_output=True, timeout=120)
+  assert told.returncode == 0, told.stderr.decode()[-2000:]
+  return told.stdout
+
+
+@pytest.mark.parametrize(("environment", "settings"), [
+    ({}, "text.usetex: True\nfont.family: Comic Sans MS\nbackend: TkAgg\nnonsense: 3\n"),
+    ({"MPLBACKEND": "bogus"}, ""), ({"MPLBACKEND": "TkAgg"}, ""),
+    ({"MPLCONFIGDIR": "CONFIG"}, ""), ({"MATPLOTLIBRC": "CONFIG"}, ""),
+    ({"SOURCE_DATE_EPOCH": "1"}, "savefig.dpi: 3\n")],
+    ids=["working folder", "no such backend", "backend", "config folder", "variable", "date"])
+def test_figures_of_a_process_do_not_follow_its_surroundings(
+    plain_drawing, tmp_path, environment, settings):
+  (tmp_path / "matplotlibrc").write_text(settings)
+  (tmp_path / "config").mkdir()
+  (tmp_path / "config" / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 9\n")
+  if not settings:
+    (tmp_path / "matplotlibrc").unlink()
+  environment = {name: value.replace("CONFIG", str(tmp_path / "config"))
+                 for name, value in environment.items()}
+  directory, plain = plain_drawing
+  assert drawn_by_a_process(directory, tmp_path, environment) == plain
+
+
+# Exact runs.
+
+
+@pytest.mark.parametrize(
+    "errors", [[0.0, 0.0], [0.0, 2.0], [0.0, INF]], ids=["all", "some", "finished"])
+@pytest.mark.filterwarnings("error")
+def test_exact_runs_stand_at_a_tick_of_their_own(errors):
+  strips = [strip("a", [1.0, 2.0], "baseline"), strip("b", errors)._replace(
+      interval=Interval(0.0, 0.0, 0.0))]
+  figure = plots.strip_plot([plots.StripPanel("m", "meV", [("T", strips)], NAN)])
+  plots.svg(figure)
+  ax = figure.axes[0]
+  (zero,) = [tick.get_loc() for tick in ax.xaxis.get_major_ticks()
+             if tick.label1.get_text() == "0"]
+  assert ax.get_xlim()[0] < zero < 1 / 1.1
+  dots = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])
+  assert np.sum(dots == zero) == errors.count(0.0)
+
+
+@pytest.mark.parametrize("arms", [1, 3])
+@pytest.mark.parametrize("scale", [0.0, NAN], ids=["exact", "failed"])
+@pytest.mark.filterwarnings("error")
+def test_figures_without_a_positive_error(arms, scale):
+  panels = [curves(arms)]
+  panels = [each._replace(curves=[curve._replace(errors=scale * curve.errors)
+                                  for curve in each.curves]) for each in panels]
+  plots.svg(plots.learning_curves(panels))
+  strips = [strip(f"{i}", [scale] * 3, "baseline")._replace(interval=Interval(*[scale] * 3))
+            for i in range(arms)]
+  plots.svg(plots.strip_plot([plots.StripPanel("m", "meV", [("T", strips)], scale)]))
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J{}", "\u202e{}", "a\nb{}", "\x00{}"],
+                         ids=["escape", "bidi", "newline", "nul"])
+def test_what_does_not_print_is_no_part_of_a_figure(name):
+  content = plots.svg(plots.strip_plot([panel(name=name)]))
+  ElementTree.fromstring(content)
+  assert content.decode().replace("\n", "").isprintable()
 
 
 # Bad input.

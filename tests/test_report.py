@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import synthetic_results
 
-from dcnn import report, results, stats
+from dcnn import figures, report, results, stats
 from dcnn.results import Point, Result, Row, Table
 
 HOSTILE = synthetic_results.HOSTILE
@@ -211,8 +211,8 @@ def test_curve_of_a_run_out_of_patience_goes_on_at_its_last_error():
             for seed in range(2) for step in (1, 2, 3)[:3 - seed]]
   result = dataclasses.replace(made(seeds=2), history=tuple(points))
   result = ending(result, "a", (1,), "patience@2")
-  panel = report._curve_panel(
-      result, report._curves(result), Table("", "a", ("a",)), "force_loss")
+  panel = figures.curve_panel(
+      result, figures.curves_of(result), Table("", "a", ("a",)), "force_loss")
   np.testing.assert_allclose(panel.curves[0].errors, [[100, 200, 300], [100, 200, 200]])
 
 
@@ -231,6 +231,64 @@ def test_an_arm_of_failed_runs_only(tmp_path):
   assert "10 of 10 runs of b failed" in text
   assert summary["arms"]["b"]["metrics"]["force_loss"]["centre"] is None
   assert "nan" not in "".join(parsed(page).text).split()
+
+
+def exact(result, arm, seeds):
+  return dataclasses.replace(result, rows=tuple(
+      row._replace(value=1.0 if row.unit == "1" else 0.0)
+      if row.arm == arm and row.seed in seeds else row for row in result.rows))
+
+
+@pytest.mark.parametrize(("result", "words"), [
+    (exact(made(), "b", range(10)), ["**b** is better than a on force_loss: 0.00 times",
+                                     "b (exact in 10 of 10 runs)"]),
+    (exact(made(), "a", range(10)), ["**b** is worse than a on force_loss: an error and an exact 0",
+                                     "a is exact in 10 of 10 runs"]),
+    (exact(made(), "b", range(3)), ["exact in 3 of 10 runs"]),
+    (exact(exact(made(), "b", range(10)), "a", range(10)), ["**b** is equivalent to a", "1.00"]),
+    (exact(exact(made(), "b", range(10)), "a", range(4)), ["exact in 4 of 10", "b (exact in 10"]),
+    (exact(failing(made(), "b", range(5)), "b", range(5, 10)), ["5 of 10 runs of b failed"]),
+    (exact(made(seeds=1), "b", range(1)), ["exact in 1 of 1 runs"]),
+    (exact(exact(made(seeds=1), "b", range(1)), "a", range(1)), ["exact in 1 of 1 runs"]),
+    (made(energy_skill=np.nan, force_skill=np.nan), ["predictor of forces is exact on the test"])],
+    ids=["arm", "baseline", "some", "both", "both-some", "failed", "one-seed", "one-seed-both",
+         "constant"])
+@pytest.mark.filterwarnings("error")
+def test_exact_runs(result, words, tmp_path):
+  history = tuple(Point(row.arm, row.seed, step, "valid", row.metric, row.value)
+                  for row in result.rows for step in (5, 10) if row.metric in report.COMPARED)
+  page, text, summary = written(dataclasses.replace(result, history=history), tmp_path)
+  assert all(word in text for word in words)
+  for told in (text, "".join(parsed(page).text)):
+    assert not {"nan", "inf"} & set(re.split(r"[^a-z]+", told.split("Definitions")[0]))
+  assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"errors", "learning_curves_1"}
+  json.loads((tmp_path / "summary.json").read_text(), parse_constant=lambda word: 1 / 0)
+  for arm, entry in summary["arms"].items():
+    errors = result.errors("force_loss")[arm]
+    assert entry["metrics"]["force_loss"].get("exact", 0) == np.sum(errors == 0)
+
+
+@pytest.mark.parametrize("broken", ["strip_plot", "svg"])
+def test_a_figure_that_cannot_be_drawn_is_left_out_and_named(broken, tmp_path, monkeypatch):
+  def fail(*arguments):
+    raise RuntimeError("no latex\n<b>here</b>")
+
+  monkeypatch.setattr(figures.plots, broken, fail)
+  with pytest.warns(UserWarning, match="Without figures .errors.*RuntimeError: no latex"):
+    page, text, summary = written(made(), tmp_path)
+  assert "Without figures (errors)" in text and "&lt;b&gt;" in text
+  assert "Without figures (errors)" in "".join(parsed(page).text)
+  assert "errors.svg" not in text and summary["arms"]
+
+
+def test_a_report_without_matplotlib(tmp_path, monkeypatch):
+  def fail():
+    raise UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "matplotlibrc")
+
+  monkeypatch.setattr(report, "load_figures", fail)
+  with pytest.warns(UserWarning, match="Without figures .all.*matplotlibrc"):
+    _, text, _ = written(made(), tmp_path)
+  assert "is worse than a" in text
 
 
 def test_tuned_learning_rates(tmp_path):

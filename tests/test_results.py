@@ -135,9 +135,58 @@ def test_small_values_are_shown_in_meV(unit, values, expected):
 
 @pytest.mark.parametrize(("text", "written"), [
     ("c=0.1,init_matched", "c=0.1,init_matched"), ("<b>", "&lt;b&gt;"), ("a|b", "a\\|b"),
+    ("\x1b[2J\u202e", "\\\\x1b\\[2J\\\\u202e"), ("_a_ b_c", "\\_a\\_ b_c"), ("# a", "\\# a"),
+    ("- a", "\\- a"), ("1. a", "1\\. a"), ("-1.5", "-1.5"), ("---", "\\---"), ("===", "\\==="),
     ("`x` *y* [z](w)", "\\`x\\` \\*y\\* \\[z\\](w)"), ("a\n# b", "a # b")])
 def test_markdown_text(text, written):
   assert results.markdown_text(text) == written
+
+
+# In notebooks.
+
+
+def exact(result, arm):
+  return dataclasses.replace(result, rows=tuple(
+      each._replace(value=0.0) if each.arm == arm else each for each in result.rows))
+
+
+HOSTILE = "\x1b[2J<script>\n" * 200
+
+
+@pytest.mark.parametrize(("result", "words"), [
+    (small(), ["'trial'", "2 arms", "6 seeds", "12 runs"]),
+    (changed(small(), "b", 3, status="interrupted@5"), ["1 unfinished"]),
+    (changed(small(), "b", 3, status="diverged@5"), ["1 failed"]),
+    (exact(small(), "b"), ["2 arms"]),
+    (Result({}, (), (), (), {}), ["0 seeds", "splits none"]),
+    (dataclasses.replace(small(), rows=(row(HOSTILE, 0, 1.0)._replace(experiment=HOSTILE),)), []),
+    (synthetic_results.result(seeds=8, chunks=2, frames=5), ["24 arms", "2 failed"])],
+    ids=["plain", "unfinished", "failed", "exact", "empty", "hostile", "large"])
+@pytest.mark.filterwarnings("error")
+def test_a_result_says_in_short_what_it_is(result, words):
+  for text in (repr(result), str(result)):
+    assert len(text) < 400 and text.isprintable() and all(word in text for word in words)
+    assert ".table(" in text
+
+
+@pytest.mark.parametrize(("result", "words"), [
+    (small(), ["ratio to a", "2.00 [2.00, 2.00]", "worse"]),
+    (changed(small(), "b", 3, status="interrupted@5"), ["1 unfinished", "baseline"]),
+    (changed(small(), "a", 3, status="interrupted@5"), ["1 unfinished"]),
+    (changed(small(), "b", 3, status="diverged@5"), ["1 failed"]),
+    (exact(small(), "b"), ["exact in 6 of 6 runs", "better"]),
+    (exact(small(), "a"), ["exact in 6 of 6 runs", "worse", "–"]),
+    (Result({}, (), (), (), {}), ["0 seeds"]),
+    (dataclasses.replace(small(), rows=(row(HOSTILE, 0, 1.0),)), ["&lt;script&gt;"])],
+    ids=["plain", "unfinished", "no-baseline", "failed", "exact", "exact-baseline", "empty",
+         "hostile"])
+@pytest.mark.filterwarnings("error")
+def test_a_result_shows_its_tables_in_a_notebook(result, words):
+  page = result._repr_html_()
+  assert all(word in page for word in words) and page.isprintable()
+  assert not {"nan", "inf"} & set(page.replace("<", " ").replace(">", " ").split())
+  assert "<script" not in page and "color" not in page  # those of the notebook, light or dark
+  assert page.count("<table>") == page.count("</table>")
 
 
 # Files.

@@ -111,14 +111,34 @@ def test_one_function_runs_a_file_the_one_of_config():
   assert function.name == "load_config"
 
 
-def test_templates_escape():
-  environment = report._environment()
-  names = environment.list_templates()
-  assert any(".html" in name for name in names)
-  assert callable(environment.autoescape)
-  for name in names:
-    if ".html" in name:
-      assert environment.autoescape(name)
+HOSTILE = "\x1b[2J\u202e\n\x00<script>`|[x](javascript:1)\ud800"
+
+
+def test_templates_escape_whatever_they_show():
+  """No template can forget it: both environments do it to every expression."""
+  for environment in (report._page(), report._markdown()):
+    shown = environment.from_string("{{ text }}|{{ 3 }}").render(text=HOSTILE)
+    assert shown.replace("\n", "").isprintable() and "<script" not in shown
+  assert report._page().autoescape is True
+  assert "\\|" in shown and "\\[x\\]" in shown and "\\`" in shown and "\n" not in shown
+
+
+def test_one_function_prints_and_one_makes_text_for_live_views():
+  found = {}
+  for module, tree in MODULES.items():
+    for function in ast.walk(tree):
+      if isinstance(function, ast.FunctionDef):
+        for name, call in calls(function):
+          if name in ("print", "Text", "sys.stdout.write", "sys.stderr.write"):
+            found.setdefault((module, name), set()).add(function.name)
+          if name == "console.print":
+            assert ast.unparse(call.args[0]).startswith("_text("), module
+  raw = found.pop(("dcnn/joining.py", "sys.stderr.write"))  # what libraries wrote, as it came
+  assert raw == {"_watch_for_abort", "watch"}
+  assert found == {("dcnn/display.py", "print"): {"say"}, ("dcnn/display.py", "Text"): {"_text"}}
+
+
+def test_unescaped_templates():
   unescaped = [path.name for path in (ROOT / "dcnn" / "templates").glob("*.html*")
                if "autoescape false" in path.read_text()]
   assert unescaped == []

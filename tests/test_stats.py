@@ -64,6 +64,10 @@ def test_interval_of_few_runs_is_students(n):
     pytest.param([0.3] * 10, (0.3, 0.3, 0.3), id="all-equal"),
     pytest.param([0.3] * 9 + [np.nextafter(0.3, 1)], (0.3, 0.3, 0.3), id="equal-to-rounding"),
     pytest.param([1e-300] * 10, (1e-300, 1e-300, 1e-300), id="tiny"),
+    pytest.param([0.0] * 10, (0, 0, 0), id="all-exact"),
+    pytest.param([0.0, INF], (0, NAN, NAN), id="one-exact"),
+    pytest.param([0.0, 0.3, 0.3], (0.3, 0.3, 0.3), id="some-exact"),
+    pytest.param([1e-308, 1e308], (1, 0, INF), id="beyond-float64"),
 ])
 @pytest.mark.filterwarnings("error")
 def test_degenerate_intervals(errors, expected):
@@ -378,6 +382,49 @@ def test_an_arm_of_half_the_error_is_found():
   assert contrast.low < 0.5 < contrast.high
 
 
+# Exact runs: an error of 0.
+
+EXACT, SOME, OFF = np.zeros(8), np.array([0.0] * 3 + [0.2] * 5), np.linspace(0.1, 0.2, 8)
+
+
+@pytest.mark.parametrize("errors, baseline, ratio, verdict", [
+    pytest.param(EXACT, OFF, (0, 0, 0), "better", id="arm"),
+    pytest.param(OFF, EXACT, (NAN, NAN, NAN), "worse", id="baseline"),
+    pytest.param(EXACT, EXACT, (1, 1, 1), "equivalent", id="both"),
+    pytest.param(SOME, SOME, (1, 1, 1), "equivalent", id="both-in-some"),
+    pytest.param(EXACT, np.append(SOME[1:], 0.1), (0, 0, 0), "better", id="baseline-in-some"),
+    pytest.param(np.append(SOME[1:], 0.1), EXACT, (NAN, NAN, NAN), "worse", id="arm-in-some"),
+    pytest.param(EXACT[:1], OFF[:1], (0, NAN, NAN), "undecided", id="one-seed"),
+    pytest.param(EXACT, np.full(8, INF), (NAN, NAN, NAN), "better", id="baseline-failed"),
+    pytest.param(np.full(8, NAN), EXACT, (NAN, NAN, NAN), "worse", id="arm-failed"),
+    pytest.param(np.append(EXACT[1:], INF), OFF, (0, 0, 0), "undecided", id="one-failed"),
+])
+@pytest.mark.filterwarnings("error")
+def test_exact_runs(errors, baseline, ratio, verdict):
+  summary = stats.compare({"b": baseline, "a": errors}, "b")[1]
+  np.testing.assert_array_equal(summary.contrast[:3], ratio)
+  assert summary.contrast.verdict == verdict
+  assert summary.exact == np.sum(errors == 0)
+
+
+@pytest.mark.parametrize("exact", [0, 3, 8])
+@pytest.mark.parametrize("baseline_exact", [0, 3, 8])
+def test_an_exact_run_ranks_as_an_error_below_all_others(exact, baseline_exact):
+  errors, baseline = OFF[::-1].copy(), OFF.copy()
+  errors[:exact], baseline[:baseline_exact] = 0, 0
+  tiny = stats.paired_p(np.where(errors == 0, 1e-100, errors),
+                        np.where(baseline == 0, 1e-100, baseline))
+  assert stats.paired_p(errors, baseline) == tiny
+  assert stats.paired_p(baseline, errors) == tiny
+
+
+@pytest.mark.parametrize("values", [EXACT, SOME, OFF], ids=["all", "some", "none"])
+def test_exact_runs_are_the_same_in_any_unit(values):
+  one, other = (stats.compare({"b": factor * OFF, "a": factor * values}, "b")[1].contrast
+                for factor in (1.0, 1024.0))
+  assert one == other
+
+
 # Bad input.
 
 
@@ -386,8 +433,9 @@ def test_an_arm_of_half_the_error_is_found():
     pytest.param({}, "b", "the arms are none", id="no-arms"),
     pytest.param({"b": np.ones(3), "a": np.ones(2)}, "b", r"same seeds.*\(2,\) for 'a'",
                  id="length"),
-    pytest.param({"b": np.ones(3), "a": np.array([1.0, 0, 1])}, "b",
-                 "arm 'a': expected positive errors.*got 0.0 at index 1", id="zero"),
+    pytest.param({"b": np.ones(3), "a": np.array([1.0, -0.5, 1])}, "b",
+                 "arm 'a': expected errors that are not negative.*got -0.5 at index 1",
+                 id="negative"),
     pytest.param({"b": np.array([1.0, -INF])}, "b", "arm 'b'.*got -inf", id="minus-infinity"),
     pytest.param({"b": np.ones(0)}, "b", "at least one", id="no-seeds"),
 ])
