@@ -246,24 +246,26 @@ def parity_plot(
   Args:
     energy_true: reference, eV per configuration.
     energy_predicted: eV.
-    forces_true: reference, Cartesian components, eV/A.
+    forces_true: reference, Cartesian components, eV/A; empty where no forces are known.
     forces_predicted: eV/A.
 
   Returns:
-    Figure of two columns, energies and forces.
+    Figure of two columns, energies and forces, or of energies alone.
 
   Raises:
-    ValueError: if a pair differs in length or is empty.
+    ValueError: if a pair differs in length, or there are no energies.
   """
-  figure = Figure(figsize=(9.0, 5.4), layout="constrained")
-  grid = figure.subplots(2, 2, sharex="col", height_ratios=(2.6, 1.0))
+  columns = 2 if forces_true.size or forces_predicted.size else 1
+  figure = Figure(figsize=(4.5 * columns, 5.4), layout="constrained")
+  grid = figure.subplots(2, columns, sharex="col", height_ratios=(2.6, 1.0), squeeze=False)
   origin = float(np.mean(energy_true)) if energy_true.size else 0.0
   _draw_parity(
       grid[0, 0], grid[1, 0], energy_true - origin, energy_predicted - origin,
       name="energy minus its mean", unit="eV", small_unit="meV")
-  _draw_parity(
-      grid[0, 1], grid[1, 1], forces_true, forces_predicted,
-      name="force component", unit="eV/Å", small_unit="meV/Å")
+  if columns == 2:
+    _draw_parity(
+        grid[0, 1], grid[1, 1], forces_true, forces_predicted,
+        name="force component", unit="eV/Å", small_unit="meV/Å")
   return figure
 
 

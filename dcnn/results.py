@@ -249,13 +249,13 @@ class Result:
         {arm: errors[arm] for arm in with_baseline(table) if arm in errors}, table.baseline)
 
   def table(
-      self, baseline: str | None = None, metrics: Sequence[str] = ("energy_loss", "force_loss")
+      self, baseline: str | None = None, metrics: Sequence[str] | None = None
   ) -> str:
     """Comparison tables as text, which is Markdown too: test errors, ratios and verdicts.
 
     Args:
       baseline: compare all arms with this one; by default the tables that the config lists.
-      metrics: one table for each.
+      metrics: one table for each; by default energy_loss and, where forces are known, force_loss.
 
     Returns:
       Lines of text.
@@ -268,6 +268,7 @@ class Result:
           f"expected a baseline, as the config lists no tables; the arms are "
           f"{', '.join(self.arms)}")
     tables = self.tables if baseline is None else (Table("All arms", baseline, self.arms),)
+    metrics = tuple(filter(self.has, COMPARED)) if metrics is None else metrics
     return "\n\n".join(
         self._table_text(table, metric) for table in tables for metric in metrics)
 
