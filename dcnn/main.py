@@ -31,6 +31,7 @@ from dcnn import (
     results,
     running,
     sweeps,
+    telling,
     workdirs,
 )
 from dcnn.arguments import FAILURE
@@ -70,6 +71,11 @@ _python_format = warnings.formatwarning
 
 def entry() -> int:
   """Runs the command line of this process and returns the exit status."""
+  with telling.forgiving_streams():
+    return _entry()
+
+
+def _entry() -> int:
   warnings.formatwarning = format_warning
   try:
     status = _status(sys.argv[1:])
@@ -168,12 +174,9 @@ def _claim(
     asked: arguments.Training, manifest: Mapping[str, Any], claim: contextlib.ExitStack
 ) -> None:
   """Holds the work directory, until `claim` is closed, if this experiment may go there."""
-  _check_writable(asked.workdir)
-  if asked.fresh and asked.workdir.exists():
+  if asked.fresh and workdirs.is_taken(asked.workdir):
     print(f"moved {asked.workdir} to {workdirs.move_aside(asked.workdir)}")
-  claim.enter_context(workdirs.claimed(asked.workdir))
-  workdirs.check(asked.workdir, manifest)
-  if workdirs.holds_work(asked.workdir):
+  if claim.enter_context(workdirs.held(asked.workdir, manifest)):
     print(f"continuing {asked.workdir}")
 
 
@@ -194,8 +197,7 @@ def _run(
       _write_so_far(workdir)
     raise _Interrupted(request.status) from interrupted
   if first:
-    results.save(finished.result, workdir)
-    _draw(workdir)
+    workdirs.write(finished.result, workdir)
     _tell(finished.result, workdir)
   if request.is_made():
     raise _Interrupted(request.status)
@@ -262,7 +264,7 @@ def report(argv: Sequence[str]) -> None:
   with _told(FAILURE):
     if unfinished and workdirs.is_unfinished(directory):  # still; its own results are better
       results.save(result, directory)
-    _draw(directory)
+    workdirs.draw(directory)
   print(f"report: {directory / 'report.html'}")
 
 
@@ -336,16 +338,6 @@ def _quieten_libraries() -> None:
   sys.unraisablehook = unraisable
 
 
-def _check_writable(workdir: pathlib.Path) -> None:
-  if not str(workdir).isprintable():  # bytes that are not UTF-8 come as halves of surrogate pairs
-    raise arguments.Stop(f"--workdir={ascii(str(workdir))}: expected printable text, in UTF-8")
-  existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-  if not existing.is_dir():
-    raise arguments.Stop(f"--workdir={workdir}: {existing} is a file, expected a directory")
-  if not os.access(existing, os.W_OK | os.X_OK):
-    raise arguments.Stop(f"--workdir={workdir}: {existing} cannot be written to")
-
-
 def _write_so_far(workdir: pathlib.Path) -> None:
   """Results and report of what has ended or been validated, and how to go on."""
   if not workdirs.holds_work(workdir):
@@ -360,7 +352,7 @@ def _write_so_far(workdir: pathlib.Path) -> None:
   print(f"{unfinished} runs are unfinished"
         + ("; the same command continues them" if unfinished else ""))
   print(f"results so far: {workdir}", flush=True)
-  _draw(workdir)
+  workdirs.draw(workdir)
   print(f"report so far: {workdir / 'report.html'}", flush=True)
 
 
@@ -371,12 +363,6 @@ def _load_report() -> None:
   from dcnn import report
 
   del scipy, report
-
-
-def _draw(directory: pathlib.Path) -> None:
-  from dcnn import report  # Matplotlib takes a second to import
-
-  report.write(directory)
 
 
 def _tell(result: results.Result, workdir: pathlib.Path) -> None:
