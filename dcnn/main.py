@@ -11,8 +11,10 @@ import importlib.metadata
 import logging
 import os
 import pathlib
+import re
 import shlex
 import signal
+import subprocess
 import sys
 import traceback
 import warnings
@@ -148,8 +150,11 @@ def train(argv: Sequence[str]) -> None:
   asked = arguments.parse_train(argv)
   configure_jax(alone=asked.meeting is None)
   _quieten_libraries()
+  check_xla_flags()
   if asked.meeting is not None:
     joining.join(asked.meeting, _complain)
+  else:
+    check_devices()
   first = processes.is_first()
   if not first:
     _be_quiet()
@@ -298,6 +303,48 @@ def configure_jax(*, alone: bool = True) -> None:
     _keep_compiled()
 
 
+def check_xla_flags() -> None:
+  """Makes sure that XLA takes the flags of its variable, if any: it ends the process that has others.
+
+  So another one tries them, for a second or two.
+
+  Raises:
+    Stop: with what XLA says of the first that it does not take.
+  """
+  flags = os.environ.get("XLA_FLAGS", "")
+  if not flags.strip():
+    return
+  tried = subprocess.run(
+      [sys.executable, "-c", "import jax; jax.devices('cpu')"], capture_output=True, text=True,
+      errors="replace", env={**os.environ, "JAX_PLATFORMS": "cpu"})
+  if tried.returncode:
+    lines = [line for line in tried.stderr.splitlines() if "flag" in line.lower()] or [""]
+    said = re.sub(r"^[A-Z]\d{4} .*?\] ", "", lines[0])[:200]
+    raise arguments.Stop(
+        f"XLA_FLAGS={shlex.quote(flags)}: XLA refuses it ({said or 'it ends at once'}): correct or "
+        "unset XLA_FLAGS", FAILURE)
+
+
+def check_devices() -> None:
+  """Starts JAX's devices, so that a failure is told before anything else is done.
+
+  Raises:
+    Stop: with what the variables that JAX reads hold.
+  """
+  try:
+    jax.devices()
+  except Exception as error:  # JAX raises RuntimeError, AssertionError and others
+    held = [f"{name}={shlex.quote(os.environ[name])}" for name in (
+        "JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES",
+        "JAX_CUDA_VISIBLE_DEVICES") if name in os.environ]
+    reason = (str(error).strip().splitlines() or ["it gives no reason"])[0][:300]
+    advice = ("correct it, or unset it for the devices that JAX finds by itself" if held else
+              "set JAX_PLATFORMS=cpu to compute on the CPU")
+    raise arguments.Stop(
+        f"{' '.join(held) or 'JAX'}: JAX finds no device to compute on ({reason}): {advice}",
+        FAILURE) from error
+
+
 def _keep_compiled() -> None:
   """Compiled programs are kept for the next process; JAX's own settings choose otherwise."""
   settings: Any = jax.config
@@ -315,7 +362,7 @@ def _cache_folder() -> pathlib.Path | None:
   """The user's cache, where it can be written to."""
   try:
     cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(cache) / "dcnn"
+    folder = pathlib.Path(cache) / "dcnn" / "compiled"  # of JAX alone, which deletes in it
     folder.mkdir(parents=True, exist_ok=True)
   except (OSError, RuntimeError):  # no home, or none to write to
     return None
