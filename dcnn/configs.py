@@ -45,8 +45,8 @@ MOST_RUNS = 20_000  # of all arms together
 MOST_POWER = 16  # of an activation; float32 keeps the sixteenth powers of 0.004 to 250
 # Batches are drawn for a whole chunk at a time: their configurations, as numbers of frames.
 MOST_DRAWN = 10_000_000
-# What has no value for an arm is not compared with these. Networks have limits of their own.
-LIMITS: Mapping[str, tuple[float, float]] = {"activation.power": (1, MOST_POWER)}
+# Of what an arm reads; networks have limits of their own.
+LIMITS: Mapping[str, tuple[int | float, int | float]] = {"activation.power": (1, MOST_POWER)}
 # Sizes of numbers other than 0: on the device they are float32, which ends at 1e-38 and 1e38.
 SMALLEST, LARGEST = 1e-30, 1e30
 
@@ -345,8 +345,8 @@ def validate(config: ConfigDict) -> None:
 
 def _require_runs(arms: int, seeds: int, key: str) -> None:
   require(arms * seeds <= MOST_RUNS,
-          f"{arms:,} arms with {seeds:,} {key} are {arms * seeds:,} runs, and {MOST_RUNS:,} are the "
-          f"most: at most {MOST_RUNS // arms:,} {key} with so many arms")
+          f"{arms:,} arms with {seeds:,} {key} are {arms * seeds:,} runs, and {MOST_RUNS:,} are "
+          f"the most: at most {MOST_RUNS // arms:,} {key} with so many arms")
 
 
 def _require_chunk(config: ConfigDict) -> None:
@@ -407,8 +407,8 @@ def _validate_tuning(config: ConfigDict, reported: Sequence[int]) -> None:
   for rate in config.tuning.learning_rates:
     _require_positive(rate, "tuning.learning_rates")
   rates = [f"{rate:g}" for rate in config.tuning.learning_rates]
-  require(len(set(rates)) == len(rates), f"tuning.learning_rates lists {', '.join(rates)}, of which "
-          "some are the same to six digits: drop them")
+  require(len(set(rates)) == len(rates), f"tuning.learning_rates lists {', '.join(rates)}, of "
+          "which some are the same to six digits: drop them")
   _require_runs(len(config.arms) * len(rates), len(tuning_seeds(config)), "tuning.seeds")
   common = sorted(set(tuning_seeds(config)) & set(reported))
   require(not common, f"tuning.seeds and seeds share {common}: the choice would see the test")
@@ -432,6 +432,8 @@ def _validate_arm(config: ConfigDict) -> None:
   require(steps_per_chunk(config) <= max(1, most),
           f"chunk={config.chunk:,} steps of batch_size={config.batch_size:,} are drawn at once, "
           f"and {MOST_DRAWN:,} configurations are the most: lower chunk to {max(1, most):,}")
+  require(all(map(_is_integer, model.hidden)),
+          f"model.hidden must list whole numbers, got {str(model.hidden)[:60]}")
   network = {f"model.{key}": limits
              for key, limits in getattr(models, model.name).LIMITS.items()}
   read = effective(config)
@@ -452,7 +454,7 @@ def _validate_arm(config: ConfigDict) -> None:
             f"{SMALLEST:.0e} and {LARGEST:.0e}")
   require(loss.energy_weight + loss.force_weight > 0,
            "loss.energy_weight and loss.force_weight are both 0: nothing would be trained")
-  require(0 <= optimizer.ema_decay < 1 and np.float32(optimizer.ema_decay) < 1,
+  require(0 <= optimizer.ema_decay < 1 and bool(np.float32(optimizer.ema_decay) < 1),
           "optimizer.ema_decay must be at least 0 and below 1, also when rounded to float32, got "
           f"{optimizer.ema_decay}")
   require(optimizer.warmup < config.steps,
@@ -472,7 +474,7 @@ def _require_divisible(batch_size: int, devices: int) -> None:
           f"batch_size={near}, or a devices_per_run that divides {batch_size}")
 
 
-def _require_within(value: Any, key: str, least: float, most: float) -> None:
+def _require_within(value: Any, key: str, least: int | float, most: int | float) -> None:
   """Of a number; of a list, its length must be within 1 and `MOST_LAYERS`, too."""
   if isinstance(value, tuple | list):
     require(0 < len(value) <= MOST_LAYERS and all(

@@ -304,9 +304,9 @@ def configure_jax(*, alone: bool = True) -> None:
 
 
 def check_xla_flags() -> None:
-  """Makes sure that XLA takes the flags of its variable, if any: it ends the process that has others.
+  """Makes sure that XLA takes the flags in its variable, if there are any.
 
-  So another one tries them, for a second or two.
+  It aborts a process that gives it others, so another process tries them, for a second or two.
 
   Raises:
     Stop: with what XLA says of the first that it does not take.

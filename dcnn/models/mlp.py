@@ -58,7 +58,8 @@ class MLP(nn.Module):
     init_gain: factor on the initial weights of the layers that read an activation.
   """
 
-  LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {"hidden": (1, layers.MOST_UNITS)}
+  LIMITS: ClassVar[Mapping[str, tuple[int | float, int | float]]] = {
+      "hidden": (1, layers.MOST_UNITS)}
 
   activation: layers.Activation
   hidden: Sequence[int] = (64, 64)

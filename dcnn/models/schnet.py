@@ -75,9 +75,9 @@ class SchNet(nn.Module):
     init_gain: factor on the initial weights of the layers that read `activation`.
   """
 
-  LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {
+  LIMITS: ClassVar[Mapping[str, tuple[int | float, int | float]]] = {
       "features": (2, layers.MOST_UNITS), "blocks": (1, 32), "radial": (2, layers.MOST_UNITS),
-      "cutoff": (0.1, 1000.0)}
+      "cutoff": (0.1, 1000)}
 
   activation: layers.Activation
   features: int = 64
