@@ -11,7 +11,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 WAIT_SECONDS = 5.0  # for the reader of a pipe that does not block; then the text is dropped
 
@@ -47,7 +47,7 @@ class _Forgiving(io.RawIOBase):
     return size
 
 
-def forgiving(descriptor: int, like: Any = None) -> IO[str]:
+def forgiving(descriptor: int, like: Any = None) -> io.TextIOWrapper:
   """A text stream that writes to a descriptor and never fails.
 
   Args:
