@@ -282,10 +282,20 @@ def generate(argv: Sequence[str]) -> None:
         values.smiles, frames=values.frames, seed=values.seed, temperature=values.temperature,
         workers=values.workers, on_progress=on_progress)
   with _told(FAILURE):
+    out = free_name(out)  # another may have written there meanwhile, and this took minutes
     generation.save(arrays, out)
   frames, atoms, _ = arrays["positions"].shape
   print(f"wrote {out}: {frames:,} frames of {atoms} atoms; train on it with "
         f"{shlex.quote(f'--config.dataset={out}')}")
+
+
+def free_name(path: pathlib.Path) -> pathlib.Path:
+  """The path, or where there is something the first free of NAME.1.npz, NAME.2.npz, ..."""
+  free, number = path, 0
+  while os.path.lexists(free):
+    number += 1
+    free = path.with_suffix(f".{number}{path.suffix}")
+  return free
 
 
 def configure_jax(*, alone: bool = True) -> None:
