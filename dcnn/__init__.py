@@ -6,7 +6,12 @@ import os
 # (openxla/xla issue 44565). What goes wrong in it is raised, too. It reads this when it is loaded.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import jax  # noqa: E402
+try:
+  import jax  # noqa: E402
+except ValueError as unreadable:  # a variable of the environment that it cannot read
+  raise ImportError(
+      f"JAX does not start: {unreadable}. Correct or unset that variable of the environment"
+  ) from None
 
 # jax 0.10.2 returns wrong numbers on CPU for a vmapped matrix-vector product followed by a
 # reduction (jax issue 39103); 0.11.0 and 0.11.1 crash or return wrong results there.

@@ -251,7 +251,7 @@ def _check_out(name: str | None) -> None:
   path = pathlib.Path(name)
   if path.suffix != ".npz":
     raise Stop(f"--out={path}: expected a name that ends in .npz")
-  if path.exists():
+  if os.path.lexists(path):
     raise Stop(f"--out={path}: there is such a file; choose another name or remove it")
   if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
     raise Stop(f"--out={path}: {path.parent} is no directory that can be written to")

@@ -6,26 +6,37 @@ that damage is found out when it is read. Reading runs no code of the files.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from dcnn import results
+from dcnn.labels import LabelTransform
 
 FINISHED, RUNNING = "finished", "running"
 DIGESTS = "digests.json"  # of the other files of a checkpoint
 KEPT = 2  # states of the launch under way
-# Beginnings of the names of what is being written and of what is being removed.
+# Beginnings of the names of what is being written and of what is being removed. A token follows,
+# because nothing may be deleted that somebody else has put there; Orbax adds an ending of its own.
 _UNFINISHED, _TRASH = "unfinished", "trash"
+_TOKEN_BYTES = 8
+_OURS = re.compile(
+    rf"({_UNFINISHED}|{_TRASH})-\d+-[0-9a-f]{{{2 * _TOKEN_BYTES}}}(\.orbax-checkpoint-tmp(-\d+)?)?",
+    re.ASCII)
+# What shows that a numbered folder is a checkpoint: the first is the last that is written.
+_MARKS = (DIGESTS, "_CHECKPOINT_METADATA", "arrays", "record")
 
 
 class Checkpoint(NamedTuple):
@@ -33,6 +44,45 @@ class Checkpoint(NamedTuple):
 
   arrays: dict[str, Any]
   record: dict[str, Any]
+
+
+class TrainedRun(NamedTuple):
+  """The variables that a run has left, and what their use needs; NumPy."""
+
+  arm: str
+  seed: int
+  best: Any
+  last: Any
+  transform: LabelTransform
+
+
+class Memory:
+  """Stands in for a `Store` where nothing is written: what would be saved is kept."""
+
+  def __init__(self) -> None:
+    """Nothing is kept yet."""
+    self._finished: list[Checkpoint] = []
+    self._running: Checkpoint | None = None
+
+  def finished(self) -> list[Checkpoint]:
+    """The launches that have ended, in the order in which they did."""
+    return list(self._finished)
+
+  def running(self) -> Checkpoint | None:
+    """The newest state of the launch under way."""
+    return self._running
+
+  def save_running(self, checkpoint: Checkpoint) -> None:
+    """Keeps the state of the launch under way in place of an earlier one."""
+    self._running = checkpoint
+
+  def save_finished(self, checkpoint: Checkpoint) -> None:
+    """Keeps a launch that has ended, in place of its states on the way."""
+    self._finished.append(checkpoint)
+    self._running = None
+
+  def flush(self) -> None:
+    """There is nothing to wait for."""
 
 
 class Store:
@@ -109,13 +159,13 @@ class Store:
     folder = self._directory / kind
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      _save(folder / str(max(_numbers(folder), default=-1) + 1), checkpoint)
+      _save(folder / str(_next_number(folder)), checkpoint)
       keep = 0 if kind == FINISHED else KEPT
       states = sorted(_numbers(self._directory / RUNNING), reverse=True)
       for number in states[keep:]:
         _remove(self._directory / RUNNING / str(number))
     except Exception as error:  # Orbax and tensorstore pass on a full disk in many ways
-      for path in folder.glob(f"{_UNFINISHED}*"):
+      for path in _leftovers(folder):
         shutil.rmtree(path, ignore_errors=True)
       raise OSError(
           f"{folder}: cannot save a checkpoint: {_reason(error)}. What was saved before is intact: "
@@ -178,9 +228,10 @@ def load(directory: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     directory: `checkpoints` in the work directory of a sweep.
 
   Returns:
-    For each arm `best` (chosen on validation data) and `last` (variables, leading axis `seeds`),
-    `seed`, and `shift` and `scale` of its labels: energy = scale * network + shift, in eV. `shift`
-    is that of the first frame; a scheme with atomic references has another for each composition.
+    For each arm `best` (chosen on validation data) and `last` (variables), `seed`, and `transform`
+    (a `LabelTransform`), all with the leading axis `seeds`. One run is
+    `jax.tree.map(lambda leaf: leaf[i], load(directory)[arm])`; its energy of a system, in eV, is
+    `transform.scale * network + transform.shift_of(species)`, for any composition.
 
   Raises:
     ValueError: if there is none, or one cannot be read.
@@ -188,17 +239,58 @@ def load(directory: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
   launches = finished(directory)
   if not launches:
     raise ValueError(f"{directory}: no checkpoints of finished runs there")
-  parts: dict[str, list[Any]] = {}
-  for arrays, record in launches:
-    runs = [tuple(run) for run in record["runs"]]
-    for name in dict.fromkeys(arm for arm, _ in runs):
-      rows = np.array([i for i, (arm, _) in enumerate(runs) if arm == name])
-      mine = jax.tree.map(lambda leaf, rows=rows: leaf[rows], arrays["variables"])
-      seeds = np.array([runs[i][1] for i in rows])
-      labels = {key: arrays[key][rows] for key in ("shift", "scale")}
-      parts.setdefault(name, []).append({**mine, **labels, "seed": seeds})
-  return {name: jax.tree.map(lambda *leaves: np.concatenate(leaves), *listed)
-          for name, listed in parts.items()}
+  return by_arm(run for checkpoint in launches for run in trained_runs(checkpoint, str(directory)))
+
+
+def trained_runs(checkpoint: Checkpoint, where: str) -> Iterator[TrainedRun]:
+  """The runs of a launch that has ended; `where` it was saved, for a warning."""
+  arrays, record = checkpoint
+  transforms = _transforms(arrays, where)
+  for run, ((arm, seed), transform) in enumerate(zip(record["runs"], transforms, strict=True)):
+    best, last = (
+        jax.tree.map(lambda leaf, run=run: leaf[run], arrays["variables"][name])
+        for name in ("best", "last"))
+    yield TrainedRun(arm, seed, best, last, transform)
+
+
+def by_arm(runs: Iterable[TrainedRun]) -> dict[str, dict[str, Any]]:
+  """The runs of each arm with a leading axis `seeds`, in the form of `load`."""
+  arms: dict[str, list[TrainedRun]] = {}
+  for run in runs:
+    arms.setdefault(run.arm, []).append(run)
+  return {
+      name: {
+          **{key: jax.tree.map(lambda *leaves: np.stack(leaves), *(
+              getattr(run, key) for run in mine)) for key in ("best", "last")},
+          "transform": jax.tree.map(
+              lambda *leaves: np.stack([np.float64(leaf) for leaf in leaves]),
+              *(run.transform for run in mine)),
+          "seed": np.array([run.seed for run in mine])}
+      for name, mine in arms.items()}
+
+
+def transform_arrays(transforms: Sequence[LabelTransform]) -> dict[str, Any]:
+  """What a checkpoint keeps of the transforms of its runs; not all need have atomic references."""
+  with_references = [run for run, each in enumerate(transforms) if each.atomic is not None]
+  arrays = {name: np.array([float(getattr(each, name)) for each in transforms])
+            for name in ("shift", "scale")}
+  if with_references:  # Orbax refuses arrays without elements
+    arrays["atomic"] = np.stack([np.float64(transforms[run].atomic) for run in with_references])
+    arrays["with_atomic"] = np.array(with_references)
+  return arrays
+
+
+def _transforms(arrays: dict[str, Any], where: str) -> list[LabelTransform]:
+  """The transforms that `transform_arrays` describes, one for each run."""
+  if "transform" not in arrays:
+    warnings.warn(
+        f"{where}: saved by a dcnn that kept the label shift of the first frame alone. "
+        "With labels=atomic_reference the energies hold for the composition of that frame and for "
+        "no other; train again for those", stacklevel=3)
+  saved = arrays.get("transform", arrays)
+  atomic = dict(zip(map(int, saved.get("with_atomic", ())), saved.get("atomic", ()), strict=True))
+  return [LabelTransform(shift, scale, atomic.get(run))
+          for run, (shift, scale) in enumerate(zip(saved["shift"], saved["scale"], strict=True))]
 
 
 def packed(saved: tuple[list[Checkpoint], Checkpoint | None]) -> bytes:
@@ -236,7 +328,7 @@ def _finished(path: pathlib.Path) -> Checkpoint:
 def _save(path: pathlib.Path, checkpoint: Checkpoint) -> None:
   """Writes a checkpoint and the digests of its files under another name, then renames it."""
   ocp = _orbax()
-  unfinished = path.with_name(f"{_UNFINISHED}-{path.name}")
+  unfinished = _marked(path, _UNFINISHED)
   with _checkpointer(ocp) as checkpointer:
     checkpointer.save(unfinished, args=ocp.args.Composite(
         arrays=ocp.args.StandardSave(checkpoint.arrays),
@@ -293,29 +385,82 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 def _numbers(folder: pathlib.Path) -> list[int]:
+  """Numbers of the checkpoints in a folder, sound or damaged."""
+  return [int(path.name) for path in _numbered(folder) if _is_checkpoint(path)]
+
+
+def _next_number(folder: pathlib.Path) -> int:
+  """Larger than any that is there, whoever made it."""
+  return max((int(path.name) for path in _numbered(folder)), default=-1) + 1
+
+
+def _numbered(folder: pathlib.Path) -> list[pathlib.Path]:
   if not folder.is_dir():
     return []
-  return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+  return [path for path in folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name)]
+
+
+def _is_checkpoint(path: pathlib.Path) -> bool:
+  """Whether we made a numbered folder; one that has lost all it held may be ours, too."""
+  if path.is_symlink() or not path.is_dir():
+    return False
+  names = {each.name for each in path.iterdir()}
+  return not names or bool(names & set(_MARKS))
+
+
+def _marked(path: pathlib.Path, kind: str) -> pathlib.Path:
+  """The name of a checkpoint while it is written or removed, which nobody can have foreseen."""
+  return path.with_name(f"{kind}-{path.name}-{secrets.token_hex(_TOKEN_BYTES)}")
+
+
+def _leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
+  """What a save or a removal that was cut short has left in a folder."""
+  if not folder.is_dir():
+    return []
+  return [path for path in sorted(folder.iterdir())
+          if _OURS.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
 
 
 def _remove(path: pathlib.Path) -> None:
-  """Under another name first: a removal cut short must not leave half a checkpoint."""
-  trash = path.with_name(f"{_TRASH}-{path.name}")
-  shutil.rmtree(trash, ignore_errors=True)
+  """Under another name first: a removal cut short must not leave half a checkpoint.
+
+  A checkpoint in which somebody keeps a file of his own stays.
+  """
+  if _has_foreign_files(path):
+    return
+  trash = _marked(path, _TRASH)
   path.rename(trash)
   shutil.rmtree(trash, ignore_errors=True)
 
 
+def _has_foreign_files(path: pathlib.Path) -> bool:
+  """Whether there are files that the list of digests, if it can be read, does not name."""
+  try:
+    listed = {*json.loads((path / DIGESTS).read_text()), DIGESTS}
+  except (OSError, ValueError, TypeError):
+    return False
+  return any(each.relative_to(path).as_posix() not in listed
+             for each in path.rglob("*") if each.is_symlink() or not each.is_dir())
+
+
 def _sweep_out(directory: pathlib.Path) -> None:
   """Removes what a killed process left half written or half removed, and says so of the first."""
-  for kind in (FINISHED, RUNNING):
-    folder = directory / kind
-    for path in folder.iterdir() if folder.is_dir() else ():
-      if path.name.startswith(_UNFINISHED):
-        warnings.warn(f"{path}: this save was cut short; going on from the one before it",
-                      stacklevel=3)
-      if path.name.startswith((_UNFINISHED, _TRASH)):  # the rest is the user's own
-        shutil.rmtree(path, ignore_errors=True)
+  for path in (*_leftovers(directory / FINISHED), *_leftovers(directory / RUNNING)):
+    if path.name.startswith(_UNFINISHED):
+      warnings.warn(f"{path}: this save was cut short; going on from the one before it",
+                    stacklevel=3)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def clear(directory: str | os.PathLike[str]) -> None:
+  """Removes a folder that holds no checkpoint; what is in it and not ours stays, and so does it."""
+  directory = pathlib.Path(directory)
+  for folder in (directory / FINISHED, directory / RUNNING):
+    for path in _leftovers(folder):
+      shutil.rmtree(path, ignore_errors=True)
+  for folder in (directory / FINISHED, directory / RUNNING, directory):
+    with contextlib.suppress(OSError):  # missing, or not empty
+      folder.rmdir()
 
 
 def _reason(error: BaseException) -> str:

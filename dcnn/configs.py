@@ -8,6 +8,7 @@ import collections
 import copy
 import difflib
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ml_collections import config_dict
 
 from dcnn import labels, losses, models
 from dcnn.activations import ACTIVATIONS
+from dcnn.models.layers import MOST_LAYERS
 from dcnn.results import Table
 from dcnn.schedules import SCHEDULES
 
@@ -37,8 +39,14 @@ INITS = ("plain", "init_matched", "variance_preserving")
 SPLITS = ("random", "blocks")
 DIVERGENCE_POLICIES = ("record", "stop")
 MOST = 2**31 - 1  # whole numbers are int32 on the device
-MOST_UNITS = 1_000_000  # of a layer; more fit no machine
 MOST_SEEDS = 10_000  # more is a seed mistaken for their number
+MOST_ARMS = 1_000  # each may be a program of its own
+MOST_RUNS = 20_000  # of all arms together
+MOST_POWER = 16  # of an activation; float32 keeps the sixteenth powers of 0.004 to 250
+# Batches are drawn for a whole chunk at a time: their configurations, as numbers of frames.
+MOST_DRAWN = 10_000_000
+# Of what an arm reads; networks have limits of their own.
+LIMITS: Mapping[str, tuple[int | float, int | float]] = {"activation.power": (1, MOST_POWER)}
 # Sizes of numbers other than 0: on the device they are float32, which ends at 1e-38 and 1e38.
 SMALLEST, LARGEST = 1e-30, 1e30
 
@@ -322,6 +330,11 @@ def validate(config: ConfigDict) -> None:
   require(not config.split.gap or config.split.method == "blocks",
           "split.gap is for split.method=blocks; a random split has no gap")
   require(len(config.arms) > 0, "arms must list at least one dictionary; {} is the base")
+  require(len(config.arms) <= MOST_ARMS,
+          f"arms lists {len(config.arms):,} dictionaries, and {MOST_ARMS:,} are the most: divide "
+          "them between several experiments")
+  _require_runs(len(config.arms), len(chosen), "seeds")
+  _require_chunk(config)
   arms = arm_settings(config)
   for name, settings in arms.items():
     try:
@@ -337,12 +350,33 @@ def validate(config: ConfigDict) -> None:
   _validate_tuning(config, chosen)
 
 
+def _require_runs(arms: int, seeds: int, key: str) -> None:
+  require(arms * seeds <= MOST_RUNS,
+          f"{arms:,} arms with {seeds:,} {key} are {arms * seeds:,} runs, and {MOST_RUNS:,} are "
+          f"the most: at most {MOST_RUNS // arms:,} {key} with so many arms")
+
+
+def _require_chunk(config: ConfigDict) -> None:
+  """Steps are counted in int32, and the batches of a chunk are drawn at once."""
+  chunk = steps_per_chunk(config)
+  require(config.patience * chunk <= MOST,
+          f"patience={config.patience:,} validations, one every {chunk:,} steps, are more steps "
+          f"than {MOST:,}: patience must be at most {MOST // chunk:,} with that chunk, and 0 "
+          "means no end by patience")
+
+
+def steps_per_chunk(config: ConfigDict) -> int:
+  """Steps between two validations; there is one after the last step anyway."""
+  return min(config.chunk, config.steps)
+
+
 def _require_types(config: ConfigDict) -> None:
   """Every setting has the type of its default; a ConfigDict lets None pass, for one."""
   found, known = flat(config), flat(default())
-  for key in found:
-    require(key in known, f"unknown key {key!r}: {_suggestion(key, known)}keep the settings of "
-            "configs.default()")
+  unknown = next((key for key in found if key not in known), None)
+  if unknown is not None:  # to look for what is close takes time, also where nothing is wrong
+    raise ValueError(f"unknown key {unknown!r}: {_suggestion(unknown, known)}keep the settings of "
+                     "configs.default()")
   for key, value in known.items():
     require(key in found, f"{key} is missing: keep the settings of configs.default()")
     kind = _OPTIONAL.get(key, type(value))
@@ -379,6 +413,10 @@ def _validate_tuning(config: ConfigDict, reported: Sequence[int]) -> None:
           "tuning needs split.per_seed=False: it would see test frames of other seeds")
   for rate in config.tuning.learning_rates:
     _require_positive(rate, "tuning.learning_rates")
+  rates = [f"{rate:g}" for rate in config.tuning.learning_rates]
+  require(len(set(rates)) == len(rates), f"tuning.learning_rates lists {', '.join(rates)}, of "
+          "which some are the same to six digits: drop them")
+  _require_runs(len(config.arms) * len(rates), len(tuning_seeds(config)), "tuning.seeds")
   common = sorted(set(tuning_seeds(config)) & set(reported))
   require(not common, f"tuning.seeds and seeds share {common}: the choice would see the test")
 
@@ -396,10 +434,21 @@ def _validate_arm(config: ConfigDict) -> None:
   _require_choice(loss.energy, losses.ENERGY_LOSSES, "loss.energy")
   _require_choice(loss.forces, losses.FORCE_LOSSES, "loss.forces")
   _require_choice(optimizer.schedule, SCHEDULES, "optimizer.schedule")
-  for key in ("batch_size", "model.features", "model.blocks", "activation.power"):
-    _require_positive(flat(config)[key], key, whole=True)
+  _require_positive(config.batch_size, "batch_size", whole=True)
+  most = MOST_DRAWN // config.batch_size
+  require(steps_per_chunk(config) <= max(1, most),
+          f"chunk={config.chunk:,} steps of batch_size={config.batch_size:,} are drawn at once, "
+          f"and {MOST_DRAWN:,} configurations are the most: lower chunk to {max(1, most):,}")
+  require(all(map(_is_integer, model.hidden)),
+          f"model.hidden must list whole numbers, got {str(model.hidden)[:60]}")
+  network = {f"model.{key}": limits
+             for key, limits in getattr(models, model.name).LIMITS.items()}
+  read = effective(config)
+  for key, (least, most) in {**LIMITS, **network}.items():
+    if key in read:
+      _require_within(read[key], key, least, most)
   _require_divisible(config.batch_size, config.devices_per_run)
-  for key in ("activation.c", "model.cutoff", "loss.energy_delta", "loss.force_delta",
+  for key in ("activation.c", "loss.energy_delta", "loss.force_delta",
               "optimizer.learning_rate", "optimizer.eps"):
     _require_positive(flat(config)[key], key)
   for key in ("activation.offset", "activation.negative_slope", "loss.energy_weight",
@@ -412,17 +461,11 @@ def _validate_arm(config: ConfigDict) -> None:
             f"{SMALLEST:.0e} and {LARGEST:.0e}")
   require(loss.energy_weight + loss.force_weight > 0,
            "loss.energy_weight and loss.force_weight are both 0: nothing would be trained")
-  require(0 <= optimizer.ema_decay < 1,
-           f"optimizer.ema_decay must be at least 0 and below 1, got {optimizer.ema_decay}")
+  require(0 <= optimizer.ema_decay < 1 and bool(np.float32(optimizer.ema_decay) < 1),
+          "optimizer.ema_decay must be at least 0 and below 1, also when rounded to float32, got "
+          f"{optimizer.ema_decay}")
   require(optimizer.warmup < config.steps,
            f"optimizer.warmup ({optimizer.warmup}) must be below steps ({config.steps})")
-  require(model.radial >= 2, f"model.radial must be at least 2, got {model.radial}")
-  for key in ("features", "blocks", "radial"):
-    require(model[key] <= MOST_UNITS,
-            f"model.{key} must be at most {MOST_UNITS:,}, got {model[key]:,}")
-  require(len(model.hidden) > 0 and all(
-      _is_integer(n) and 0 < n <= MOST_UNITS for n in model.hidden),
-          f"model.hidden must list sizes from 1 to {MOST_UNITS:,}, got {model.hidden}")
   require(config.init != "init_matched" or activation.name == "irelu",
           f"init=init_matched is for irelu, whose constant it undoes, not {activation.name}")
   require(config.init != "init_matched" or activation.offset == 0,
@@ -436,6 +479,17 @@ def _require_divisible(batch_size: int, devices: int) -> None:
   require(batch_size % devices == 0,
           f"batch_size {batch_size} cannot be split over devices_per_run={devices}: take "
           f"batch_size={near}, or a devices_per_run that divides {batch_size}")
+
+
+def _require_within(value: Any, key: str, least: int | float, most: int | float) -> None:
+  """Of a number; of a list, its length must be within 1 and `MOST_LAYERS`, too."""
+  if isinstance(value, tuple | list):
+    require(0 < len(value) <= MOST_LAYERS and all(
+        _is_integer(each) and least <= each <= most for each in value),
+            f"{key} must list 1 to {MOST_LAYERS} sizes from {least:,} to {most:,}, got "
+            f"{textwrap.shorten(str(value), 60, placeholder=' ...')}")
+  else:
+    require(least <= value <= most, f"{key} must lie within {least:,} and {most:,}, got {value:,}")
 
 
 def _require_positive(value: Any, key: str, whole: bool = False) -> None:

@@ -69,8 +69,39 @@ def heeded(say: Callable[[str], None]) -> Iterator[Request]:
         signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def noticed() -> Iterator[Request]:
+  """Turns Ctrl-C, or the stop button of a notebook, into a request while the context lasts.
+
+  A second one raises KeyboardInterrupt where the program stands. Afterwards signals are handled as
+  before. In a thread other than the main one, which gets no signals, no request is ever made.
+
+  Yields:
+    The request.
+  """
+  request = Request()
+
+  def handle(number: int, frame: object) -> None:
+    del frame
+    if request.is_made():
+      raise KeyboardInterrupt
+    request.signal = number
+
+  before = signal.getsignal(signal.SIGINT)
+  if before is None or threading.current_thread() is not threading.main_thread():
+    yield request
+    return
+  signal.signal(signal.SIGINT, handle)
+  try:
+    yield request
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
 def leave(status: int) -> NoReturn:
   """Ends the process without waiting for compiled code in other threads to return."""
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(status)
+  try:
+    sys.stdout.flush()
+    sys.stderr.flush()
+  finally:
+    os._exit(status)

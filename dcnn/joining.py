@@ -21,7 +21,7 @@ from typing import IO, Any, NoReturn
 
 import jax
 
-from dcnn import interruption, processes
+from dcnn import interruption, processes, telling
 from dcnn.arguments import FAILURE, MISTAKE, Meeting, Stop
 
 MEETING_SECONDS = 120  # in which all processes must have started
@@ -113,8 +113,7 @@ def _held_output() -> IO[bytes]:
   for number, name in ((1, "stdout"), (2, "stderr")):
     stream: Any = getattr(sys, name)
     stream.flush()
-    setattr(sys, name, open(
-        os.dup(number), "w", buffering=1, encoding=stream.encoding, errors=stream.errors))
+    setattr(sys, name, telling.forgiving(os.dup(number), stream))
     os.dup2(held.fileno(), number)
   return held
 

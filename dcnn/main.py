@@ -11,8 +11,10 @@ import importlib.metadata
 import logging
 import os
 import pathlib
+import re
 import shlex
 import signal
+import subprocess
 import sys
 import traceback
 import warnings
@@ -31,6 +33,7 @@ from dcnn import (
     results,
     running,
     sweeps,
+    telling,
     workdirs,
 )
 from dcnn.arguments import FAILURE
@@ -70,6 +73,11 @@ _python_format = warnings.formatwarning
 
 def entry() -> int:
   """Runs the command line of this process and returns the exit status."""
+  with telling.forgiving_streams():
+    return _entry()
+
+
+def _entry() -> int:
   warnings.formatwarning = format_warning
   try:
     status = _status(sys.argv[1:])
@@ -142,8 +150,11 @@ def train(argv: Sequence[str]) -> None:
   asked = arguments.parse_train(argv)
   configure_jax(alone=asked.meeting is None)
   _quieten_libraries()
+  check_xla_flags()
   if asked.meeting is not None:
     joining.join(asked.meeting, _complain)
+  else:
+    check_devices()
   first = processes.is_first()
   if not first:
     _be_quiet()
@@ -168,14 +179,9 @@ def _claim(
     asked: arguments.Training, manifest: Mapping[str, Any], claim: contextlib.ExitStack
 ) -> None:
   """Holds the work directory, until `claim` is closed, if this experiment may go there."""
-  _check_writable(asked.workdir)
-  if not asked.fresh:
-    workdirs.check_free(asked.workdir)
-  if asked.fresh and asked.workdir.exists():
+  if asked.fresh and workdirs.is_taken(asked.workdir):
     display.say(f"moved {asked.workdir} to {workdirs.move_aside(asked.workdir)}")
-  claim.enter_context(workdirs.claimed(asked.workdir))
-  workdirs.check(asked.workdir, manifest)
-  if workdirs.holds_work(asked.workdir):
+  if claim.enter_context(workdirs.held(asked.workdir, manifest)):
     display.say(f"continuing {asked.workdir}")
 
 
@@ -196,8 +202,7 @@ def _run(
       _write_so_far(workdir)
     raise _Interrupted(request.status) from interrupted
   if first:
-    results.save(finished.result, workdir)
-    _draw(workdir)
+    workdirs.write(finished.result, workdir)
     _tell(finished.result, workdir)
   if request.is_made():
     raise _Interrupted(request.status)
@@ -266,7 +271,7 @@ def report(argv: Sequence[str]) -> None:
   with _told(FAILURE):
     if unfinished and workdirs.is_unfinished(directory):  # still; its own results are better
       results.save(result, directory)
-    _draw(directory)
+    workdirs.draw(directory)
   display.say(f"report: {directory / 'report.html'}")
 
 
@@ -279,10 +284,20 @@ def generate(argv: Sequence[str]) -> None:
         values.smiles, frames=values.frames, seed=values.seed, temperature=values.temperature,
         workers=values.workers, on_progress=on_progress)
   with _told(FAILURE):
+    out = free_name(out)  # another may have written there meanwhile, and this took minutes
     generation.save(arrays, out)
   frames, atoms, _ = arrays["positions"].shape
   display.say(f"wrote {out}: {frames:,} frames of {atoms} atoms; train on it with "
         f"{shlex.quote(f'--config.dataset={out}')}")
+
+
+def free_name(path: pathlib.Path) -> pathlib.Path:
+  """The path, or where there is something the first free of NAME.1.npz, NAME.2.npz, ..."""
+  free, number = path, 0
+  while os.path.lexists(free):
+    number += 1
+    free = path.with_suffix(f".{number}{path.suffix}")
+  return free
 
 
 def configure_jax(*, alone: bool = True) -> None:
@@ -298,6 +313,48 @@ def configure_jax(*, alone: bool = True) -> None:
     jax.config.update("jax_num_cpu_devices", processes.usable_cores())
   if alone:
     _keep_compiled()
+
+
+def check_xla_flags() -> None:
+  """Makes sure that XLA takes the flags in its variable, if there are any.
+
+  It aborts a process that gives it others, so another process tries them, for a second or two.
+
+  Raises:
+    Stop: with what XLA says of the first that it does not take.
+  """
+  flags = os.environ.get("XLA_FLAGS", "")
+  if not flags.strip():
+    return
+  tried = subprocess.run(
+      [sys.executable, "-c", "import jax; jax.devices('cpu')"], capture_output=True, text=True,
+      errors="replace", env={**os.environ, "JAX_PLATFORMS": "cpu"})
+  if tried.returncode:
+    lines = [line for line in tried.stderr.splitlines() if "flag" in line.lower()] or [""]
+    said = re.sub(r"^[A-Z]\d{4} .*?\] ", "", lines[0])[:200]
+    raise arguments.Stop(
+        f"XLA_FLAGS={shlex.quote(flags)}: XLA refuses it ({said or 'it ends at once'}): correct or "
+        "unset XLA_FLAGS", FAILURE)
+
+
+def check_devices() -> None:
+  """Starts JAX's devices, so that a failure is told before anything else is done.
+
+  Raises:
+    Stop: with what the variables that JAX reads hold.
+  """
+  try:
+    jax.devices()
+  except Exception as error:  # JAX raises RuntimeError, AssertionError and others
+    held = [f"{name}={shlex.quote(os.environ[name])}" for name in (
+        "JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES",
+        "JAX_CUDA_VISIBLE_DEVICES") if name in os.environ]
+    reason = (str(error).strip().splitlines() or ["it gives no reason"])[0][:300]
+    advice = ("correct it, or unset it for the devices that JAX finds by itself" if held else
+              "set JAX_PLATFORMS=cpu to compute on the CPU")
+    raise arguments.Stop(
+        f"{' '.join(held) or 'JAX'}: JAX finds no device to compute on ({reason}): {advice}",
+        FAILURE) from error
 
 
 def _keep_compiled() -> None:
@@ -317,7 +374,7 @@ def _cache_folder() -> pathlib.Path | None:
   """The user's cache, where it can be written to."""
   try:
     cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(cache) / "dcnn"
+    folder = pathlib.Path(cache) / "dcnn" / "compiled"  # of JAX alone, which deletes in it
     folder.mkdir(parents=True, exist_ok=True)
   except (OSError, RuntimeError):  # no home, or none to write to
     return None
@@ -341,16 +398,6 @@ def _quieten_libraries() -> None:
   sys.unraisablehook = unraisable
 
 
-def _check_writable(workdir: pathlib.Path) -> None:
-  if not str(workdir).isprintable():  # bytes that are not UTF-8 come as halves of surrogate pairs
-    raise arguments.Stop(f"--workdir={ascii(str(workdir))}: expected printable text, in UTF-8")
-  existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-  if not existing.is_dir():
-    raise arguments.Stop(f"--workdir={workdir}: {existing} is a file, expected a directory")
-  if not os.access(existing, os.W_OK | os.X_OK):
-    raise arguments.Stop(f"--workdir={workdir}: {existing} cannot be written to")
-
-
 def _write_so_far(workdir: pathlib.Path) -> None:
   """Results and report of what has ended or been validated, and how to go on."""
   if not workdirs.holds_work(workdir):
@@ -365,7 +412,7 @@ def _write_so_far(workdir: pathlib.Path) -> None:
   display.say(f"{unfinished} runs are unfinished"
         + ("; the same command continues them" if unfinished else ""))
   display.say(f"results so far: {workdir}")
-  _draw(workdir)
+  workdirs.draw(workdir)
   display.say(f"report so far: {workdir / 'report.html'}")
 
 
@@ -378,12 +425,6 @@ def _load_report() -> None:
   with contextlib.suppress(Exception):  # the report will tell what is wrong with Matplotlib
     report.load_figures()
   del scipy
-
-
-def _draw(directory: pathlib.Path) -> None:
-  from dcnn import report  # with Jinja2 and Matplotlib, takes a second to import
-
-  report.write(directory)
 
 
 def _tell(result: results.Result, workdir: pathlib.Path) -> None:

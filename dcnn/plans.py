@@ -17,7 +17,17 @@ import optax
 from dcnn import data, groups, labels, losses, models
 from dcnn.activations import ACTIVATIONS
 from dcnn.base import Dataset, Labels, rounding
-from dcnn.configs import MODELS, ConfigDict, arm_settings, effective, flat, require, seeds, tables
+from dcnn.configs import (
+    MODELS,
+    ConfigDict,
+    arm_settings,
+    effective,
+    flat,
+    require,
+    seeds,
+    steps_per_chunk,
+    tables,
+)
 from dcnn.models import mlp
 from dcnn.schedules import SCHEDULES
 from dcnn.tasks import forcefield
@@ -112,7 +122,8 @@ def build(
   arms = arm_settings(config) if arms is None else arms
   chosen = seeds(config)
   dataset = with_neighbours(sources.dataset, arms)
-  splits = tuple(_splits(config, sources, seed) for seed in chosen)
+  common = None if config.split.per_seed else _splits(config, sources, chosen[0])
+  splits = tuple(common or _splits(config, sources, seed) for seed in chosen)
   for name, settings in arms.items():
     require(settings.batch_size <= config.split.train,
              f"arm {name!r}: batch_size {settings.batch_size} is larger than the "
@@ -127,7 +138,7 @@ def build(
       seeds=chosen,
       splits=splits,
       steps=config.steps,
-      chunk=min(config.chunk, config.steps),
+      chunk=steps_per_chunk(config),
       devices_per_run=config.devices_per_run,
       max_memory=None if config.max_memory is None else config.max_memory * 1e9,
       stop_on_divergence=config.on_divergence == "stop",
@@ -327,7 +338,7 @@ def _program(config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices
       use_forces=switches["forces"])
   return Program(
       task, _make_optimizer(config), groups.take, config.batch_size, switches["average"],
-      patience=config.patience * config.chunk)
+      patience=config.patience * steps_per_chunk(config))
 
 
 def _make_model(

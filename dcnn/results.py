@@ -126,6 +126,8 @@ class Result:
     tables: the comparisons asked for.
     parity: energy_true, energy_predicted (frames) in eV, forces_true, forces_predicted (flat) in
       eV/A of one run on its test split, and which: arm, seed. May be empty.
+    trained: of `dcnn.sweep` alone: the trained variables of each arm, as `checkpoints.load` gives
+      them. No file of a result holds them, and they are not compared.
   """
 
   config: dict[str, Any]
@@ -133,6 +135,8 @@ class Result:
   history: tuple[Point, ...]
   tables: tuple[Table, ...]
   parity: dict[str, np.ndarray]
+  trained: dict[str, dict[str, Any]] = dataclasses.field(
+      default_factory=dict, compare=False, repr=False)
 
   @property
   def arms(self) -> tuple[str, ...]:

@@ -1,21 +1,36 @@
 """Runs an experiment from its configuration: the engine of the command line and of notebooks."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
 import math
+import os
 import pathlib
+import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from rich.console import Console
 
-from dcnn import checkpoints, configs, plans, processes, provenance, saving, sweeps
+from dcnn import (
+    checkpoints,
+    configs,
+    display,
+    interruption,
+    plans,
+    processes,
+    provenance,
+    saving,
+    sweeps,
+    workdirs,
+)
 from dcnn.configs import ConfigDict
-from dcnn.groups import Plan, grouped
+from dcnn.groups import Key, Plan, grouped
 from dcnn.results import Result, Row, is_failed
 
 OnProgress = Callable[[sweeps.Progress], None]
@@ -103,7 +118,8 @@ def check_same(manifest: Mapping[str, Any]) -> None:
       "configuration": [manifest["config"], manifest["seeds"]],
       "data": manifest["dataset"]["checksum"],
       "versions": environment["versions"],
-      "device": [environment[name] for name in ("platform", "matmul_precision", "float64")]}
+      "device": [environment[name] for name in ("platform", "matmul_precision", "float64")],
+      "settings of JAX and XLA": [environment[name] for name in ("settings", "variables")]}
   digests = processes.from_all(np.array([
       hashlib.sha256(json.dumps(part, sort_keys=True).encode()).digest()[:8]
       for part in parts.values()], np.dtype("S8")).view(np.uint64))
@@ -120,6 +136,7 @@ def run(
     *,
     manifest: Mapping[str, Any] | None = None,
     directory: pathlib.Path | None = None,
+    kept: checkpoints.Memory | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Finished:
   """Runs an experiment: tunes learning rates if asked to, then trains every arm and seed.
@@ -129,6 +146,7 @@ def run(
     on_progress: called after every stretch of training.
     manifest: of the experiment, where it has been made.
     directory: where checkpoints are kept and, if there are some, continued; none without it.
+    kept: gets, where there is no directory, what would be saved there of the reported runs.
     should_stop: asked after every stretch.
 
   Returns:
@@ -147,7 +165,7 @@ def run(
           name: configs.with_overrides(
               settings, {"optimizer.learning_rate": tuning["chosen"][name]})
           for name, settings in arms.items()}
-    outcome = sweep_in(saving.CHECKPOINTS, plans.build(config, sources, arms))
+    outcome = sweep_in(saving.CHECKPOINTS, plans.build(config, sources, arms), kept)
   record = {**(manifest or describe(experiment)), "timing": outcome.timing}
   result = Result(
       record | ({"tuning": tuning} if tuning else {}), outcome.rows, outcome.history,
@@ -157,24 +175,134 @@ def run(
 
 def sweep(
     config: ConfigDict,
-    on_progress: OnProgress = lambda progress: None,
+    on_progress: OnProgress | Literal["display"] | None = "display",
+    *,
+    workdir: str | os.PathLike[str] | None = None,
 ) -> Result:
   """Runs an experiment and returns its result: the engine of the command line, for notebooks.
 
   The runs are spread over the devices of JAX. A CPU is one device unless told otherwise, before
   its first use: `jax.config.update("jax_num_cpu_devices", CORES)`, as the command line does.
 
+  An interrupt (Ctrl-C, the stop button of a notebook) is heard between two stretches of training,
+  about a second each, and after a compilation. It ends the sweep with a warning, and what there is
+  so far is returned: `result.unfinished` counts the runs that have not ended. A second one raises
+  KeyboardInterrupt at once.
+
   Args:
     config: from `configs.default()`, changed.
-    on_progress: called after every stretch of training.
+    on_progress: called after every stretch of training; by default progress is shown, on a
+      terminal as a live view, elsewhere as a line now and then. None: nothing is shown.
+    workdir: where all files that the command line would leave are written: checkpoints, results
+      and report. What an equal sweep has left there is continued. Nothing is written without it.
 
   Returns:
-    The result; `result.table(baseline=...)` compares its arms.
+    The result. `result.table(baseline=...)` compares its arms; `result.trained[arm]` holds the
+    variables of its runs that have ended, as `checkpoints.load` describes them.
 
   Raises:
-    ValueError: if the configuration is not valid.
+    ValueError: if the configuration is not valid, or `workdir` holds something else.
+    OSError: if the data cannot be read, or `workdir` not be written to.
+    Diverged: if a run became non-finite and `config.on_divergence` is `stop`; with a `workdir` all
+      is saved.
   """
-  return run(prepare(config), on_progress).result
+  with _in_python_words(), contextlib.ExitStack() as stack:
+    experiment = prepare(config)
+    manifest = describe(experiment, "dcnn.sweep")
+    directory = None if workdir is None else pathlib.Path(workdir)
+    if directory is not None:
+      continued = stack.enter_context(workdirs.held(directory, manifest))
+      workdirs.begin(directory, manifest)
+      if continued and on_progress == "display":
+        print(f"continuing {directory}")
+    request = stack.enter_context(interruption.noticed())
+    kept = checkpoints.Memory()
+    try:
+      with _progress_shown(on_progress) as show:
+        finished = run(experiment, show, manifest=manifest, directory=directory, kept=kept,
+                       should_stop=request.is_made)
+    except sweeps.Interrupted:
+      result = _so_far(experiment, manifest, directory, kept)
+      _warn_of_interrupt(result, directory)
+      return result
+    except sweeps.Diverged:
+      _so_far(experiment, manifest, directory, kept)
+      raise
+    if directory is not None:
+      workdirs.write(finished.result, directory)
+    return dataclasses.replace(finished.result, trained=checkpoints.by_arm(
+        each for group in finished.groups for each in _trained_runs(group)))
+
+
+def _progress_shown(
+    on_progress: OnProgress | Literal["display"] | None
+) -> contextlib.AbstractContextManager[OnProgress]:
+  if on_progress == "display":
+    return display.sweep_display(Console())
+  return contextlib.nullcontext(on_progress or (lambda progress: None))
+
+
+def _trained_runs(group: sweeps.Trained) -> Iterator[checkpoints.TrainedRun]:
+  for i, each in enumerate(group.runs):
+    yield checkpoints.TrainedRun(
+        each.arm.name, each.seed, saving.of_run(group.best, i), saving.of_run(group.last, i),
+        each.transform)
+
+
+def _so_far(
+    experiment: Experiment, manifest: Mapping[str, Any], directory: pathlib.Path | None,
+    kept: checkpoints.Memory,
+) -> Result:
+  """The result of a sweep that did not come to its end; it is written if there is a directory."""
+  config = experiment.config
+  finished, state = kept.finished(), kept.running()
+  if directory is not None:
+    state = checkpoints.running(directory / saving.CHECKPOINTS)
+    finished = checkpoints.finished(directory / saving.CHECKPOINTS)
+  keys = [Key(arm, seed) for arm in experiment.arms for seed in configs.seeds(config)]
+  rows, history = saving.results_of(finished, state, config.experiment, keys)
+  result = Result(
+      dict(manifest), rows, history, configs.tables(config), {}, checkpoints.by_arm(
+          each for checkpoint in finished
+          for each in checkpoints.trained_runs(checkpoint, str(directory))))
+  if directory is not None and workdirs.holds_work(directory):
+    workdirs.write(result, directory)
+  return result
+
+
+def _warn_of_interrupt(result: Result, directory: pathlib.Path | None) -> None:
+  number = sum(result.unfinished.values())
+  way_on = "the same call continues them" if directory else "only with a workdir can they go on"
+  warnings.warn(f"interrupted: {number} runs are unfinished; {way_on}", stacklevel=3)
+
+
+# What messages say to who types a command, and how to say it to who writes Python.
+_PYTHON_WORDS = (
+    (r"pass --fresh to move", "move"),
+    (r"pass --fresh to start over in a new directory", "choose another workdir to start over"),
+    (r"--fresh moves the directory aside and", "once the directory is moved aside, this call"),
+    (r"the command was given in it: choose", "it is the current one: choose"),
+    (r"(give )?the same command( again)?", "make the same call again"),
+    (r"--(no)?config\.", "config."),
+    (r"--workdir\b", "workdir"),
+)
+
+
+def in_python_words(text: str) -> str:
+  """A message of the command line, as it reads to who called `sweep`."""
+  for pattern, words in _PYTHON_WORDS:
+    text = re.sub(pattern, words, text)
+  return text
+
+
+@contextlib.contextmanager
+def _in_python_words() -> Iterator[None]:
+  try:
+    yield
+  except (ValueError, OSError, sweeps.Diverged) as error:
+    if len(error.args) == 1:
+      error.args = (in_python_words(str(error.args[0])),)
+    raise
 
 
 def _full_precision():
@@ -184,9 +312,9 @@ def _full_precision():
 
 def _sweep(
     directory: pathlib.Path | None, on_progress: OnProgress, should_stop: Callable[[], bool],
-    folder: str, plan: Plan,
+    folder: str, plan: Plan, kept: checkpoints.Memory | None = None,
 ) -> sweeps.Outcome:
-  store = contextlib.nullcontext()
+  store = contextlib.nullcontext(kept)
   if directory:
     store = checkpoints.Store(directory / folder, writes=processes.is_first())
   with store as opened:

@@ -73,8 +73,7 @@ def from_ended(
       for trees in zip(*((each.best, each.last) for each in ended), strict=True))
   arrays = {
       "variables": {"best": best, "last": last},
-      "shift": np.array([each.shift[0] for each in launch.real]),
-      "scale": np.array([float(each.transform.scale) for each in launch.real]),
+      "transform": checkpoints.transform_arrays([each.transform for each in launch.real]),
       **_curve_arrays(curves)}
   return Checkpoint(arrays, {
       "runs": [list(key) for key in launch.keys],
@@ -132,7 +131,15 @@ def so_far(
     ValueError: if a checkpoint cannot be read.
   """
   running = checkpoints.running(directory)  # first: a launch that ends meanwhile is then in both
-  runs = {key: (each.rows, each.history) for checkpoint in checkpoints.finished(directory)
+  return results_of(checkpoints.finished(directory), running, experiment, keys)
+
+
+def results_of(
+    finished: Sequence[Checkpoint], running: Checkpoint | None, experiment: str,
+    keys: Sequence[Key],
+) -> tuple[tuple[Row, ...], tuple[Point, ...]]:
+  """The same from checkpoints that have been read: those of ended launches, and one under way."""
+  runs = {key: (each.rows, each.history) for checkpoint in finished
           for key, each in to_ended(checkpoint).items()}
   if running is not None:
     begun = to_begun(running)

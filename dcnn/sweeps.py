@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from dcnn import checkpoints, engine, fitting, processes, saving, scoring, training, windows
-from dcnn.checkpoints import Store
+from dcnn.checkpoints import Memory, Store
 from dcnn.groups import Group, Key, Launch, Plan, Run, grouped, launches, stacked
 from dcnn.results import Point, Row, is_failed
 from dcnn.saving import Begun, Ended
@@ -103,7 +103,7 @@ class _Session:
 
   plan: Plan
   on_progress: Callable[[Progress], None]
-  store: Store | None
+  store: Store | Memory | None
   should_stop: Callable[[], bool]
   ended: dict[Key, Ended] = dataclasses.field(default_factory=dict)
   begun: Begun | None = None
@@ -149,7 +149,7 @@ def run(
     plan: Plan,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     *,
-    store: Store | None = None,
+    store: Store | Memory | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
   """Trains and evaluates every arm with every seed.
@@ -380,7 +380,7 @@ def _save_running(
     session.store.save_running(saving.from_begun(begun, session.so_far()))
 
 
-def _restore(session: _Session, store: Store) -> None:
+def _restore(session: _Session, store: Store | Memory) -> None:
   """Takes up what the checkpoints of an earlier sweep hold."""
   plan = session.plan
   wanted = {Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds}

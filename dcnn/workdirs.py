@@ -9,10 +9,11 @@ import json
 import os
 import pathlib
 import platform
-import shutil
+import re
+import shlex
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import filelock
@@ -30,14 +31,19 @@ _OTHERWISE = ("dataset", "test_dataset", "seeds", "arms")
 # Parts of config.json that comparing it and reading checkpoints need.
 _REQUIRED = ("config", "config.experiment", "config.arms", "seeds", "dataset", "dataset.name",
              "dataset.checksum", "environment")
-_VERSIONS = ("dcnn", "jax", "jaxlib", "flax", "optax")
-_ADVICE = ("Choose another --workdir, or pass --fresh to move this one aside. What may change: "
-           f"more arms, more seeds, {', '.join(SAFE_KEYS)}")
+_VERSIONS = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy")
+# What stands in a work directory beside folders of checkpoints.
+FILES = (results.CONFIG_FILE, results.ROWS_FILE, results.HISTORY_FILE, results.PARITY_FILE,
+         results.SUMMARY_FILE, *results.REPORT_FILES)
+FOLDERS = (results.FIGURES, CHECKPOINTS, TUNING)
+_HALF_WRITTEN = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}{re.escape(results.UNFINISHED)}", re.ASCII)
+_ELSEWHERE = "Choose another --workdir, or pass --fresh to move this one aside"
+_ADVICE = f"{_ELSEWHERE}. What may change: more arms, more seeds, {', '.join(SAFE_KEYS)}"
 
 
 @contextlib.contextmanager
 def claimed(directory: pathlib.Path) -> Iterator[None]:
-  """Holds a directory for this process alone; one that is left without work is removed again.
+  """Holds a directory for this process alone; one that is left without work is as it was before.
 
   Args:
     directory: made where it is missing.
@@ -48,6 +54,9 @@ def claimed(directory: pathlib.Path) -> Iterator[None]:
   """
   missing = not directory.exists()
   directory.mkdir(parents=True, exist_ok=True)
+  unlocked = not os.path.lexists(directory / LOCK)
+  if not unlocked and not _is_our_lock(directory / LOCK):
+    raise ValueError(f"{directory / LOCK} is not what dcnn wrote there: choose another --workdir")
   lock = filelock.FileLock(directory / LOCK)
   try:
     lock.acquire(timeout=0)
@@ -59,19 +68,59 @@ def claimed(directory: pathlib.Path) -> Iterator[None]:
     (directory / LOCK).write_text(json.dumps({"process": os.getpid(), "host": platform.node()}))
     yield
   finally:
-    if missing and not holds_work(directory):
-      _clear(directory)
+    if not holds_work(directory):
+      if missing:
+        _clear(directory)
+      elif unlocked and not (directory / results.CONFIG_FILE).exists():
+        (directory / LOCK).unlink(missing_ok=True)
     lock.release()
+
+
+@contextlib.contextmanager
+def held(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Iterator[bool]:
+  """Holds a directory for an experiment that may go there.
+
+  Args:
+    directory: made where it is missing.
+    manifest: of the experiment, see `running.describe`.
+
+  Yields:
+    Whether it holds work that is continued.
+
+  Raises:
+    ValueError: if it cannot be a work directory, another process holds it, or `check` refuses.
+    OSError: if it cannot be made.
+  """
+  _require_writable(directory)
+  check_free(directory)
+  with claimed(directory):
+    check(directory, manifest)
+    yield holds_work(directory)
+
+
+def _require_writable(directory: pathlib.Path) -> None:
+  where = str(directory)
+  if not where.isprintable():  # bytes that are not UTF-8 come as halves of surrogate pairs
+    raise ValueError(f"--workdir={ascii(where)}: expected printable text, in UTF-8")
+  existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+  if not existing.is_dir():
+    raise ValueError(f"--workdir={where}: {existing} is a file, expected a directory")
+  if not os.access(existing, os.W_OK | os.X_OK):
+    raise ValueError(f"--workdir={where}: {existing} cannot be written to")
 
 
 def move_aside(directory: pathlib.Path) -> pathlib.Path:
   """Renames a directory to the first free of NAME.1, NAME.2, ...; nothing in it changes.
 
   Raises:
-    ValueError: if another process holds it.
+    ValueError: if another process holds it, or this one stands in it.
   """
+  place = directory.resolve()
+  if place == pathlib.Path.cwd() or place in pathlib.Path.cwd().parents:
+    raise ValueError(f"{directory} cannot be moved aside, because the command was given in it: "
+                     "choose another --workdir, or give it elsewhere")
   number = 1
-  while (aside := directory.with_name(f"{directory.name}.{number}")).exists():
+  while os.path.lexists(aside := directory.with_name(f"{directory.name}.{number}")):
     number += 1
   with claimed(directory):
     directory.rename(aside)
@@ -89,21 +138,23 @@ def check_free(directory: pathlib.Path) -> None:
   Raises:
     ValueError: naming what is in the way.
   """
-  files = (results.CONFIG_FILE, results.ROWS_FILE, results.HISTORY_FILE, results.PARITY_FILE,
-           results.SUMMARY_FILE, *results.REPORT_FILES, LOCK)
-  folders = (results.FIGURES, CHECKPOINTS, TUNING)
   figures = (directory / results.FIGURES).glob("*.svg")
-  wrong = [(path, "file") for path in (*(directory / name for name in files), *figures)
+  wrong = [(path, "file") for path in (*(directory / name for name in (*FILES, LOCK)), *figures)
            if os.path.lexists(path) and not path.is_file()]
-  wrong += [(path, "folder") for path in (directory / name for name in folders)
+  wrong += [(path, "folder") for path in (directory / name for name in FOLDERS)
             if os.path.lexists(path) and not path.is_dir()]
   for path, kind in wrong:
     raise ValueError(f"{path} is in the way of the {kind} of this name: move it, or choose another "
                      "--workdir")
-  for path in (directory / name for name in folders):
+  for path in (directory / name for name in FOLDERS):
     if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
       raise ValueError(f"{path} cannot be written to: change its permissions, or choose another "
                        "--workdir")
+
+
+def is_taken(directory: pathlib.Path) -> bool:
+  """Whether a directory holds anything that a sweep there would continue or replace."""
+  return any(os.path.lexists(directory / name) for name in (*FILES, *FOLDERS))
 
 
 def holds_work(directory: pathlib.Path) -> bool:
@@ -123,17 +174,19 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
     ValueError: naming the first difference, if it does not, or if the checkpoints are gone.
   """
   if not holds_work(directory):
+    _require_room(directory)
     return
   held, asked = _manifest(directory), json.loads(json.dumps(manifest))
   for problem in (_changed_setting(held, asked), _fewer_runs(held, asked),
-                  _changed_data(held, asked), _changed_version(held, asked)):
+                  _changed_data(held, asked), _changed_version(held, asked),
+                  _changed_surroundings(held, asked)):
     if problem:
       raise ValueError(f"{directory} holds work {problem}. {_ADVICE}")
   if not checkpoints.has_any(directory / CHECKPOINTS) and (
       not checkpoints.has_any(directory / TUNING)):
     raise ValueError(f"{directory} holds results and no checkpoints, so that they cannot be "
                      "continued: choose another --workdir, or pass --fresh to move this one aside")
-  for name in ("platform", "device", "git"):
+  for name in ("device", "git"):
     before, now = (record["environment"].get(name) for record in (held, asked))
     if before != now:
       warnings.warn(f"{directory} was begun with {name} {before!r}, and this is {now!r}: results "
@@ -142,9 +195,25 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
 
 def begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
   """Writes down what a claimed and checked directory is for, and sweeps up unfinished files."""
-  for path in directory.glob(f".*{results.UNFINISHED}"):
-    path.unlink()
+  for folder in (directory, directory / results.FIGURES):
+    for path in folder.iterdir() if folder.is_dir() else ():
+      name = _HALF_WRITTEN.fullmatch(path.name)
+      if name and (name[1] in FILES or folder != directory) and path.is_file():
+        path.unlink()
   results.write_json(directory / results.CONFIG_FILE, manifest)
+
+
+def write(result: Result, directory: pathlib.Path) -> None:
+  """Writes the files of a result and its report."""
+  results.save(result, directory)
+  draw(directory)
+
+
+def draw(directory: pathlib.Path) -> None:
+  """Writes the report of the files in a directory."""
+  from dcnn import report  # Matplotlib takes a second to import
+
+  report.write(directory)
 
 
 def so_far(directory: pathlib.Path) -> Result:
@@ -207,8 +276,54 @@ def _changed_version(held: Mapping, asked: Mapping) -> str:
   before, now = (record["environment"].get("versions", {}) for record in (held, asked))
   for name in _VERSIONS:
     if before.get(name) != now.get(name):
-      return f"of {name} {before.get(name)}, and this is {name} {now.get(name)}"
+      return (f"of {name} {before.get(name)}, and this is {name} {now.get(name)}: install the "
+              f"former to continue")
   return ""
+
+
+def _changed_surroundings(held: Mapping, asked: Mapping) -> str:
+  """What decides numbers and is set outside of the configuration, and how to set it as before."""
+  before, now = (record["environment"] for record in (held, asked))
+  for name, (what, way) in _SURROUNDINGS.items():
+    old, new = before.get(name), now.get(name)
+    if name in before and old != new:
+      return (f"with {what.format(_shown(old))}, and this is with {what.format(_shown(new))}: "
+              f"{way(old)} to continue")
+  for group in ("settings", "variables"):
+    old, new = before.get(group), now.get(group)
+    for name in sorted({*old, *new}) if isinstance(old, dict) and isinstance(new, dict) else ():
+      if old.get(name) != new.get(name):
+        name_of = name.upper()
+        return (f"with {name_of} {_setting(old.get(name))}, and this is with {name_of} "
+                f"{_setting(new.get(name))}: {_restored(name_of, old.get(name))} to continue")
+  return ""
+
+
+def _setting(value: Any) -> str:
+  return "not set" if value is None else f"at {_shown(value)}"
+
+
+def _restored(name: str, value: Any) -> str:
+  return f"unset {name}" if value is None else f"set {name}={shlex.quote(str(value))}"
+
+
+def _restored_devices(number: Any) -> str:
+  return (f"set JAX_NUM_CPU_DEVICES={number} (on a CPU), or give it {number} accelerators in all "
+          "(CUDA_VISIBLE_DEVICES)")
+
+
+# Of provenance.environment: what it is, with {} for its value, and the way back to a value.
+_SURROUNDINGS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "platform": ("platform {}", lambda old: (
+        "set JAX_PLATFORMS=cpu" if old == "cpu" else f"run it on a {old}, which JAX must find,")),
+    "float64": ("float64 {}", lambda old: (
+        "set JAX_ENABLE_X64=1" if old else "unset JAX_ENABLE_X64")),
+    "devices": ("{} devices", _restored_devices),
+    "matmul_precision": ("matmul_precision {}", lambda old: (
+        f"set JAX_DEFAULT_MATMUL_PRECISION={old}")),
+    "loop_threads": ("loops spread over {} threads", lambda old: (
+        f"give it {old} cores" if old != 1 else "give it as many devices as cores")),
+}
 
 
 def first_difference(held: Any, asked: Any, key: str) -> tuple[str, Any, Any] | None:
@@ -230,13 +345,35 @@ def _holder(directory: pathlib.Path) -> str:
     return "another process"
 
 
+def _require_room(directory: pathlib.Path) -> None:
+  """Makes sure that a directory without work of ours has no files that ours would replace."""
+  if (directory / results.CONFIG_FILE).exists():
+    _manifest(directory)
+    return
+  for name in (*FILES, *FOLDERS):
+    if os.path.lexists(directory / name):
+      raise ValueError(f"{directory / name} is not what dcnn wrote there, and would be replaced. "
+                       f"{_ELSEWHERE}")
+
+
+def _is_our_lock(path: pathlib.Path) -> bool:
+  """Whether the lock may be taken: it is empty, or holds what `claimed` writes."""
+  if path.is_symlink() or not path.is_file():
+    return False
+  try:
+    text = path.read_text()
+    return not text or {"process", "host"} == set(json.loads(text))
+  except (OSError, ValueError, TypeError):
+    return False
+
+
 def _clear(directory: pathlib.Path) -> None:
   """Removes our files of a directory in which nothing was trained, and it, if it is then empty."""
   with contextlib.suppress(OSError):
     for name in (results.CONFIG_FILE, LOCK):
       (directory / name).unlink(missing_ok=True)
     for folder in (CHECKPOINTS, TUNING):
-      shutil.rmtree(directory / folder, ignore_errors=True)  # no checkpoint is in there
+      checkpoints.clear(directory / folder)
     directory.rmdir()
 
 

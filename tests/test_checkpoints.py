@@ -6,11 +6,13 @@ import sys
 import threading
 import warnings
 
+import jax
 import numpy as np
 import pytest
 
 from dcnn import checkpoints
 from dcnn.checkpoints import Checkpoint, Store
+from dcnn.labels import LabelTransform
 
 
 def checkpoint(number, size=3):
@@ -81,10 +83,99 @@ def test_a_failed_save_is_told_of_at_the_next(tmp_path, monkeypatch):
 def test_half_removed_checkpoints_are_no_checkpoints(tmp_path):
   with Store(tmp_path) as store:
     store.save_running(checkpoint(0))
-  (tmp_path / "running" / "trash-7").mkdir()
-  with Store(tmp_path) as store:
+  for kind in ("trash", "unfinished"):
+    (tmp_path / "running" / f"{kind}-7-{'0a' * 8}" / "arrays").mkdir(parents=True)
+  with warnings.catch_warnings(), Store(tmp_path) as store:
+    warnings.simplefilter("ignore")
     assert_same(store.running(), checkpoint(0))
   assert [path.name for path in (tmp_path / "running").iterdir()] == ["0"]
+
+
+FOREIGN = ("trash-photos", "unfinished-thesis", "trash-7", "unfinished-3", "trash-7-0a", "2024",
+           "٣", "007", f"trash-x-{'0a' * 8}", f"my-trash-7-{'0a' * 8}")
+
+
+@pytest.mark.parametrize("kind", ["running", "finished"])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_others_keep_beside_checkpoints_stays(tmp_path, kind, name):
+  """While states are saved and replaced, when a store is opened, and when a folder is cleared."""
+  thesis = tmp_path / kind / name / "thesis.tex"
+  thesis.parent.mkdir(parents=True)
+  thesis.write_text("mine")
+  for _ in range(2):
+    with Store(tmp_path) as store:
+      for number in range(3):
+        store.save_running(checkpoint(number))
+      store.flush()
+      assert_same(store.running(), checkpoint(2))
+      store.save_finished(checkpoint(9))
+  assert checkpoints.running(tmp_path) is None and len(checkpoints.finished(tmp_path)) == 2
+  checkpoints.clear(tmp_path)
+  assert thesis.read_text() == "mine"
+
+
+def test_links_are_not_followed(tmp_path):
+  """Not even those that have the name of something of ours."""
+  (tmp_path / "photos").mkdir()
+  (tmp_path / "photos" / "me.jpg").touch()
+  folder = tmp_path / "checkpoints" / "running"
+  folder.mkdir(parents=True)
+  for name in (f"trash-7-{'0a' * 8}", f"unfinished-7-{'0a' * 8}", "5"):
+    (folder / name).symlink_to(tmp_path / "photos", target_is_directory=True)
+  with Store(tmp_path / "checkpoints") as store:
+    store.save_running(checkpoint(0))
+    store.save_finished(checkpoint(1))
+  checkpoints.clear(tmp_path / "checkpoints")
+  assert len(list(folder.iterdir())) == 3 and (tmp_path / "photos" / "me.jpg").exists()
+
+
+def test_a_file_kept_inside_a_checkpoint_stays(tmp_path):
+  with Store(tmp_path) as store:
+    store.save_running(checkpoint(0))
+    store.flush()
+    notes = tmp_path / "running" / "0" / "notes.txt"
+    notes.write_text("mine")
+    store.save_finished(checkpoint(1))
+  assert notes.read_text() == "mine"
+
+
+def test_a_folder_without_checkpoints_is_cleared(tmp_path):
+  (tmp_path / "c" / "running" / f"unfinished-0-{'0a' * 8}.orbax-checkpoint-tmp").mkdir(parents=True)
+  checkpoints.clear(tmp_path / "c")
+  assert not (tmp_path / "c").exists()
+
+
+REFERENCES = np.where(np.arange(119) % 2, np.nan, np.arange(119.0))
+
+
+@pytest.mark.parametrize("transforms", [
+    [LabelTransform(-3.0, 2.0)], [LabelTransform(0.0, 1.0, REFERENCES)],
+    [LabelTransform(0.0, 1.0, REFERENCES), LabelTransform(5.0, 3.0),
+     LabelTransform(0.0, 2.0, 2 * REFERENCES)]], ids=["number", "references", "mixed"])
+def test_label_transforms_are_kept_whole(tmp_path, transforms):
+  arms = [str(number) for number in range(len(transforms))]
+  weights = {"w": np.arange(len(arms), dtype=np.float32)[:, None]}
+  with Store(tmp_path) as store:
+    store.save_finished(Checkpoint(
+        {"variables": {"best": weights, "last": weights},
+         "transform": checkpoints.transform_arrays(transforms)},
+        {"runs": [[arm, 7] for arm in arms]}))
+  read = checkpoints.load(tmp_path)
+  for arm, transform in zip(arms, transforms, strict=True):
+    assert read[arm]["seed"].tolist() == [7]
+    one = jax.tree.map(lambda leaf: leaf[0], read[arm])["transform"]
+    assert (one.shift, one.scale) == (transform.shift, transform.scale)
+    np.testing.assert_array_equal(one.atomic, transform.atomic)
+
+
+def test_checkpoints_that_kept_one_shift_alone_are_told_of(tmp_path):
+  with Store(tmp_path) as store:
+    store.save_finished(Checkpoint(
+        {"variables": {"best": {"w": np.ones((1, 2))}, "last": {"w": np.ones((1, 2))}},
+         "shift": np.array([-3.0]), "scale": np.array([2.0])}, {"runs": [["a", 0]]}))
+  with pytest.warns(UserWarning, match="kept the label shift of the first frame alone"):
+    transform = checkpoints.load(tmp_path)["a"]["transform"]
+  assert (transform.shift.tolist(), transform.scale.tolist()) == ([-3.0], [2.0])
 
 
 def test_a_state_replaced_while_it_is_read_is_not_damaged(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import time
 
 import numpy as np
 import pytest
@@ -181,3 +182,38 @@ def test_mixed_molecules_need_schnet():
   config.model.name = "MLP"
   with pytest.raises(ValueError, match="benzene: frame 0 has other atoms.*take SchNet"):
     plans.build(config, sources)
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"patience": 10**7, "chunk": 1000, "steps": 2000}, "patience must be at most 2,147,483"),
+    ({"chunk": 10**9, "steps": 10**9}, "lower chunk to 2,500,000"),
+    ({"model.features": 1}, "model.features must lie within 2 and"),
+    ({"model.blocks": 20_000}, "model.blocks must lie within 1 and 32"),
+    ({"model.radial": 1}, "model.radial must lie within 2"),
+    ({"model.cutoff": 1e9}, "model.cutoff must lie within 0.1 and 1,000"),
+    ({"model.name": "MLP", "model.hidden": (4,) * 10_000}, "model.hidden must list 1 to 64 sizes"),
+    ({"model.name": "MLP", "model.hidden": ()}, "model.hidden must list 1 to 64 sizes"),
+    ({"activation.name": "repu", "activation.power": 2**31 - 1}, "power must lie within 1 and 16"),
+    ({"optimizer.ema_decay": 1 - 1e-12}, "also when rounded to float32"),
+    ({"arms": tuple({"activation.c": 1.0 + i} for i in range(2000))}, "1,000 are the most"),
+    ({"arms": tuple({"activation.c": 1.0 + i} for i in range(900)), "seeds": 9000},
+     "20,000 are the most: at most 22 seeds"),
+    ({"tuning.learning_rates": (1e-3, 1.0000001e-3), "tuning.seeds": (90,)}, "drop them"),
+], ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
+def test_sizes_and_products_beyond_range(changes, words):
+  """Told at once: nothing of that size is made, and no text that is not shown."""
+  config = configs.default()
+  config.batch_size = 4
+  config.update_from_flattened_dict(changes)
+  started = time.monotonic()
+  with pytest.raises(ValueError, match=words) as error:
+    configs.validate(config)
+  assert time.monotonic() - started < 5 and len(str(error.value)) < 400
+
+
+def test_patience_counts_the_steps_that_there_are():
+  """A chunk longer than the training is as long as the training."""
+  config = tiny.mlp(patience=1000, chunk=2**31 - 1)
+  configs.validate(config)
+  plan = plans.build(config, plans.load(config))
+  assert plan.arms[0].make_program().patience == 1000 * plan.steps

@@ -409,6 +409,25 @@ def test_generate(call, water, tmp_path):
   assert out.read_bytes() == content
 
 
+def test_generate_replaces_nothing_that_came_meanwhile(call, water, tmp_path, monkeypatch):
+  out, generate = tmp_path / "w.npz", generation.generate
+
+  def slow(*args, **options):
+    out.write_text("mine")
+    return generate(*args, **options)
+
+  monkeypatch.setattr(generation, "generate", slow)
+  status, output, errors = call("generate", "--smiles=O", f"--out={out}", "--frames=5")
+  assert (status, errors) == (0, "") and out.read_text() == "mine"
+  assert f"wrote {tmp_path / 'w.1.npz'}: 5 frames" in output and (tmp_path / "w.1.npz").exists()
+
+
+def test_generate_does_not_replace_a_link_to_nothing(call, tmp_path):
+  (tmp_path / "w.npz").symlink_to(tmp_path / "nowhere")
+  status, _, errors = call("generate", "--smiles=O", f"--out={tmp_path / 'w.npz'}")
+  assert_mistake(status, errors, "there is such a file")
+
+
 def test_generate_without_the_extra(call, tmp_path, monkeypatch):
   monkeypatch.setattr(generation.importlib.util, "find_spec", lambda package: None)
   status, _, errors = call("generate", "--smiles=O", f"--out={tmp_path / 'a.npz'}")

@@ -209,7 +209,7 @@ def contents(directory):
 def test_a_save_that_was_cut_short_is_told_of_and_swept_up(straight, tmp_path):
   interrupted(tmp_path, visits=4)
   folder = tmp_path / "checkpoints" / "running"
-  torn, copied = folder / "unfinished-7.orbax-checkpoint-tmp", folder / "2.before"
+  torn, copied = folder / f"unfinished-7-{'0a' * 8}.orbax-checkpoint-tmp", folder / "2.before"
   for path in (torn, copied):
     shutil.copytree(folder / "2", path)
   with pytest.warns(UserWarning, match="unfinished-7.*: this save was cut short") as warned:
@@ -457,8 +457,46 @@ def test_what_may_not_change(directory, changes, words):
 
 
 def test_another_device_is_told_of(directory):
-  with pytest.warns(UserWarning, match="begun with platform 'cpu', and this is 'gpu'"):
-    workdirs.check(directory, changed(environment__platform="gpu"))
+  workdirs.begin(directory, changed(environment__device="H100"))
+  with pytest.warns(UserWarning, match="begun with device 'H100', and this is 'H200'"):
+    workdirs.check(directory, changed(environment__device="H200"))
+
+
+SURROUNDINGS = {
+    "platform": "cpu", "devices": 2, "float64": False, "matmul_precision": "highest",
+    "loop_threads": 1, "processes": 1, "cores": 2, "settings": {"jax_default_prng_impl": "rbg"},
+    "variables": {"XLA_FLAGS": "--a=1 --b=2"}}
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("platform", "gpu", 'platform "cpu", and this is with platform "gpu": set JAX_PLATFORMS=cpu'),
+    ("devices", 1, "with 2 devices, and this is with 1 devices: set JAX_NUM_CPU_DEVICES=2"),
+    ("float64", True, "float64 false, and this is with float64 true: unset JAX_ENABLE_X64"),
+    ("matmul_precision", "default", "set JAX_DEFAULT_MATMUL_PRECISION=highest"),
+    ("loop_threads", 16, "give it as many devices as cores"),
+    ("settings", {"jax_default_prng_impl": "threefry2x32"},
+     'JAX_DEFAULT_PRNG_IMPL at "rbg", .* set JAX_DEFAULT_PRNG_IMPL=rbg'),
+    ("variables", {}, "XLA_FLAGS not set: set XLA_FLAGS='--a=1 --b=2'"),
+    ("variables", {**SURROUNDINGS["variables"], "NVIDIA_TF32_OVERRIDE": "0"},
+     "NVIDIA_TF32_OVERRIDE not set, .*: unset NVIDIA_TF32_OVERRIDE"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_other_surroundings_are_refused(directory, name, value, words):
+  """With the difference and the way back."""
+  held = changed(environment={**MANIFEST["environment"], **SURROUNDINGS})
+  workdirs.begin(directory, held)
+  workdirs.check(directory, held)
+  asked = json.loads(json.dumps(held))
+  asked["environment"][name] = value
+  with pytest.raises(ValueError, match=f"{words}.*--fresh") as error:
+    workdirs.check(directory, asked)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name, value", [("processes", 4), ("cores", 64)])
+def test_surroundings_that_decide_no_number(directory, name, value):
+  held = changed(environment={**MANIFEST["environment"], **SURROUNDINGS})
+  workdirs.begin(directory, held)
+  workdirs.check(directory, {**held, "environment": {**held["environment"], name: value}})
 
 
 def test_results_without_checkpoints_are_not_continued(directory):
@@ -504,9 +542,64 @@ def test_a_claim_on_nothing_leaves_nothing(tmp_path):
 
 
 def test_unfinished_files_are_swept_up(directory):
-  (directory / f".results.csv.12{results.UNFINISHED}").touch()
+  (directory / "figures").mkdir()
+  token, end = "0a" * 8, results.UNFINISHED
+  ours = [directory / f".results.csv.{token}{end}", directory / f".report.md.{token}{end}",
+          directory / "figures" / f".errors.svg.{token}{end}"]
+  others = [directory / f".notes{end}", directory / f".results.csv.12{end}",
+            directory / f".notes.{token}{end}", directory / "figures" / f".mine.svg{end}"]
+  for path in (*ours, *others):
+    path.touch()
   workdirs.begin(directory, MANIFEST)
-  assert not list(directory.glob(".results*"))
+  assert not any(path.exists() for path in ours) and all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("name", workdirs.FILES + ("figures", "checkpoints", "tuning"))
+def test_what_others_keep_under_our_names_is_not_replaced(tmp_path, name):
+  mine = tmp_path / name
+  if "." in name:
+    mine.write_text("mine")
+  else:
+    mine.mkdir()
+    (mine / "photo.jpg").touch()
+  before = contents(tmp_path)
+  with pytest.raises(ValueError, match="is not what dcnn wrote there"):
+    with workdirs.held(tmp_path, MANIFEST):
+      pass
+  assert contents(tmp_path).keys() - {tmp_path / workdirs.LOCK} == before.keys() and (
+      contents(tmp_path).items() >= before.items())
+
+
+@pytest.mark.parametrize("content", ["mine", "[1]", '{"a": 1}'], ids=["text", "list", "other"])
+def test_a_lock_of_others_is_not_replaced(tmp_path, content):
+  (tmp_path / workdirs.LOCK).write_text(content)
+  with pytest.raises(ValueError, match="is not what dcnn wrote there"), workdirs.claimed(tmp_path):
+    pass
+  assert (tmp_path / workdirs.LOCK).read_text() == content
+
+
+def test_a_claim_leaves_no_lock_where_nothing_was_begun(tmp_path):
+  (tmp_path / "notes.txt").touch()
+  with workdirs.claimed(tmp_path):
+    pass
+  assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_files_of_others_in_a_new_directory_stay(tmp_path):
+  with workdirs.claimed(tmp_path / "new"):
+    workdirs.begin(tmp_path / "new", MANIFEST)
+    (tmp_path / "new" / "checkpoints" / "photos").mkdir(parents=True)
+    (tmp_path / "new" / "notes.txt").touch()
+  assert (tmp_path / "new" / "notes.txt").exists()
+  assert (tmp_path / "new" / "checkpoints" / "photos").exists()
+
+
+def test_the_current_directory_is_not_moved_aside(directory, monkeypatch):
+  (directory / "below").mkdir()
+  for here, name in ((directory, "."), (directory / "below", ".."), (directory, directory)):
+    monkeypatch.chdir(here)
+    with pytest.raises(ValueError, match="cannot be moved aside"):
+      workdirs.move_aside(pathlib.Path(name))
 
 
 def test_moving_aside_deletes_nothing(directory):

@@ -141,7 +141,9 @@ def test_checkpoints_by_arm_hold_what_their_use_needs(swept, tmp_path):
   read = checkpoints.load(tmp_path / "checkpoints")
   assert set(read) == {"base", "c=0.25", "min_max", "variance_preserving"}
   arm = read["min_max"]
-  assert list(arm["seed"]) == [0, 1] and (arm["shift"] < -309).all() and (arm["scale"] < 2).all()
+  shift, scale, atomic = arm["transform"]
+  assert list(arm["seed"]) == [0, 1] and (shift < -309).all() and (scale < 2).all()
+  assert atomic is None
   plan = plans.build(tiny.config(), plans.load(tiny.config()))
   test = plan.dataset.take(plan.splits[0].test)
   group = swept.groups[0]
@@ -149,7 +151,7 @@ def test_checkpoints_by_arm_hold_what_their_use_needs(swept, tmp_path):
   hypers = {**group.runs[0].arm.hypers, "scale": 1.0}
   output = group.program.task.predict(
       jax.tree.map(lambda leaf: leaf[0], arm["best"]), hypers, systems).energy
-  energy = arm["scale"][0] * np.asarray(output) + arm["shift"][0]
+  energy = scale[0] * np.asarray(output) + shift[0]
   error = np.abs(energy - test.labels.energy).mean()
   np.testing.assert_allclose(error, swept.result.errors("energy_loss")["min_max"][0], rtol=1e-3)
 

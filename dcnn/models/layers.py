@@ -1,7 +1,7 @@
 """What the networks share: pairs of atoms, safe distances, and dense layers with a gain."""
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,26 @@ from jaxtyping import Bool, Float, Int
 from dcnn.base import System
 from dcnn.models import primitives
 
+MOST_UNITS = 1_000_000  # of a layer; more fit no machine
+MOST_LAYERS = 64  # one after another; more compile for many minutes
+
 Activation = Callable[[Array], Array]
 Where = Literal["everywhere", "output_block"]
+
+
+def check_limits(network: Any) -> None:
+  """Makes sure that the numbers of a network are within its `LIMITS`.
+
+  Raises:
+    ValueError: naming the first that is not.
+  """
+  for name, (least, most) in network.LIMITS.items():
+    value = getattr(network, name)
+    sizes = tuple(value) if isinstance(value, Sequence) else (value,)
+    if not (1 <= len(sizes) <= MOST_LAYERS and all(least <= size <= most for size in sizes)):
+      raise ValueError(f"expected {type(network).__name__} with {name} from {least:,} to {most:,}"
+                       f"{f' in 1 to {MOST_LAYERS} layers' * isinstance(value, Sequence)}, "
+                       f"received {str(value)[:60]}")
 
 
 def unordered_pairs(atoms: int) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:

@@ -1,6 +1,7 @@
 """A multilayer perceptron on the inverse distances of one fixed molecule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,7 @@ class MLP(nn.Module):
   atoms is part of the input. Every frame must hold the same molecule.
 
   Attributes:
+    LIMITS: least and largest size of a layer; their number is within 1 and `layers.MOST_LAYERS`.
     activation: function of an array.
     hidden: sizes of the hidden layers.
     descriptor_mean, descriptor_deviation: (pairs,), from `descriptor_statistics`.
@@ -58,6 +60,9 @@ class MLP(nn.Module):
     elsewhere: the activation where `activation` does not apply.
     init_gain: factor on the initial weights of the layers that read an activation.
   """
+
+  LIMITS: ClassVar[Mapping[str, tuple[int | float, int | float]]] = {
+      "hidden": (1, layers.MOST_UNITS)}
 
   activation: layers.Activation
   hidden: Sequence[int] = (64, 64)
@@ -71,6 +76,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, system: System) -> Float[Array, ""]:
     """Scaled energy of one configuration."""
+    layers.check_limits(self)
     mean = jnp.asarray(self.descriptor_mean, system.positions.dtype)
     deviation = jnp.asarray(self.descriptor_deviation, system.positions.dtype)
     features = (inverse_distances(system) - mean) / deviation

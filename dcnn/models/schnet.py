@@ -5,6 +5,9 @@ References:
   quantum interactions, NeurIPS 30 (2017), arXiv:1706.08566.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -59,6 +62,8 @@ class SchNet(nn.Module):
   one activation, as in the reference implementation; the cutoff above multiplies the filters.
 
   Attributes:
+    LIMITS: least and largest values of the numbers below: the output network has half the features,
+      a Gaussian basis two ends, and what is larger fits no machine or compiles for many minutes.
     activation: function of an array.
     features: size of the atom features and filters.
     blocks: number of interaction blocks.
@@ -69,6 +74,10 @@ class SchNet(nn.Module):
     elsewhere: the activation where `activation` does not apply.
     init_gain: factor on the initial weights of the layers that read `activation`.
   """
+
+  LIMITS: ClassVar[Mapping[str, tuple[int | float, int | float]]] = {
+      "features": (2, layers.MOST_UNITS), "blocks": (1, 32), "radial": (2, layers.MOST_UNITS),
+      "cutoff": (0.1, 1000)}
 
   activation: layers.Activation
   features: int = 64
@@ -83,6 +92,7 @@ class SchNet(nn.Module):
   @nn.compact
   def __call__(self, system: System) -> Float[Array, ""]:
     """Scaled energy of one configuration."""
+    layers.check_limits(self)
     everywhere = self.where == "everywhere"
     inner = self.activation if everywhere else self.elsewhere
     inner_gain = self.init_gain if everywhere else 1.0

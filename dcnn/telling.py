@@ -1,0 +1,97 @@
+"""Streams of a command through which telling cannot fail.
+
+A reader that has gone (`dcnn ... | head -1`), a full device, a closed descriptor or an encoding
+without some sign is no mistake of the user: what was to be told is lost, and the work goes on.
+Everything that is printed passes through the streams made here, whoever prints it.
+"""
+
+import contextlib
+import io
+import os
+import select
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+WAIT_SECONDS = 5.0  # for the reader of a pipe that does not block; then the text is dropped
+
+
+class _Forgiving(io.RawIOBase):
+  """A descriptor to write to, of which errors are passed over."""
+
+  def __init__(self, descriptor: int) -> None:
+    self._descriptor = descriptor
+    self._lost = False
+
+  def writable(self) -> bool:
+    return True
+
+  def fileno(self) -> int:
+    return self._descriptor
+
+  def isatty(self) -> bool:
+    return os.isatty(self._descriptor)
+
+  def write(self, data: Any, /) -> int:
+    rest = memoryview(data).cast("B")
+    size = rest.nbytes
+    while rest and not self._lost:
+      try:
+        rest = rest[os.write(self._descriptor, rest):]
+      except BlockingIOError:
+        self._lost = not select.select([], [self._descriptor], [], WAIT_SECONDS)[1]
+      except BrokenPipeError:
+        self._lost = True  # nobody reads there any more
+      except OSError:  # a device may have room again later
+        break
+    return size
+
+
+def forgiving(descriptor: int, like: Any = None) -> io.TextIOWrapper:
+  """A text stream that writes to a descriptor and never fails.
+
+  Args:
+    descriptor: which the stream does not close.
+    like: a stream of the same encoding; signs that it does not have come out as escapes.
+  """
+  encoding = getattr(like, "encoding", None) or "utf-8"
+  return io.TextIOWrapper(
+      io.BufferedWriter(_Forgiving(descriptor)), encoding=encoding, errors="backslashreplace",
+      line_buffering=True)
+
+
+@contextlib.contextmanager
+def forgiving_streams() -> Iterator[None]:
+  """Makes standard output and errors such streams while the context lasts.
+
+  A stream that is no descriptor, such as one that collects text in memory, stays as it is.
+  """
+  _open_closed_descriptors()
+  before = sys.stdout, sys.stderr
+  for name, number in (("stdout", 1), ("stderr", 2)):
+    stream = getattr(sys, name)
+    if stream is None:  # was closed when Python started
+      setattr(sys, name, forgiving(number))
+      continue
+    with contextlib.suppress(OSError, ValueError):
+      stream.flush()
+      setattr(sys, name, forgiving(stream.fileno(), stream))
+  try:
+    yield
+  finally:
+    for stream in (sys.stdout, sys.stderr):
+      with contextlib.suppress(OSError, ValueError):
+        stream.flush()
+    sys.stdout, sys.stderr = before
+
+
+def _open_closed_descriptors() -> None:
+  """A file opened later would get the number of a closed one, and with it all that is printed."""
+  for number in (0, 1, 2):
+    try:
+      os.fstat(number)
+    except OSError:
+      opened = os.open(os.devnull, os.O_RDWR)
+      if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
