@@ -7,7 +7,6 @@ and leaves nothing behind; an error of ours keeps its traceback.
 import concurrent.futures
 import contextlib
 import gc
-import importlib.metadata
 import logging
 import os
 import pathlib
@@ -31,6 +30,7 @@ from dcnn import (
     results,
     running,
     sweeps,
+    version,
     workdirs,
 )
 from dcnn.arguments import FAILURE
@@ -123,7 +123,7 @@ def run(argv: Sequence[str]) -> None:
   if not argv or {"-h", "--help"} & set(argv) or argv[0] == "help":
     print(USAGE)
   elif "--version" in argv:
-    print(f"dcnn {importlib.metadata.version('dcnn')}")
+    print(f"dcnn {version.__version__}")
   elif argv[0].startswith("-"):
     train(argv)
   elif argv[0] in commands:

@@ -4,14 +4,13 @@ import datetime
 import importlib.metadata
 import pathlib
 import platform
-import subprocess
 from typing import Any
 
 import jax
 
-from dcnn import processes
+from dcnn import processes, version
 
-PACKAGES = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
 
 def environment() -> dict:
@@ -27,13 +26,14 @@ def environment() -> dict:
       "cores": processes.usable_cores(),
       "matmul_precision": settings.jax_default_matmul_precision or "default",
       "float64": bool(settings.jax_enable_x64),
-      "git": _git_revision(),
+      "git": version.revision(),
       "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
   }
 
 
 def _versions() -> dict[str, str]:
-  return {name: importlib.metadata.version(name) for name in PACKAGES}
+  return {"dcnn": version.__version__,
+          **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
 def _processor() -> str:
@@ -44,20 +44,3 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
   names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
   return names[0] if names else platform.machine()
-
-
-def _git_revision() -> str:
-  """Commit of the checkout that holds this package, with `+changes` if it is modified.
-
-  Empty for an installed package or without git.
-  """
-  root = pathlib.Path(__file__).resolve().parents[1]
-  if not (root / ".git").exists():
-    return ""
-  try:
-    told = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty=+changes", "--abbrev=12"],
-        capture_output=True, text=True, timeout=5, check=True)
-  except (OSError, subprocess.SubprocessError):
-    return ""
-  return told.stdout.strip()
