@@ -39,8 +39,9 @@ from dcnn.data import generation
 USAGE = """\
 dcnn trains derivative-constrained networks and compares what their ingredients buy.
 
-  dcnn --config=FILE.py[:VARIANT] --workdir=DIR [--fresh] [--config.KEY=VALUE ...]
-      Runs the experiment of a file, which is Python code. DIR/report.html is what to read.
+  dcnn --config=NAME[:VARIANT] --workdir=DIR [--fresh] [--config.KEY=VALUE ...]
+      Runs an experiment that comes with dcnn (ablations, rmd17) or, as FILE.py in place of NAME,
+      that of a file, which is Python code. DIR/report.html is what to read.
       The same command continues what was interrupted; more seeds and arms extend what is
       finished. --fresh moves an old DIR aside first.
 
@@ -58,8 +59,8 @@ dcnn trains derivative-constrained networks and compares what their ingredients 
   dcnn --help, dcnn --version
 
 Examples:
-  dcnn --config=experiments/ablations.py --workdir=results/ablations
-  dcnn --config=experiments/ablations.py:smoke --workdir=results/smoke --config.seeds=0,1,2
+  dcnn --config=ablations --workdir=results/ablations
+  dcnn --config=ablations:smoke --workdir=results/smoke --config.seeds=0,1,2
   dcnn generate --smiles=CCO --out=ethanol.npz"""
 
 CACHE_BYTES = 2**30  # of compiled programs, the oldest of which go first; one takes 1 to 3 MB
@@ -131,7 +132,7 @@ def run(argv: Sequence[str]) -> None:
   else:
     raise arguments.Stop(
         f"unknown command {argv[0]!r}: {arguments.suggestion(argv[0], commands)}known are "
-        f"{', '.join(commands)}; an experiment is run with --config=FILE.py --workdir=DIR")
+        f"{', '.join(commands)}; an experiment is run with --config=NAME --workdir=DIR")
 
 
 def train(argv: Sequence[str]) -> None:

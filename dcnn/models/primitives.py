@@ -252,10 +252,10 @@ def _batched_product(
 ) -> tuple[Array, int]:
   """Rows of a batch times one matrix as one product; an axis of None is not mapped."""
   rows, matrix = operands
-  if axes[1] is None:
-    rows = jnp.moveaxis(rows, axes[0], 0)
-    product = primitive.bind(
-        rows.reshape(-1, rows.shape[-1]), matrix, precision=precision)
+  axis, other = axes
+  if axis is not None and other is None:
+    rows = jnp.moveaxis(rows, axis, 0)
+    product = primitive.bind(rows.reshape(-1, rows.shape[-1]), matrix, precision=precision)
     return product.reshape(*rows.shape[:-1], matrix.shape[1]), 0
   plain = functools.partial(_product, precision=precision)
   return jax.vmap(plain, tuple(axes))(rows, matrix), 0
