@@ -8,10 +8,11 @@ import sys
 import threading
 import warnings
 
+import commands
 import numpy as np
 import pytest
 
-from dcnn import checkpoints
+from dcnn import checkpoints, sweeps
 from dcnn.checkpoints import Checkpoint, Store
 
 
@@ -132,6 +133,22 @@ def test_what_is_tried_before_training_leaves_nothing(tmp_path):
   with Store(tmp_path) as store:
     store.check()
     assert list((tmp_path / "running").iterdir()) == [] and not checkpoints.has_any(tmp_path)
+
+
+def test_a_broken_orbax_ends_a_sweep_before_training(tmp_path, monkeypatch, capsys):
+  """One line, exit status 1, and nothing is left behind."""
+  def broken():
+    raise AttributeError("module 'jax.experimental.layout' has no attribute 'DeviceLocalLayout'")
+
+  monkeypatch.setattr(checkpoints, "_orbax", broken)
+  monkeypatch.setattr(sweeps, "_train", None)  # never called
+  experiment, workdir = tmp_path / "tiny.py", tmp_path / "results"
+  experiment.write_text(commands.TINY)
+  status, _, errors = commands.call(
+      monkeypatch, capsys, f"--config={experiment}", f"--workdir={workdir}")
+  (line,) = errors.splitlines()
+  assert status == 1 and "DeviceLocalLayout" in line and "orbax-checkpoint" in line
+  assert "make room" not in line and not workdir.exists()
 
 
 def test_a_process_that_does_not_write_tries_nothing(tmp_path):
