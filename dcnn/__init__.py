@@ -22,5 +22,6 @@ if jax.__version__ in _REFUSED:
       "Install another: pip install 'jax>=0.10.1,!=0.10.2,!=0.11.0,!=0.11.1'")
 
 from dcnn.running import sweep  # noqa: E402  (after the check)
+from dcnn.version import __version__  # noqa: E402
 
-__all__ = ["sweep"]
+__all__ = ["__version__", "sweep"]

@@ -23,6 +23,7 @@ from dcnn import configs, processes
 FAILURE = 1  # exit status: something may have been written
 MISTAKE = 2  # exit status: nothing has been written
 LARGEST_SEED = 2**31 - 1  # RDKit's
+_PACKAGE = pathlib.Path(__file__).resolve().parent
 
 
 class Stop(Exception):
@@ -46,7 +47,7 @@ class Training(NamedTuple):
   """A training command.
 
   Attributes:
-    config: FILE.py[:VARIANT].
+    config: FILE.py[:VARIANT] or NAME[:VARIANT].
     workdir: the work directory.
     fresh: whether an old one is moved aside.
     meeting: of the processes with --distributed, else None.
@@ -84,7 +85,7 @@ def parse_train(arguments: Sequence[str]) -> Training:
           "config", "workdir", "fresh", "distributed", *Meeting._fields, "config.KEY")))
   if not values.config:
     raise Stop("--config is missing: which experiment to run, "
-               "as in --config=experiments/ablations.py")
+               "as in --config=ablations, or your own, as in --config=FILE.py")
   if not values.workdir:
     raise Stop("--workdir is missing: where to write, as in --workdir=results/ablations")
   return Training(
@@ -95,18 +96,17 @@ def load_config(argument: str) -> configs.ConfigDict:
   """Runs an experiment file.
 
   Args:
-    argument: `FILE.py` or `FILE.py:VARIANT`.
+    argument: `FILE.py`, or the name of an experiment that comes with dcnn; either with `:VARIANT`
+      behind it.
 
   Returns:
     What its `get_config` returned, locked.
 
   Raises:
-    Stop: if there is no such file, or it fails, naming the line.
+    Stop: if there is no such experiment, or it fails, naming the line.
   """
-  path, _, variant = argument.partition(":")
-  if not os.path.isfile(path):
-    siblings = [str(file) for file in pathlib.Path(path).parent.glob("*.py")]
-    raise Stop(f"--config={path}: no such file. {suggestion(path, siblings)}")
+  name, _, variant = argument.partition(":")
+  path = _experiment_file(name)
   with _blamed_on(path):
     module = runpy.run_path(path, run_name="experiment")
   if "get_config" not in module:
@@ -208,6 +208,30 @@ def message(error: BaseException) -> str:
     text = message(inner) if isinstance(inner, BaseException) else str(inner)
     return re.sub(r'Other fields present: .*}"', "", text, flags=re.DOTALL)
   return str(error)
+
+
+def _experiment_file(name: str) -> str:
+  """Path of an experiment: that of a file; else that of what comes with dcnn under the name.
+
+  A file comes first, so that no later version of dcnn takes a name away from somebody's file.
+  """
+  if os.path.isfile(name):
+    return name
+  known = {path.stem: path for path in sorted(_experiments().glob("*.py"))}
+  if name in known:
+    return str(known[name])
+  stem = pathlib.PurePath(name).stem
+  files = [str(file) for file in pathlib.Path(name).parent.glob("*.py")]
+  close = suggestion(name, files) or suggestion(stem, known)
+  what = "no such file" if os.sep in name or name.endswith(".py") else "no such experiment"
+  raise Stop(f"--config={name}: {what}. {close}Those that come with dcnn are {', '.join(known)}; "
+             "one of your own is given as a file, as in --config=FILE.py")
+
+
+def _experiments() -> pathlib.Path:
+  """The folder of those that come with dcnn: in the package where it was built, else beside it."""
+  installed = _PACKAGE / "experiments"
+  return installed if installed.is_dir() else _PACKAGE.parent / "experiments"
 
 
 @contextlib.contextmanager

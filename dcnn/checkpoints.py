@@ -7,7 +7,9 @@ that damage is found out when it is read. Reading runs no code of the files.
 
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
@@ -37,6 +39,7 @@ _OURS = re.compile(
     re.ASCII)
 # What shows that a numbered folder is a checkpoint: the first is the last that is written.
 _MARKS = (DIGESTS, "_CHECKPOINT_METADATA", "arrays", "record")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Checkpoint(NamedTuple):
@@ -84,6 +87,9 @@ class Memory:
   def flush(self) -> None:
     """There is nothing to wait for."""
 
+  def check(self) -> None:
+    """Nothing is written, so that nothing can fail."""
+
 
 class Store:
   """Writes the checkpoints of a sweep in a thread of its own, one after another.
@@ -102,8 +108,10 @@ class Store:
     self._directory = pathlib.Path(directory).absolute()
     self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
     self._pending: concurrent.futures.Future[None] | None = None
+    self._trial: concurrent.futures.Future[None] | None = None
     if writes:
       _sweep_out(self._directory)
+      self._trial = self._writer.submit(_try_saving, self._directory / RUNNING)
 
   def __enter__(self) -> "Store":
     """The store, which is closed when the context ends."""
@@ -112,6 +120,15 @@ class Store:
   def __exit__(self, *error: object) -> None:
     """Waits for the last save, so that no other store meets it half done."""
     self._writer.shutdown()
+
+  def check(self) -> None:
+    """Waits for a save that has been tried since the store was made: training may begin.
+
+    Raises:
+      OSError: if checkpoints cannot be saved here.
+    """
+    if self._trial is not None:
+      self._trial.result()
 
   def finished(self) -> list[Checkpoint]:
     """See `finished`."""
@@ -167,9 +184,7 @@ class Store:
     except Exception as error:  # Orbax and tensorstore pass on a full disk in many ways
       for path in _leftovers(folder):
         shutil.rmtree(path, ignore_errors=True)
-      raise OSError(
-          f"{folder}: cannot save a checkpoint: {_reason(error)}. What was saved before is intact: "
-          "make room, then give the same command again") from error
+      raise _cannot_save(folder, error) from error
 
 
 def finished(directory: str | os.PathLike[str]) -> list[Checkpoint]:
@@ -325,6 +340,46 @@ def _finished(path: pathlib.Path) -> Checkpoint:
         "directory") from error
 
 
+def _try_saving(folder: pathlib.Path) -> None:
+  """Saves something small and reads it back, so that what is broken shows before training.
+
+  Importing Orbax takes most of its time, and is needed for the first checkpoint anyway.
+
+  Raises:
+    OSError: if that fails.
+  """
+  trial = _marked(folder / "0", _TRASH)
+  try:
+    trial.mkdir(parents=True)
+    _save(trial / "0", Checkpoint({"number": np.arange(2)}, {"step": 0}))
+    _read(trial / "0")
+  except Exception as error:  # as above
+    raise _cannot_save(folder, error) from error
+  finally:
+    shutil.rmtree(trial, ignore_errors=True)
+
+
+def _cannot_save(folder: pathlib.Path, error: Exception) -> OSError:
+  """For the user: what failed, and what helps against it."""
+  reason, code = _reason(error), _system_error(error)
+  if code in _FULL:
+    advice = "make room"
+  elif code is not None:
+    reason, advice = f"{reason} ({_orbax_version()})", "mend that"
+  else:
+    reason = f"{_orbax_version()} fails with {type(error).__name__}: {reason}"
+    advice = "install another version of it"
+  return OSError(f"{folder}: cannot save a checkpoint: {reason}. What was saved before is intact: "
+                 f"{advice}, then give the same command again")
+
+
+def _orbax_version() -> str:
+  try:
+    return f"orbax-checkpoint {importlib.metadata.version('orbax-checkpoint')}"
+  except importlib.metadata.PackageNotFoundError:
+    return "orbax-checkpoint without a version"
+
+
 def _save(path: pathlib.Path, checkpoint: Checkpoint) -> None:
   """Writes a checkpoint and the digests of its files under another name, then renames it."""
   ocp = _orbax()
@@ -465,9 +520,27 @@ def clear(directory: str | os.PathLike[str]) -> None:
 
 def _reason(error: BaseException) -> str:
   """What the system said, where that is known; else the first line."""
-  if isinstance(error, OSError) and error.strerror:
-    return error.strerror
-  text = str(error).strip()
-  code = re.search(r"os_error_code='(\d+)'", text)  # of tensorstore
-  return os.strerror(int(code[1])) if code else (
-      (text.splitlines() or [""])[0][:200] or type(error).__name__)
+  code = _system_error(error)
+  if code is not None:
+    return os.strerror(code)
+  return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
+
+
+def _system_error(error: BaseException) -> int | None:
+  """The number of the system's error behind an error, where there is one.
+
+  Libraries raise errors of their own for it, or others while they clean up after it.
+  """
+  behind: BaseException | None = error
+  while behind is not None:
+    if isinstance(behind, OSError) and behind.errno:
+      return behind.errno
+    text = str(behind)
+    code = re.search(r"os_error_code='(\d+)'", text)  # of tensorstore
+    if code:
+      return int(code[1])
+    for full in _FULL:
+      if os.strerror(full) in text:
+        return full
+    behind = behind.__cause__ or behind.__context__
+  return None

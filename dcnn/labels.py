@@ -392,7 +392,7 @@ def _checked(
     raise ValueError(f"expected species (frames, atoms) = {forces.shape[:2]} as the forces have, "
                      f"received {atoms.shape}; repeat the species of one molecule for every frame")
   real = np.ones(forces.shape[:2], bool) if atoms is None else atoms > 0
-  absent = np.where(real[..., None], np.isnan(forces), True).all(axis=(1, 2))
+  absent = np.all(np.where(real[..., None], np.isnan(forces), True), axis=(1, 2))
   for name, leaf in (("energy", energy), ("forces", np.where(absent[:, None, None], 0.0, forces))):
     bad = np.flatnonzero(~(np.abs(leaf.reshape(len(leaf), -1)) <= _LARGEST).all(axis=1))
     if len(bad):

@@ -7,7 +7,6 @@ and leaves nothing behind; an error of ours keeps its traceback.
 import concurrent.futures
 import contextlib
 import gc
-import importlib.metadata
 import logging
 import os
 import pathlib
@@ -26,6 +25,7 @@ from rich.console import Console
 
 from dcnn import (
     arguments,
+    data,
     display,
     interruption,
     joining,
@@ -34,6 +34,7 @@ from dcnn import (
     running,
     sweeps,
     telling,
+    version,
     workdirs,
 )
 from dcnn.arguments import FAILURE
@@ -42,8 +43,9 @@ from dcnn.data import generation
 USAGE = """\
 dcnn trains derivative-constrained networks and compares what their ingredients buy.
 
-  dcnn --config=FILE.py[:VARIANT] --workdir=DIR [--fresh] [--config.KEY=VALUE ...]
-      Runs the experiment of a file, which is Python code. DIR/report.html is what to read.
+  dcnn --config=NAME[:VARIANT] --workdir=DIR [--fresh] [--config.KEY=VALUE ...]
+      Runs an experiment that comes with dcnn (ablations, rmd17) or, as FILE.py in place of NAME,
+      that of a file, which is Python code. DIR/report.html is what to read.
       The same command continues what was interrupted; more seeds and arms extend what is
       finished. --fresh moves an old DIR aside first.
 
@@ -61,8 +63,8 @@ dcnn trains derivative-constrained networks and compares what their ingredients 
   dcnn --help, dcnn --version
 
 Examples:
-  dcnn --config=experiments/ablations.py --workdir=results/ablations
-  dcnn --config=experiments/ablations.py:smoke --workdir=results/smoke --config.seeds=0,1,2
+  dcnn --config=ablations --workdir=results/ablations
+  dcnn --config=ablations:smoke --workdir=results/smoke --config.seeds=0,1,2
   dcnn generate --smiles=CCO --out=ethanol.npz"""
 
 CACHE_BYTES = 2**30  # of compiled programs, the oldest of which go first; one takes 1 to 3 MB
@@ -131,7 +133,7 @@ def run(argv: Sequence[str]) -> None:
   if not argv or {"-h", "--help"} & set(argv) or argv[0] == "help":
     display.say(USAGE)
   elif "--version" in argv:
-    display.say(f"dcnn {importlib.metadata.version('dcnn')}")
+    display.say(f"dcnn {version.__version__}")
   elif argv[0].startswith("-"):
     train(argv)
   elif argv[0] in commands:
@@ -139,7 +141,7 @@ def run(argv: Sequence[str]) -> None:
   else:
     raise arguments.Stop(
         f"unknown command {argv[0]!r}: {arguments.suggestion(argv[0], commands)}known are "
-        f"{', '.join(commands)}; an experiment is run with --config=FILE.py --workdir=DIR")
+        f"{', '.join(commands)}; an experiment is run with --config=NAME --workdir=DIR")
 
 
 def train(argv: Sequence[str]) -> None:
@@ -161,8 +163,9 @@ def train(argv: Sequence[str]) -> None:
   with processes.together():
     config = arguments.load_config(asked.config)
     arguments.override(config, asked.overrides)
-    with _told():
+    with _told(), data.options_under("--config."):
       experiment = running.prepare(config)
+    display.say(f"data: {experiment.sources.dataset.summary}")
     manifest = running.describe(experiment, shlex.join(["dcnn", *argv]))
   with contextlib.ExitStack() as claim:
     with processes.together(), _told():

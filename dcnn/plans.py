@@ -220,8 +220,8 @@ def _require_varied_labels(
     energy, forces = (np.asarray(label[indices.train]) for label in dataset.labels)
     known = forces[np.isfinite(forces)]
     require(config.loss.force_weight == 0 or known.size > 0,
-            f"{config.dataset}, arm {name!r}: none of the {len(forces)} training frames has forces; "
-            "set loss.force_weight=0 to train on energies alone")
+            f"{config.dataset}, arm {name!r}: none of the {len(forces)} training frames has "
+            "forces; set loss.force_weight=0 to train on energies alone")
     spread = float(np.ptp(energy))
     require(config.loss.energy_weight == 0 or spread > rounding(energy),
             f"{config.dataset}, arm {name!r}: the energies of all {len(energy)} training frames "

@@ -6,14 +6,13 @@ import os
 import pathlib
 import platform
 import shlex
-import subprocess
 from typing import Any
 
 import jax
 
-from dcnn import processes
+from dcnn import processes, version
 
-PACKAGES = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 # Settings of JAX from which numbers follow; each is a variable of the environment in capitals.
 SETTINGS = (
     "jax_compiler_enable_remat_pass", "jax_cpu_enable_async_dispatch", "jax_default_prng_impl",
@@ -48,7 +47,7 @@ def environment() -> dict:
       "settings": {name: _plain(getattr(settings, name)) for name in SETTINGS
                    if hasattr(settings, name)},
       "variables": _variables(),
-      "git": _git_revision(),
+      "git": version.revision(),
       "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
   }
 
@@ -87,7 +86,8 @@ def _plain(value: Any) -> str | int | float | bool | None:
 
 
 def _versions() -> dict[str, str]:
-  return {name: importlib.metadata.version(name) for name in PACKAGES}
+  return {"dcnn": version.__version__,
+          **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
 def _processor() -> str:
@@ -98,20 +98,3 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
   names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
   return names[0] if names else platform.machine()
-
-
-def _git_revision() -> str:
-  """Commit of the checkout that holds this package, with `+changes` if it is modified.
-
-  Empty for an installed package or without git.
-  """
-  root = pathlib.Path(__file__).resolve().parents[1]
-  if not (root / ".git").exists():
-    return ""
-  try:
-    told = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty=+changes", "--abbrev=12"],
-        capture_output=True, text=True, timeout=5, check=True)
-  except (OSError, subprocess.SubprocessError):
-    return ""
-  return told.stdout.strip()

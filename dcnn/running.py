@@ -20,6 +20,7 @@ from rich.console import Console
 from dcnn import (
     checkpoints,
     configs,
+    data,
     display,
     interruption,
     plans,
@@ -207,14 +208,17 @@ def sweep(
       is saved.
   """
   with _in_python_words(), contextlib.ExitStack() as stack:
-    experiment = prepare(config)
+    with data.options_under("config."):
+      experiment = prepare(config)
+    if on_progress == "display":
+      display.say(f"data: {experiment.sources.dataset.summary}")
     manifest = describe(experiment, "dcnn.sweep")
     directory = None if workdir is None else pathlib.Path(workdir)
     if directory is not None:
       continued = stack.enter_context(workdirs.held(directory, manifest))
       workdirs.begin(directory, manifest)
       if continued and on_progress == "display":
-        print(f"continuing {directory}")
+        display.say(f"continuing {directory}")
     request = stack.enter_context(interruption.noticed())
     kept = checkpoints.Memory()
     try:

@@ -231,6 +231,8 @@ def _run_group(session: _Session, group: Group) -> None:
     fit = fitting.fitted(plan, program, pending, begun=begun.size if begun else None)
     shared = windows.whole(plan, fit.layout, fit.engine)
   session.choice = fit.choice
+  if session.store is not None:
+    session.store.check()
   for launch in (*launches(first, fit.size), *launches(rest, fit.size)):
     session.launches += 1
     arguments = fit.engine.place(stacked(launch.filled))

@@ -13,7 +13,7 @@ force_loss; it takes the shift and the scale together. Under standardised labels
 are worse, and much less so when the initial weights are matched. Best force skill 0.91.
 
 Commands:
-  dcnn --config=experiments/ablations.py --workdir=results/ablations
+  dcnn --config=ablations --workdir=results/ablations
 
 Variants, after a colon:
   constant   the constant alone, under both label scalings

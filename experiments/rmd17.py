@@ -7,7 +7,7 @@ al., arXiv:1706.08566); the constant predictor 878 meV/A and 143 meV.
 The data are not part of the project. They are the rMD17 files of A. Christensen and O. A. von
 Lilienfeld, Mach. Learn.: Sci. Technol. 1 (2020) 045018, one for training and validation and one
 for testing:
-  dcnn --config=experiments/rmd17.py --config.dataset=TRAIN.extxyz \\
+  dcnn --config=rmd17 --config.dataset=TRAIN.extxyz \\
       --config.test_dataset=TEST.extxyz --workdir=results/rmd17
 """
 

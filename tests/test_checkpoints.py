@@ -1,16 +1,19 @@
 """Checkpoints on disk: what comes back, in which order, and that reading runs no code."""
 
+import errno
+import importlib.metadata
 import pickle
 import subprocess
 import sys
 import threading
 import warnings
 
+import commands
 import jax
 import numpy as np
 import pytest
 
-from dcnn import checkpoints
+from dcnn import checkpoints, sweeps
 from dcnn.checkpoints import Checkpoint, Store
 from dcnn.labels import LabelTransform
 
@@ -78,6 +81,82 @@ def test_a_failed_save_is_told_of_at_the_next(tmp_path, monkeypatch):
       store.save_running(checkpoint(2))
     assert "\n" not in str(error.value)
   assert_same(checkpoints.running(tmp_path), checkpoint(0))
+
+
+FAILURES = {
+    "full disk": (OSError(errno.ENOSPC, "No space"), "make room", "No space left on device"),
+    "quota": (OSError(errno.EDQUOT, "quota"), "make room", "quota"),
+    "file too large": (OSError(errno.EFBIG, "large"), "make room", "File too large"),
+    "tensorstore's full disk": (
+        ValueError("INTERNAL: write failed [os_error_code='28']"), "make room", "No space left"),
+    "denied": (PermissionError(errno.EACCES, "no"), "mend that", "Permission denied (orbax-"),
+    "read-only": (OSError(errno.EROFS, "no"), "mend that", "Read-only file system"),
+    "other library": (AttributeError("module 'jax' has no attribute 'x'\nmore"),
+                      "install another version", "fails with AttributeError: module 'jax' has no"),
+    "wrong call": (TypeError(), "install another version", "fails with TypeError: TypeError"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_save_that_cannot_be_is_found_before_training(tmp_path, monkeypatch, name):
+  """Room is asked for where the disk is full, and there alone."""
+  error, advice, reason = FAILURES[name]
+
+  def fail(path, saved):
+    path.mkdir()
+    raise error
+
+  monkeypatch.setattr(checkpoints, "_save", fail)
+  with Store(tmp_path) as store, pytest.raises(OSError, match="cannot save") as told:
+    store.check()
+  text = str(told.value)
+  assert advice in text and reason in text and "\n" not in text
+  assert ("make room" in text) == (advice == "make room")
+  if advice != "make room":
+    assert f"orbax-checkpoint {importlib.metadata.version('orbax-checkpoint')}" in text
+  assert list((tmp_path / "running").iterdir()) == []
+  assert not checkpoints.has_any(tmp_path)
+
+
+def test_a_full_disk_behind_another_error_is_a_full_disk(tmp_path, monkeypatch):
+  def fail(path, saved):
+    try:
+      raise OSError(errno.ENOSPC, "full")
+    finally:
+      raise RuntimeError("event loop is closed")  # while it is cleaned up
+
+  monkeypatch.setattr(checkpoints, "_save", fail)
+  with Store(tmp_path) as store, pytest.raises(OSError, match="No space left.*make room"):
+    store.check()
+
+
+def test_what_is_tried_before_training_leaves_nothing(tmp_path):
+  (tmp_path / "running" / checkpoints._TRIAL / "0").mkdir(parents=True)  # a process was killed
+  with Store(tmp_path) as store:
+    store.check()
+    assert list((tmp_path / "running").iterdir()) == [] and not checkpoints.has_any(tmp_path)
+
+
+def test_a_broken_orbax_ends_a_sweep_before_training(tmp_path, monkeypatch, capsys):
+  """One line, exit status 1, and nothing is left behind."""
+  def broken():
+    raise AttributeError("module 'jax.experimental.layout' has no attribute 'DeviceLocalLayout'")
+
+  monkeypatch.setattr(checkpoints, "_orbax", broken)
+  monkeypatch.setattr(sweeps, "_train", None)  # never called
+  experiment, workdir = tmp_path / "tiny.py", tmp_path / "results"
+  experiment.write_text(commands.TINY)
+  status, _, errors = commands.call(
+      monkeypatch, capsys, f"--config={experiment}", f"--workdir={workdir}")
+  (line,) = errors.splitlines()
+  assert status == 1 and "DeviceLocalLayout" in line and "orbax-checkpoint" in line
+  assert "make room" not in line and not workdir.exists()
+
+
+def test_a_process_that_does_not_write_tries_nothing(tmp_path):
+  with Store(tmp_path / "none", writes=False) as store:
+    store.check()
+  assert not (tmp_path / "none").exists()
 
 
 def test_half_removed_checkpoints_are_no_checkpoints(tmp_path):

@@ -29,6 +29,17 @@ def test_loops_are_split_over_cores_only_where_some_are_idle(monkeypatch, cores,
   assert (SPLIT in lowered.compile(options).as_text()) == splits
 
 
+def test_an_xla_without_an_option_makes_dcnn_slower_and_not_dead():
+  lowered = jax.jit(lambda x: jnp.sin(x) * 2).lower(jnp.zeros(3))
+  options = {"xla_of_long_ago": 512, **engine.ONLY_ONCE, "xla_of_old": True}
+  with pytest.warns(UserWarning, match="no longer knows xla_of_") as told:
+    compiled = engine._compile(lowered, options)
+  assert len(told) == 2
+  np.testing.assert_array_equal(compiled(jnp.zeros(3)), 0)
+  with pytest.raises(jax.errors.JaxRuntimeError):  # an error of another kind stays one
+    engine._compile(lowered, {"xla_backend_optimization_level": "many"})
+
+
 @pytest.mark.nightly
 def test_splitting_loops_changes_no_bit(monkeypatch):
   """A run alone, beside which a core is idle, is the run of a full machine."""

@@ -1,4 +1,4 @@
-"""Frames without forces through the real command: skipped, for their energies alone, or references."""
+"""Frames without forces through the real command: for their energies alone, or as references."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -24,7 +24,8 @@ KJ_PER_MOL = KCAL_PER_MOL / 4.184
 
 def frames_of(name: str = "ethanol", number: int = 200, start: int = 0) -> dict[str, np.ndarray]:
   found = data.load(name).take(np.arange(start, start + number))
-  return {"positions": np.array(found.systems.positions), "species": found.systems.species[0].copy(),
+  return {"positions": np.array(found.systems.positions),
+          "species": found.systems.species[0].copy(),
           "energy": np.array(found.labels.energy), "forces": np.array(found.labels.forces)}
 
 
@@ -238,9 +239,10 @@ def test_repeated_configurations_and_few_digits_are_no_missing_labels(tmp_path):
 def with_single_atoms(path, arrays, extra=((1, -13.0), (6, -1000.0))):
   """Frames of a molecule and, behind them, single atoms without forces."""
   images = []
-  for x, energy, forces in zip(*(arrays[k] for k in ("positions", "energy", "forces")), strict=True):
+  for i, x in enumerate(arrays["positions"]):
     images.append(ase.Atoms(arrays["species"], x))
-    images[-1].calc = SinglePointCalculator(images[-1], energy=energy, forces=forces)
+    images[-1].calc = SinglePointCalculator(
+        images[-1], energy=arrays["energy"][i], forces=arrays["forces"][i])
   for element, energy in extra:
     images.append(ase.Atoms([element], [[0.0, 0, 0]]))
     images[-1].calc = SinglePointCalculator(images[-1], energy=energy)
@@ -496,7 +498,8 @@ def test_test_sets_of_one_kind_pass():
     warnings.simplefilter("error")
     ethanol = data.load("ethanol")
     for start in range(0, 1000, 250):
-      data.check_test_set(ethanol.take(np.arange(1000, 2000)), ethanol.take(np.arange(start, start + 9)))
+      few = ethanol.take(np.arange(start, start + 9))
+      data.check_test_set(ethanol.take(np.arange(1000, 2000)), few)
     data.check_test_set(data.load("salicylic_acid"), data.load("toluene"))
 
 

@@ -205,7 +205,7 @@ def test_version(call):
 
 @pytest.mark.parametrize("argv, words", [
     (("generte",), ("'generte'", "did you mean generate?", "report, generate")),
-    ((ABLATIONS,), ("unknown command", "--config=FILE.py --workdir=DIR")),
+    ((ABLATIONS,), ("unknown command", "--config=NAME --workdir=DIR")),
     (("--workdir=WORKDIR",), ("--config is missing",)),
     (("--config=TINY", "--workdir="), ("--workdir is missing",)),
     (("--config=TINY", "--workdir"), ("Missing value for flag --workdir",)),
@@ -312,6 +312,44 @@ def test_overrides(tiny):
   assert (config.steps, config.split.per_seed, config.labels) == (7, True, "min_max")
   assert config.optimizer.learning_rate == 1.0 and config.model.hidden == (8, 9)
   assert config.data.check_units is False and config.is_locked
+
+
+def test_an_experiment_that_comes_with_dcnn_is_found_by_its_name(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ("ablations", "ablations:smoke", "ablations:grid", "rmd17"):
+    stem, colon, variant = name.partition(":")
+    by_path = arguments.load_config(f"{ROOT / 'experiments' / stem}.py{colon}{variant}")
+    assert configs.to_dict(arguments.load_config(name)) == configs.to_dict(by_path)
+
+
+@pytest.mark.parametrize("file, argument", [
+    ("ablations", "ablations:again"), ("ablations.py", "ablations.py:again"),
+    ("experiments/ablations.py", "experiments/ablations.py:again")])
+def test_a_file_comes_before_a_name(tmp_path, monkeypatch, file, argument):
+  monkeypatch.chdir(tmp_path)
+  path = tmp_path / file
+  path.parent.mkdir(exist_ok=True)
+  path.write_text(commands.TINY)
+  assert arguments.load_config(argument).experiment == "tiny"
+
+
+@pytest.mark.parametrize("argument, words", [
+    ("ablation", ("no such experiment", "did you mean ablations?", "ablations, rmd17")),
+    ("Ablations:smoke", ("did you mean ablations?",)),
+    ("experiments/ablations.py:smoke", ("no such file", "did you mean ablations?")),
+    ("rmd17.py", ("no such file", "did you mean rmd17?")),
+    ("mine.py", ("no such file", "--config=FILE.py")),
+    ("my", ("no such experiment", "ablations, rmd17")),
+    ("my/min.py", ("no such file", "did you mean my/mine.py?")),
+    (":smoke", ("no such experiment", "ablations, rmd17"))])
+def test_an_unknown_experiment(tmp_path, monkeypatch, argument, words):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "my").mkdir()
+  (tmp_path / "my" / "mine.py").write_text(commands.TINY)
+  (tmp_path / "ablations").mkdir()  # no file
+  with pytest.raises(arguments.Stop) as told:
+    arguments.load_config(argument)
+  assert all(word in str(told.value) for word in words), str(told.value)
 
 
 def test_flags_in_any_order_and_form():

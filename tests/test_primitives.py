@@ -1,13 +1,20 @@
 """Operations of our own against the plain ones: values, derivatives, maps and what they become."""
 
 import functools
+import sys
+import warnings
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jax.test_util import check_grads
 
+import dcnn
 from dcnn.models import layers, primitives
 
 ROWS, INPUTS, OUTPUTS, BATCH = 5, 3, 4, 2
@@ -136,3 +143,122 @@ def test_exchange_mapped_and_to_second_order(ours, plain, rows, axes):
       jax.jit(functools.partial(derivatives, ours))(),
       jax.jit(functools.partial(derivatives, plain))())
   assert "scatter" not in str(jax.make_jaxpr(functools.partial(derivatives, ours))())
+
+
+@pytest.mark.parametrize("axes", [(None, None), (0, None), (None, 0), (0, 0)], ids=str)
+@pytest.mark.parametrize("name", primitives.Operations._fields)
+def test_each_primitive_computes_its_plain_form(name, axes):
+  """Values and derivatives to second order, in both modes: what a plain JAX falls back on."""
+  shapes = {"product": ((4, 3), (3, 2)), "exchange": ((6, 3), (4, 3)),
+            "pair_products": ((4, 3), (4, 3))}[name]
+  operands = tuple(random(*shape) if axis is None else random(BATCH, *shape)
+                   for shape, axis in zip(shapes, axes, strict=True))
+
+  def derivatives(operations):
+    function = getattr(operations, name)
+    if name == "product":
+      function = functools.partial(function, precision=None)
+    mapped = function if axes == (None, None) else jax.vmap(function, axes)
+
+    def size(*both):
+      gradient = jax.grad(lambda *both: jnp.sum(mapped(*both) ** 3), argnums=(0, 1))(*both)
+      return sum(jnp.sum(each**2) for each in gradient)
+
+    return jax.jit(lambda *both: (
+        mapped(*both), jax.grad(size, argnums=(0, 1))(*both), jax.jvp(size, both, both)))(*operands)
+
+  assert primitives.operations() is not primitives.PLAIN
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-11),
+               derivatives(primitives.operations()), derivatives(primitives.PLAIN))
+
+
+def without(module, name):
+  """A JAX that has lost a name."""
+  def change(patch):
+    patch.delattr(module, name)
+  return change
+
+
+def with_other_rules(module, name):
+  """A JAX whose registering goes through and whose rules are then called otherwise."""
+  def change(patch):
+    register = getattr(module, name)
+
+    def otherwise(*arguments, **named):
+      return register(*(
+          (lambda: None) if callable(each) and not isinstance(each, Primitive) else each
+          for each in arguments), **named)
+
+    patch.setattr(module, name, otherwise)
+  return change
+
+
+class Deaf(dict):
+  """Takes rules and forgets them."""
+
+  def __setitem__(self, key, value):
+    del key, value
+
+
+OTHER_JAX = {
+    "no module of primitives": without(jax.extend, "core"),
+    "no Primitive": without(jax.extend.core, "Primitive"),
+    "no ShapedArray": without(jax.core, "ShapedArray"),
+    "no batchers": without(batching, "primitive_batchers"),
+    "no defbilinear": without(ad, "defbilinear"),
+    "no lower_fun": without(mlir, "lower_fun"),
+    "no register_lowering": without(mlir, "register_lowering"),
+    "other transposes": with_other_rules(ad, "defbilinear"),
+    "other lowering": with_other_rules(mlir, "lower_fun"),
+    "batchers kept elsewhere": lambda patch: patch.setattr(
+        batching, "primitive_batchers", Deaf()),
+}
+
+
+@pytest.fixture
+def undecided():
+  """What this JAX takes is found out anew, before the test and after it."""
+  primitives._operations.cache_clear()
+  yield
+  primitives._operations.cache_clear()
+
+
+def trained(config):
+  with jax.enable_x64(False):
+    return [(row.arm, row.seed, row.metric, row.value) for row in dcnn.sweep(config).rows]
+
+
+@functools.cache
+def trained_plainly():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(primitives, "operations", lambda: primitives.PLAIN)
+    return trained(tiny.config(seeds=1))
+
+
+@pytest.mark.parametrize("name", OTHER_JAX)
+def test_another_jax_makes_dcnn_slower_and_not_dead(name, monkeypatch, undecided):
+  if name == "no module of primitives":
+    monkeypatch.setitem(sys.modules, "jax.extend.core", None)
+  OTHER_JAX[name](monkeypatch)
+  with pytest.warns(UserWarning, match=f"slower with this JAX.*{primitives.KNOWN_GOOD}") as told:
+    for _ in range(2):
+      assert primitives.operations() is primitives.PLAIN
+  assert len(told) == 1
+
+
+@pytest.mark.parametrize("name", ["no Primitive", "other transposes"])
+def test_training_on_another_jax_is_that_of_plain_jax(name, monkeypatch, undecided):
+  OTHER_JAX[name](monkeypatch)
+  with pytest.warns(UserWarning, match="slower with this JAX"):
+    assert trained(tiny.config(seeds=1)) == trained_plainly()
+
+
+def test_not_mapped_is_not_needed(monkeypatch, undecided):
+  """JAX 0.11 took `batching.not_mapped` away; it was None all along."""
+  monkeypatch.delattr(batching, "not_mapped", raising=False)
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    assert primitives.operations() is not primitives.PLAIN
+  for one, other in zip(trained(tiny.config(seeds=1)), trained_plainly(), strict=True):
+    assert one[:-1] == other[:-1]
+    np.testing.assert_allclose(one[-1], other[-1], rtol=1e-4)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_data import saved, water
 
-from dcnn import data, provenance, report
+from dcnn import data, report, version
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = {str(path.relative_to(ROOT)): ast.parse(path.read_text())
@@ -89,11 +89,11 @@ def importers(package: str) -> list[str]:
 
 
 def test_one_function_starts_a_program_git_with_fixed_arguments():
-  assert importers("subprocess") == ["dcnn/provenance.py"]
-  (function,) = [node for node in ast.walk(MODULES["dcnn/provenance.py"])
+  assert importers("subprocess") == ["dcnn/version.py"]
+  (function,) = [node for node in ast.walk(MODULES["dcnn/version.py"])
                  if isinstance(node, ast.FunctionDef)
                  and any("subprocess" in name for name, _ in calls(node))]
-  assert function.name == provenance._git_revision.__name__
+  assert function.name == version._described.__name__
   assert not function.args.args
   ((name, call),) = [(name, call) for name, call in calls(function) if "subprocess" in name]
   assert name == "subprocess.run" and float(keywords(call)["timeout"]) <= 10

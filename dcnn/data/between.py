@@ -1,4 +1,4 @@
-"""Whether two sets of one experiment belong together: the one to train on and the one to test on."""
+"""Whether the set that an experiment tests on belongs to the one that it trains on."""
 
 import warnings
 
@@ -35,8 +35,8 @@ def check_test_set(training: Dataset, test: Dataset) -> None:
   _require_elements(training, test)
   mistakes = [*_scale_mistakes(training, test), *_energy_mistakes(training, test)]
   if mistakes:
-    warnings.warn(f"{test.name} beside {training.name}: {'; and '.join(mistakes)}. Errors on it would "
-                  "not be those of the network", stacklevel=3)
+    warnings.warn(f"{test.name} beside {training.name}: {'; and '.join(mistakes)} Errors on it "
+                  "would not be those of the network", stacklevel=3)
 
 
 def _require_elements(training: Dataset, test: Dataset) -> None:
@@ -46,15 +46,17 @@ def _require_elements(training: Dataset, test: Dataset) -> None:
   if new.any():
     frames = np.flatnonzero(new.any(axis=1))
     raise ValueError(
-        f"{test.name} has {', '.join(symbols(species[new]))} in {len(frames):,} of {len(test):,} frames "
-        f"(the first is frame {frames[0]}), elements that {training.name} lacks, which has "
-        f"{', '.join(symbols(known))}: a network knows only what it was trained on. Remove such frames")
+        f"{test.name} has {', '.join(symbols(species[new]))} in {len(frames):,} of {len(test):,} "
+        f"frames (the first is frame {frames[0]}), elements that {training.name} lacks, which has "
+        f"{', '.join(symbols(known))}: a network knows only what it was trained on. Remove such "
+        "frames")
 
 
 def _raw(dataset: Dataset) -> Raw:
   systems, labels = dataset.systems, dataset.labels
   return Raw(*map(np.asarray, (systems.positions, systems.species, labels.energy, labels.forces)),
-             source="", keys=Keys(), cell=None if systems.cell is None else np.asarray(systems.cell))
+             source="", keys=Keys(),
+             cell=None if systems.cell is None else np.asarray(systems.cell))
 
 
 def _scale_mistakes(training: Dataset, test: Dataset) -> list[str]:
@@ -72,8 +74,8 @@ def _energy_mistakes(training: Dataset, test: Dataset) -> list[str]:
   """Energies less references for the elements, which the training set must determine."""
   species = [np.asarray(each.systems.species) for each in (training, test)]
   elements = np.unique(np.concatenate([each.ravel() for each in species]))
-  counts = [np.stack([(each == z).sum(axis=1) for z in elements[elements > 0]], axis=1).astype(float)
-            for each in species]
+  elements = elements[elements > 0]
+  counts = [(each[:, :, None] == elements).sum(axis=1).astype(float) for each in species]
   energies = [np.asarray(each.labels.energy) for each in (training, test)]
   references, *_ = np.linalg.lstsq(counts[0], energies[0], rcond=None)
   rank = np.linalg.matrix_rank(counts[0])

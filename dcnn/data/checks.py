@@ -121,7 +121,7 @@ def force_sizes(raw: Raw) -> np.ndarray:
 def absent_forces(raw: Raw) -> np.ndarray:
   """Mask of frames for which the file has no forces."""
   real = (raw.species > 0)[..., None]
-  return np.where(real, np.isnan(raw.forces), True).all(axis=(1, 2))
+  return np.all(np.where(real, np.isnan(raw.forces), True), axis=(1, 2))
 
 
 def constant_forces(raw: Raw) -> np.ndarray:
@@ -225,9 +225,9 @@ def check_sizes(raw: Raw, unit: Units) -> None:
     worst = int(np.nanargmax(sizes))
     raise ValueError(
         f"{named_frames(np.flatnonzero(odd))} of {len(sizes):,}: the force components have a root "
-        f"mean square of up to {sizes[worst]:.3g} eV/A (frame {worst}), {sizes[worst] / middle:.3g} "
-        f"times that of the median frame, {middle:.3g} eV/A. Remove what failed to converge, or "
-        f"set {option('check_units', False)} if it is right")
+        f"mean square of up to {sizes[worst]:.3g} eV/A (frame {worst}), "
+        f"{sizes[worst] / middle:.3g} times that of the median frame, {middle:.3g} eV/A. Remove "
+        f"what failed to converge, or set {option('check_units', False)} if it is right")
 
 
 def warn_of_exceptions(raw: Raw, distances: np.ndarray) -> None:
@@ -245,17 +245,18 @@ def warn_of_exceptions(raw: Raw, distances: np.ndarray) -> None:
     worst = far[np.argmax(np.abs(residual[far]))]
     warnings.warn(
         f"{named_frames(far)} of {len(residual):,}: the energy is up to {residual[worst]:+.4g} eV "
-        f"(frame {worst}) away from the other frames of its composition: a calculation that failed, "
-        "or another method?", stacklevel=4)
+        f"(frame {worst}) away from the other frames of its composition: a calculation that "
+        "failed, or another method?", stacklevel=4)
   if len(distances) >= FEWEST_FRAMES and np.isfinite(distances).all():
     factors = distances / np.median(distances)
     odd = np.flatnonzero((factors < DISTANCE_FACTORS[0]) | (factors > DISTANCE_FACTORS[1]))
     if 0 < len(odd) <= FEW * len(factors):
       worst = odd[np.argmax(np.abs(np.log(factors[odd])))]
       warnings.warn(
-          f"{named_frames(odd)} of {len(factors):,}: the closest atoms are {distances[worst]:.3g} A "
-          f"apart (frame {worst}), in the median frame {np.median(distances):.3g} A: positions in "
-          "another unit, or a calculation that failed?", stacklevel=4)
+          f"{named_frames(odd)} of {len(factors):,}: the closest atoms are "
+          f"{distances[worst]:.3g} A apart (frame {worst}), in the median frame "
+          f"{np.median(distances):.3g} A: positions in another unit, or a calculation that "
+          "failed?", stacklevel=4)
 
 
 def warn_of_fixed_atoms(raw: Raw) -> None:
@@ -280,8 +281,9 @@ def warn_of_digits(raw: Raw, unit: Units) -> None:
   spread = float(np.nan_to_num(np.nanstd(energy_residuals(raw)))) * unit.energy
   if known > max(LEAST_RESOLUTION, 1e-4 * spread):
     warnings.warn(
-        f"energies of {np.median(raw.energy) * unit.energy:,.6g} eV are known to {1000 * known:.2g} "
-        f"meV, because {how}; no network can learn more. Write them as float64, or with more digits",
+        f"energies of {np.median(raw.energy) * unit.energy:,.6g} eV are known to "
+        f"{1000 * known:.2g} meV, because {how}; no network can learn more. Write them as float64, "
+        "or with more digits",
         stacklevel=4)
 
 
@@ -304,8 +306,8 @@ def warn_of_species(raw: Raw) -> None:
   share = physics.odd_bonds(raw)
   if share > ODD_BONDS:
     warnings.warn(
-        f"{100 * share:.0f} % of the atoms have no neighbour at the distance of a bond between their "
-        "elements, or are hydrogen with several: are species in the order of positions?",
+        f"{100 * share:.0f} % of the atoms have no neighbour at the distance of a bond between "
+        "their elements, or are hydrogen with several: are species in the order of positions?",
         stacklevel=4)
 
 
@@ -333,8 +335,9 @@ def check_scales(raw: Raw, unit: Units, *, guessed: str, known: bool) -> None:
               else f"nothing in these numbers tells {unit.name} from other units")
     fix = _say_units(others) if others else (
         f"Say which they are with {option('units')}: {', '.join(UNITS)}")
-    raise ValueError(f"an archive with the keys of {guessed} that does not declare its units, which "
-                     f"may be {unit.name} or others such as eV/angstrom; {reason}. {fix}")
+    raise ValueError(
+        f"an archive with the keys of {guessed} that does not declare its units, which may be "
+        f"{unit.name} or others such as eV/angstrom; {reason}. {fix}")
   if others and unit.name not in others:
     raise ValueError(f"read as {unit.name}, {_told(found)}. {_say_units(others)}, or "
                      f"{option('check_units', False)} if the numbers are right")
@@ -403,7 +406,8 @@ def _described(raw: Raw, unit: Units, force: float) -> str:
     return ("This is 532 times too large if kcal/mol was divided by 0.0434 where it must be "
             "multiplied: divide energies and forces by 531.8 in the file")
   kind = "relaxed geometries" if force < FORCE_BAND[0] else "broken calculations"
-  return f"These may be {kind} or a toy model, or units other than {unit.name}: set {option('units')}"
+  return (f"These may be {kind} or a toy model, or units other than {unit.name}: set "
+          f"{option('units')}")
 
 
 def _check_energy(raw: Raw) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from dcnn.data.raw import Raw, named_frames, take
 from dcnn.data.units import Units, likely_mix
 
-# Root mean square distance over coordinates, angstrom, up to which frames are near; of molecules that
-# were turned onto each other more distances are small, and the quotient is good a bit farther.
+# Root mean square distance over coordinates, angstrom, up to which frames are near; of molecules
+# that were turned onto each other more distances are small, and the quotient is good farther.
 NEAR, NEAR_TURNED = 0.1, 0.13
 MOST_FRAMES = 2000
 FEWEST_PAIRS = 50
@@ -190,7 +190,7 @@ def _odd_frames(pairs: Pairs) -> np.ndarray:
 
 
 def _unbalanced(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
-  """For each frame of several atoms in free space whether the forces move and whether they turn it."""
+  """Whether forces move, and whether they turn, each frame of several atoms in free space."""
   real = (raw.species > 0)[..., None]
   atoms = real.sum(axis=1)
   centre = raw.positions.sum(axis=1, keepdims=True) / atoms[:, None]
@@ -216,8 +216,8 @@ def _imbalance(raw: Raw) -> list[str]:
     return []
   what = " and ".join(word for word, flags in (("move", moved), ("turn", turned)) if flags.any())
   return [f"in {named_frames(either)} of {len(raw.species):,} the forces add up to something that "
-          f"would {what} the molecule, which in free space they cannot: forces of another frame, of "
-          "atoms in another order, of mirrored positions or of a part of the system?"]
+          f"would {what} the molecule, which in free space they cannot: forces of another frame, "
+          "of atoms in another order, of mirrored positions or of a part of the system?"]
 
 
 def _warn_of_unbalanced_frames(raw: Raw) -> None:

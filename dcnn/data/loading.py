@@ -78,8 +78,9 @@ def load(
     name_or_path: `aspirin`, `benzene`, `ethanol`, `malonaldehyde`, `naphthalene`,
       `salicylic_acid`, `toluene`, `uracil`, or a file (`./ethanol` for a file of such a name). `~`
       is the home directory.
-    units: units of the file, as `kcal/mol/angstrom`; a name in `data.UNITS` or another ENERGY/LENGTH
-      of the forces; by default those that the file declares, or those of its convention.
+    units: units of the file, as `kcal/mol/angstrom`; a name in `data.UNITS` or another
+      ENERGY/LENGTH of the forces; by default those that the file declares, or those of its
+      convention.
     energy_key: name of the energy in the file, where it is not the usual one.
     forces_key: name of the forces.
     positions_key: name of the positions.
@@ -207,8 +208,8 @@ def _located(name: str) -> Iterator[pathlib.Path]:
   if status.st_size == 0:
     raise ValueError(f"{path}: the file is empty: copy or write it again")
   if status.st_size > LARGE and 512 * status.st_blocks < WRITTEN * status.st_size:
-    raise ValueError(f"{path}: of its {status.st_size:,} bytes almost none were ever written: copy or "
-                     "write it again")
+    raise ValueError(f"{path}: of its {status.st_size:,} bytes almost none were ever written: copy "
+                     "or write it again")
   yield path
 
 
@@ -311,8 +312,8 @@ def _complete(
     value = numbers.energy[np.argmax(no_energy)]
     raise ValueError(
         f"{raw.named_frames(np.flatnonzero(no_energy))} of {len(no_energy):,}: the energy is "
-        f"{value:.10g} in the file, a number that stands for an energy which is missing. Compute it, "
-        f"remove such frames, or leave them out with {option('incomplete', 'skip')}")
+        f"{value:.10g} in the file, a number that stands for an energy which is missing. Compute "
+        f"it, remove such frames, or leave them out with {option('incomplete', 'skip')}")
   if incomplete == "energies":
     real = (numbers.species > 0)[..., None]
     missing = no_forces[:, None, None] & real
@@ -326,8 +327,9 @@ def _without_single_atoms(numbers: raw.Raw, unit: Units) -> tuple[raw.Raw, dict[
   atoms = (numbers.species > 0).sum(axis=1)
   single = atoms == 1
   if single.all() or not single.any():
-    raise ValueError(f"{option('incomplete', 'references')} takes frames of single atoms as references "
-                     f"for the other frames, got {single.sum()} such frames of {len(single):,}")
+    raise ValueError(f"{option('incomplete', 'references')} takes frames of single atoms as "
+                     f"references for the other frames, got {single.sum()} such frames of "
+                     f"{len(single):,}")
   references: dict[int, float] = {}
   for frame in np.flatnonzero(single):
     element, energy = int(numbers.species[frame].max()), float(numbers.energy[frame]) * unit.energy
@@ -346,20 +348,21 @@ def _missing_forces(numbers: raw.Raw, missing: np.ndarray) -> str:
     likely = raw.likely_key("forces", "forces", names)
     hint = (f"; did you mean {likely!r}? Then set {option('forces_key', likely)}" if likely
             else f". Choose with {option('forces_key')}")
-    return (f"no array {key!r} in any frame; there is {raw.brief(', '.join(names) or 'nothing else')}"
-            f"{hint}, or {alone}")
+    there = raw.brief(", ".join(names) or "nothing else")
+    return f"no array {key!r} in any frame; there is {there}{hint}, or {alone}"
   frames = f"{raw.named_frames(np.flatnonzero(missing))} of {len(missing):,}"
   single = (numbers.species[missing] > 0).sum(axis=1) == 1
   if absent[missing].all():
     what = "have no forces" if not single.all() else "are single atoms without forces"
   else:
     value = numbers.forces[np.argmax(missing & ~absent), 0, 0]
-    what = (f"have forces of which all components are {value:g}, a number that stands for forces which "
-            "are missing")
+    what = (f"have forces of which all components are {value:g}, a number that stands for forces "
+            "which are missing")
   references = (f", take them as references for the energies of their elements with "
                 f"{option('incomplete', 'references')}" if single.all() else "")
-  return (f"{frames} {what}. Leave them out with {option('incomplete', 'skip')}, use their energies "
-          f"alone with {option('incomplete', 'energies')}{references}, or compute the forces")
+  return (f"{frames} {what}. Leave them out with {option('incomplete', 'skip')}, use their "
+          f"energies alone with {option('incomplete', 'energies')}{references}, or compute "
+          "the forces")
 
 
 def _with_matching_energy(found: raw.Raw) -> raw.Raw:
@@ -407,7 +410,7 @@ def _summary(
   parts = [
       f"{frames:,} frames" + (f" of {whole:,}" if whole != frames else "") + f" of {atoms} atoms "
       f"({', '.join(symbols(found.species))})",
-      f"read {', '.join(found.keys)}",
+      f"read {', '.join(map(str, found.keys))}",
       f"left out {raw.brief(', '.join(found.left_out))}" if found.left_out else "",
       f"{file.unit.name}, {file.origin}",
       f"{len(known) - known.sum():,} frames without forces" if not known.all() else "",

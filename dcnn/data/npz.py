@@ -209,7 +209,8 @@ def _units(archive: np.lib.npyio.NpzFile, convention: Convention) -> tuple[Units
     told += [name] if name else []
     values.append(_array(archive, name) if name else None)
   usual = UNITS[convention.units]
-  return (declared(*values, usual) if told else usual), told
+  energy, length, force = values
+  return (declared(energy, length, force, usual) if told else usual), told
 
 
 def _source(archive: np.lib.npyio.NpzFile, convention: Convention) -> str:

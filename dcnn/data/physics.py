@@ -25,9 +25,9 @@ MOST_KINDS = 20  # compositions whose bonds are followed from frame to frame
 FEWEST_LENGTHS = 5  # of a bond, in as many frames
 BONDED = 1.25  # sums of covalent radii; up to this, atoms are bonded
 SMALLEST_SPREAD = 2e-3  # of a bond's lengths, relative; relaxed geometries have less
-# Bounds of what is as usual: spacing is 0.90-1.03 in molecules, stiffness 1.05-1.47 (BUILD_NOTES.md).
-# Those of spacing are less than bohr and angstrom apart (1.89), those of stiffness less than kJ/mol
-# and kcal/mol (4.18), so that never both can be right.
+# Bounds of what is as usual: spacing is 0.90-1.03 in molecules, stiffness 1.05-1.47, see
+# BUILD_NOTES.md. Those of spacing are less than bohr and angstrom apart (1.89), those of stiffness
+# less than kJ/mol and kcal/mol (4.18), so that never both can be right.
 SPACING = (0.75, 1.37)
 STIFFNESS = (0.62, 2.5)
 TOTAL_ENERGY = (0.94, 1.06)
@@ -98,7 +98,8 @@ def odd_bonds(raw: Raw) -> float:
   for kind in _kinds(_sample(raw)):
     frame = take(kind, _typical(kind))
     species = frame.species[0]
-    if (species > 0).sum() > MOST_ATOMS or not (np.isin(species, list(_PERIODS)) | (species == 0)).all():
+    described = np.isin(species, list(_PERIODS)) | (species == 0)
+    if (species > 0).sum() > MOST_ATOMS or not described.all():
       continue
     pairs = _near_pairs(frame, 1.0)
     spacing = np.array(_spacings(species, pairs))
@@ -175,8 +176,9 @@ def _bonds(raw: Raw, length: float) -> _Bonds:
     else:
       _pool(pooled, first.species[0], bonded, lengths, forces)
   if not ratios:
-    ratios = [_stiffness(*np.concatenate(parts, axis=1), np.array(pair), length=length)
-              for pair, parts in pooled.items()]
+    gathered = {pair: np.concatenate(parts, axis=1) for pair, parts in pooled.items()}
+    ratios = [_stiffness(both[0], both[1], np.array(pair), length=length)
+              for pair, both in gathered.items()]
     ratios = [ratio for ratio in ratios if np.isfinite(ratio)]
   median = [float(np.median(values)) if values else np.nan for values in (spacings, ratios)]
   return _Bonds(*median)
@@ -298,8 +300,8 @@ def _pool(
 ) -> None:
   """Adds bonds to hydrogen, which are alike in all molecules, to those of other frames."""
   for i, pair in enumerate(zip(bonds.first, bonds.second, strict=True)):
-    elements = tuple(sorted(int(species[atom]) for atom in pair))
-    if elements[0] == 1:
-      pooled.setdefault(elements, []).append(np.stack([lengths[:, i], forces[:, i]]))
+    one, other = sorted(int(species[atom]) for atom in pair)
+    if one == 1:
+      pooled.setdefault((one, other), []).append(np.stack([lengths[:, i], forces[:, i]]))
 
 

@@ -158,8 +158,8 @@ def found(key: str, places: Iterable[Mapping[str, Any]]) -> Any:
 
 def require_key(
     value: Any, key: str, role: str, known: Iterable[str], where: str, *, kind: str = ""
-) -> None:
-  """ValueError with the names that there are, and the likely one, if a value was not found.
+) -> Any:
+  """A value that was found; else a ValueError with the names that there are, and the likely one.
 
   Args:
     value: what `found` gave.
@@ -170,7 +170,7 @@ def require_key(
     kind: what has the names: `array`, `column`.
   """
   if value is not None:
-    return
+    return value
   names = sorted({str(name) for name in known} - {key})
   likely = likely_key(key, role, names)
   hint = f"; did you mean {likely!r}? Then set {option(role + '_key', likely)}" if likely else (

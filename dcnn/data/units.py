@@ -89,8 +89,8 @@ def parsed(name: str) -> Units:
     return _composed(energy, length, positions)
   close = difflib.get_close_matches(name, UNITS, n=1, cutoff=0.0)[0]
   raise ValueError(
-      f"unknown units {name!r}; did you mean {close!r}? Known: {', '.join(UNITS)}, and ENERGY/LENGTH "
-      f"of {', '.join(ENERGY_UNITS)} and {', '.join(LENGTH_UNITS)}")
+      f"unknown units {name!r}; did you mean {close!r}? Known: {', '.join(UNITS)}, and any "
+      f"ENERGY/LENGTH of {', '.join(ENERGY_UNITS)} and {', '.join(LENGTH_UNITS)}")
 
 
 def declared(energy: object, length: object, force: object, default: Units) -> Units:
@@ -135,9 +135,9 @@ def _known(value: object, known: dict[str, float], what: str, default: str) -> s
   close = difflib.get_close_matches(text.lower(), [unit.lower() for unit in known], n=1, cutoff=0.0)
   closest = next((unit for unit in known if unit.lower() in close), next(iter(known)))
   raise ValueError(
-      f"the file declares the unit {brief(_text(value))[:40]!r} for {what}, which is not known; the "
-      f"closest is {closest!r}, known are {', '.join(known)}: correct it, or say what is right with "
-      f"{option('units')}")
+      f"the file declares the unit {brief(_text(value))[:40]!r} for {what}, which is not known; "
+      f"the closest is {closest!r}, known are {', '.join(known)}: correct it, or say what is right "
+      f"with {option('units')}")
 
 
 def convert(raw: Raw, unit: Units) -> Raw:

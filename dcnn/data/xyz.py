@@ -107,8 +107,9 @@ def _frame(
       raise ValueError(
           f"frame {index}, atom {atom}: {len(row)} columns, Properties announces {width}: is the "
           "file cut short, or Properties wrong?")
-  positions, forces = (columns.get(str(key)) for key in (keys.positions, keys.forces))
-  require_key(positions, str(keys.positions), "positions", columns, f"frame {index}", kind="column")
+  positions = require_key(columns.get(str(keys.positions)), str(keys.positions), "positions",
+                          columns, f"frame {index}", kind="column")
+  forces = columns.get(str(keys.forces))
   return frame(
       index,
       positions=_numbers(rows, positions, f"frame {index}: positions"),
@@ -167,8 +168,7 @@ def _species(
   place = columns.get(key)
   if key == "species" and place is None:
     place = columns.get("Z")
-  require_key(place, key, "species", columns, f"frame {index}", kind="column")
-  first = place.start
+  first = require_key(place, key, "species", columns, f"frame {index}", kind="column").start
   return np.array([_atomic_number(row[first], index, symbols) for row in rows], np.int32)
 
 
@@ -180,7 +180,8 @@ def _atomic_number(text: str, index: int, symbols: dict[str, int]) -> int:
     if text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 10:
       number = int(float(text)) if float(text) == int(float(text)) else -1
       if not 0 < number <= 118:
-        raise ValueError(f"frame {index}: species {text!r}, expected an atomic number from 1 to 118")
+        raise ValueError(
+            f"frame {index}: species {text!r}, expected an atomic number from 1 to 118")
     if not number:
       raise ValueError(f"frame {index}: {text[:20]!r} is not the symbol of an element")
     symbols[text] = number

@@ -4,22 +4,27 @@ A network is written for one configuration and mapped over a batch. What the map
 differentiation make of a matrix product or of a sum over pairs is correct and slow on a CPU; the
 operations here say how it is done fast. They can be differentiated any number of times,
 in both modes, and mapped like any other.
+
+This needs inner interfaces of JAX, which change between its versions, and is the one module that
+uses them. Each operation has a plain form, in public JAX, which is what it computes; where the
+inner interfaces fail, the plain form takes its place: slower, and the same to rounding.
 """
 
+import concurrent.futures
 import functools
 import math
+import threading
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
 
+KNOWN_GOOD = "0.12.0.1"  # the newest JAX whose inner interfaces are known to be as used here
 AnyArray = Array | np.ndarray
 _ROWS_TIMES_MATRIX = (((1,), (0,)), ((), ()))
 
@@ -42,7 +47,8 @@ def dot_general(
   if not is_rows_times_matrix or lhs.dtype != rhs.dtype:
     return lax.dot_general(lhs, rhs, dimension_numbers, precision=precision, **kwargs)
   settings: Any = jax.config
-  return _product(lhs, rhs, precision or settings.jax_default_matmul_precision)
+  return operations().product(
+      lhs, rhs, precision=precision or settings.jax_default_matmul_precision)
 
 
 def exchange(
@@ -65,7 +71,7 @@ def exchange(
   if filters.shape != (*batch, math.comb(atoms, 2), features):
     raise ValueError(f"expected filters of shape {(*batch, math.comb(atoms, 2), features)} for "
                      f"what {atoms} atoms send, received {filters.shape}")
-  return _exchange_p.bind(*_of_one_type(filters, sent))
+  return operations().exchange(*_of_one_type(filters, sent))
 
 
 def pair_products(
@@ -78,7 +84,7 @@ def pair_products(
   """
   if one.shape != other.shape:
     raise ValueError(f"expected arrays of one shape, received {one.shape} and {other.shape}")
-  return _pair_products_p.bind(*_of_one_type(one, other))
+  return operations().pair_products(*_of_one_type(one, other))
 
 
 def _of_one_type(one: AnyArray, other: AnyArray) -> tuple[Array, Array]:
@@ -87,26 +93,8 @@ def _of_one_type(one: AnyArray, other: AnyArray) -> tuple[Array, Array]:
   return jnp.asarray(one).astype(dtype), jnp.asarray(other).astype(dtype)
 
 
-def _product(rows: AnyArray, matrix: AnyArray, precision: Any) -> Array:
-  return _product_p.bind(rows, matrix, precision=precision)
-
-
-def _plain_product(rows: AnyArray, matrix: AnyArray, *, precision: Any) -> Array:
+def _product(rows: AnyArray, matrix: AnyArray, *, precision: Any) -> Array:
   return lax.dot_general(rows, matrix, _ROWS_TIMES_MATRIX, precision=precision)
-
-
-def _batched_product(
-    operands: Sequence[AnyArray], axes: Sequence[Any], *, precision: Any) -> tuple[Array, int]:
-  rows, matrix = operands
-  if axes[1] is batching.not_mapped:
-    rows = jnp.moveaxis(rows, axes[0], 0)
-    product = _product(rows.reshape(-1, rows.shape[-1]), matrix, precision)
-    return product.reshape(*rows.shape[:-1], matrix.shape[1]), 0
-
-  def plain(rows, matrix):
-    return _plain_product(rows, matrix, precision=precision)
-
-  return jax.vmap(plain, tuple(axes))(rows, matrix), 0
 
 
 def _exchange(filters: AnyArray, sent: AnyArray) -> Array:
@@ -140,22 +128,105 @@ def _at(values: AnyArray, index: np.ndarray) -> Array:
   return jnp.asarray(values).at[..., index, :].get(mode="promise_in_bounds")
 
 
-def _leading_batch(primitive: Primitive) -> Callable:
-  """Maps an operation that leaves leading axes alone, if all its operands have them."""
-  def rule(operands, axes):
-    size = next(operand.shape[axis] for operand, axis in zip(operands, axes, strict=True)
-                if axis is not batching.not_mapped)
-    return primitive.bind(*(
-        jnp.broadcast_to(operand, (size, *operand.shape)) if axis is batching.not_mapped
-        else jnp.moveaxis(operand, axis, 0)
-        for operand, axis in zip(operands, axes, strict=True))), 0
-  return rule
+class Operations(NamedTuple):
+  """Functions of arrays; `product` takes `precision`, too."""
+
+  product: Callable[..., Array]
+  exchange: Callable[..., Array]
+  pair_products: Callable[..., Array]
+
+
+PLAIN = Operations(_product, _exchange, _pair_products)
+_deciding = threading.Lock()  # programs are traced in several threads
+
+
+def operations() -> Operations:
+  """The primitives, or the plain operations where this JAX does not take the primitives.
+
+  Found out at the first call. Warns, once, of the plain ones.
+  """
+  with _deciding:
+    return _operations()
+
+
+@functools.cache
+def _operations() -> Operations:
+  try:
+    # In a thread of its own: the caller may be in the middle of a trace, a mesh or a precision.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+      return thread.submit(_tried).result()
+  except Exception as error:  # whatever a JAX that is not known yet raises
+    reason = (str(error).splitlines() or [""])[0][:200]
+    warnings.warn(
+        f"dcnn is slower with this JAX, {jax.__version__}, whose inner interfaces are not those "
+        f"of {KNOWN_GOOD} ({type(error).__name__}: {reason}). Results are the same to rounding; "
+        f"`pip install 'jax=={KNOWN_GOOD}'` makes it fast again", stacklevel=4)
+    return PLAIN
+
+
+def _tried() -> Operations:
+  """The primitives, after each of their rules has been used: one may fail in its own lines.
+
+  Derivatives of higher order use the same rules again. Nothing is compiled, so that this takes a
+  tenth of a second.
+
+  Raises:
+    Exception: of any kind, if one fails.
+  """
+  tried = _primitives()
+  one = jax.ShapeDtypeStruct((3, 3), np.float32)
+  many = jax.ShapeDtypeStruct((2, 3, 3), np.float32)
+  functions = (functools.partial(tried.product, precision=None), tried.exchange,
+               tried.pair_products)
+  for function in functions:
+    for axes, operands in (((0, 0), (many, many)), ((0, None), (many, one)),
+                           ((None, 0), (one, many))):
+      mapped = jax.vmap(function, axes)
+      jax.eval_shape(
+          jax.grad(lambda *each, mapped=mapped: jnp.sum(mapped(*each)), argnums=(0, 1)), *operands)
+  jax.jit(lambda array: [function(array, array) for function in functions]).lower(one)
+  return tried
+
+
+def _primitives() -> Operations:
+  """Primitives with the rules of their derivatives and maps, made anew.
+
+  The rules call one another and not the functions above, which wait for what is decided here.
+
+  Raises:
+    Exception: of any kind, where this JAX has not what they are made of.
+  """
+  from jax.interpreters import ad, batching
+
+  product = _primitive(
+      "rows_times_matrix", _product,
+      lambda rows, matrix, *, precision: (rows.shape[0], matrix.shape[1]), ("precision",))
+  exchange = _primitive("exchange", _exchange, lambda filters, sent: sent.shape)
+  pair_products = _primitive(
+      "pair_products", _pair_products,
+      lambda one, other: (*one.shape[:-2], math.comb(one.shape[-2], 2), one.shape[-1]))
+  ad.defbilinear(
+      product,
+      lambda cotangent, rows, matrix, **kwargs: product.bind(cotangent, matrix.T, **kwargs),
+      lambda cotangent, rows, matrix, **kwargs: product.bind(rows.T, cotangent, **kwargs))
+  ad.defbilinear(
+      exchange,
+      lambda cotangent, filters, sent: pair_products.bind(cotangent, sent),
+      lambda cotangent, filters, sent: exchange.bind(filters, cotangent))
+  ad.defbilinear(
+      pair_products,
+      lambda cotangent, one, other: exchange.bind(cotangent, other),
+      lambda cotangent, one, other: exchange.bind(cotangent, one))
+  batching.primitive_batchers[product] = functools.partial(_batched_product, product)
+  for primitive in (exchange, pair_products):
+    batching.primitive_batchers[primitive] = functools.partial(_leading_batch, primitive)
+  return Operations(product.bind, exchange.bind, pair_products.bind)
 
 
 def _primitive(
     name: str, function: Callable, shape: Callable[..., tuple[int, ...]],
     static: Sequence[str] = (),
-) -> Primitive:
+) -> Any:
   """A primitive that is computed by a function of arrays and static parameters.
 
   Args:
@@ -164,6 +235,10 @@ def _primitive(
     shape: of the result, from the same arguments; the dtype is that of the first operand.
     static: names of the parameters.
   """
+  from jax.core import ShapedArray
+  from jax.extend.core import Primitive
+  from jax.interpreters import mlir
+
   primitive = Primitive(name)
   primitive.def_impl(jax.jit(function, static_argnames=static))
   primitive.def_abstract_eval(lambda *operands, **parameters: ShapedArray(
@@ -172,26 +247,27 @@ def _primitive(
   return primitive
 
 
-_product_p = _primitive(
-    "rows_times_matrix", _plain_product,
-    lambda rows, matrix, *, precision: (rows.shape[0], matrix.shape[1]), ("precision",))
-ad.defbilinear(
-    _product_p,
-    lambda cotangent, rows, matrix, *, precision: _product(cotangent, matrix.T, precision),
-    lambda cotangent, rows, matrix, *, precision: _product(rows.T, cotangent, precision))
-batching.primitive_batchers[_product_p] = _batched_product
+def _batched_product(
+    primitive: Any, operands: Sequence[AnyArray], axes: Sequence[int | None], *, precision: Any,
+) -> tuple[Array, int]:
+  """Rows of a batch times one matrix as one product; an axis of None is not mapped."""
+  rows, matrix = operands
+  axis, other = axes
+  if axis is not None and other is None:
+    rows = jnp.moveaxis(rows, axis, 0)
+    product = primitive.bind(rows.reshape(-1, rows.shape[-1]), matrix, precision=precision)
+    return product.reshape(*rows.shape[:-1], matrix.shape[1]), 0
+  plain = functools.partial(_product, precision=precision)
+  return jax.vmap(plain, tuple(axes))(rows, matrix), 0
 
-_exchange_p = _primitive("exchange", _exchange, lambda filters, sent: sent.shape)
-_pair_products_p = _primitive(
-    "pair_products", _pair_products,
-    lambda one, other: (*one.shape[:-2], math.comb(one.shape[-2], 2), one.shape[-1]))
-ad.defbilinear(
-    _exchange_p,
-    lambda cotangent, filters, sent: pair_products(cotangent, sent),
-    lambda cotangent, filters, sent: exchange(filters, cotangent))
-ad.defbilinear(
-    _pair_products_p,
-    lambda cotangent, one, other: exchange(cotangent, other),
-    lambda cotangent, one, other: exchange(cotangent, one))
-for _each in (_exchange_p, _pair_products_p):
-  batching.primitive_batchers[_each] = _leading_batch(_each)
+
+def _leading_batch(
+    primitive: Any, operands: Sequence[AnyArray], axes: Sequence[int | None]
+) -> tuple[Array, int]:
+  """Maps an operation that leaves leading axes alone, if all its operands have them."""
+  size = next(operand.shape[axis] for operand, axis in zip(operands, axes, strict=True)
+              if axis is not None)
+  return primitive.bind(*(
+      jnp.broadcast_to(operand, (size, *operand.shape)) if axis is None
+      else jnp.moveaxis(operand, axis, 0)
+      for operand, axis in zip(operands, axes, strict=True))), 0

@@ -135,7 +135,7 @@ def _force_term(
 ) -> Float[Array, ""]:
   known = metrics.known_forces(batch.labels.forces, batch.systems.species)
   # nan must not enter the penalty: its gradient would be nan however it is masked.
-  residual = forces - jnp.where(known, batch.labels.forces, 0.0)
+  residual = jnp.asarray(forces - jnp.where(known, batch.labels.forces, 0.0))
   return losses.masked_mean(penalty(residual, hypers["force_delta"]), known, counts.forces)
 
 
