@@ -50,7 +50,8 @@ def pipe(path):
 @pytest.mark.parametrize(("name", "make"), [
     *((name, folder) for name in (*FILES, "figures/errors.svg")),
     *((name, file) for name in FOLDERS), ("figures", dangling), ("results.csv", pipe),
-    ("checkpoints", pipe)], ids=str)
+    ("checkpoints", pipe)],
+    ids=lambda value: getattr(value, "__name__", value))
 def test_what_is_in_the_way_is_found_before_training(command, tmp_path, monkeypatch, name, make):
   monkeypatch.setattr(running, "run", lambda *arguments, **options: pytest.fail("trained"))
   (tmp_path / "out" / name).parent.mkdir(parents=True)
