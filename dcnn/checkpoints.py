@@ -7,6 +7,7 @@ that damage is found out when it is read. Reading runs no code of the files.
 
 import concurrent.futures
 import contextlib
+import contextvars
 import errno
 import hashlib
 import importlib.metadata
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dcnn import results
+from dcnn import results, wording
 from dcnn.labels import LabelTransform
 
 FINISHED, RUNNING = "finished", "running"
@@ -111,7 +112,8 @@ class Store:
     self._trial: concurrent.futures.Future[None] | None = None
     if writes:
       _sweep_out(self._directory)
-      self._trial = self._writer.submit(_try_saving, self._directory / RUNNING)
+      self._trial = self._writer.submit(
+          contextvars.copy_context().run, _try_saving, self._directory / RUNNING)
 
   def __enter__(self) -> "Store":
     """The store, which is closed when the context ends."""
@@ -170,7 +172,8 @@ class Store:
   def _start(self, kind: str, checkpoint: Checkpoint) -> None:
     self.flush()
     if self._writes:
-      self._pending = self._writer.submit(self._write, kind, checkpoint)
+      context = contextvars.copy_context()  # messages are worded as those of this thread
+      self._pending = self._writer.submit(context.run, self._write, kind, checkpoint)
 
   def _write(self, kind: str, checkpoint: Checkpoint) -> None:
     folder = self._directory / kind
@@ -222,8 +225,9 @@ def running(directory: str | os.PathLike[str]) -> Checkpoint | None:
     return checkpoint
   if failures:
     raise ValueError(
-        f"no checkpoint can be read ({'; '.join(failures)}). Nothing was changed; --fresh moves "
-        "the directory aside and starts over")
+        f"no checkpoint can be read ({'; '.join(failures)}). Nothing was changed; "
+        + wording.either(command="--fresh moves the directory aside and starts over",
+                         python="once the directory is moved aside, the same call starts over"))
   return None
 
 
@@ -336,8 +340,9 @@ def _finished(path: pathlib.Path) -> Checkpoint:
   except Exception as error:  # a damaged file fails in many ways
     raise ValueError(
         f"{path}: the checkpoint cannot be read ({_reason(error)}). Nothing was changed: "
-        "remove that folder to train its runs again, or pass --fresh to start over in a new "
-        "directory") from error
+        "remove that folder to train its runs again, or "
+        + wording.either(command="pass --fresh to start over in a new directory",
+                         python="choose another workdir to start over")) from error
 
 
 def _try_saving(folder: pathlib.Path) -> None:
@@ -370,7 +375,7 @@ def _cannot_save(folder: pathlib.Path, error: Exception) -> OSError:
     reason = f"{_orbax_version()} fails with {type(error).__name__}: {reason}"
     advice = "install another version of it"
   return OSError(f"{folder}: cannot save a checkpoint: {reason}. What was saved before is intact: "
-                 f"{advice}, then give the same command again")
+                 f"{advice}, then {wording.again()}")
 
 
 def _orbax_version() -> str:

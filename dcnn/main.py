@@ -6,6 +6,7 @@ and leaves nothing behind; an error of ours keeps its traceback.
 
 import concurrent.futures
 import contextlib
+import contextvars
 import gc
 import logging
 import os
@@ -25,7 +26,6 @@ from rich.console import Console
 
 from dcnn import (
     arguments,
-    data,
     display,
     interruption,
     joining,
@@ -35,6 +35,7 @@ from dcnn import (
     sweeps,
     telling,
     version,
+    wording,
     workdirs,
 )
 from dcnn.arguments import FAILURE
@@ -75,7 +76,7 @@ _python_format = warnings.formatwarning
 
 def entry() -> int:
   """Runs the command line of this process and returns the exit status."""
-  with telling.forgiving_streams():
+  with telling.forgiving_streams(), wording.options_under("--"):
     return _entry()
 
 
@@ -163,7 +164,7 @@ def train(argv: Sequence[str]) -> None:
   with processes.together():
     config = arguments.load_config(asked.config)
     arguments.override(config, asked.overrides)
-    with _told(), data.options_under("--config."):
+    with _told(), wording.options_under("config."):
       experiment = running.prepare(config)
     display.say(f"data: {experiment.sources.dataset.summary}")
     manifest = running.describe(experiment, shlex.join(["dcnn", *argv]))
@@ -231,8 +232,8 @@ def _trained(
       show(progress)
 
     worker = concurrent.futures.ThreadPoolExecutor(1).submit(
-        running.run, experiment, on_progress, manifest=manifest, directory=workdir,
-        should_stop=request.is_made)
+        contextvars.copy_context().run, running.run, experiment, on_progress, manifest=manifest,
+        directory=workdir, should_stop=request.is_made)
     if processes.is_first():
       _load_report()
     while not concurrent.futures.wait([worker], timeout=0.1).done:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from dcnn import data, groups, labels, losses, models
+from dcnn import data, groups, labels, losses, models, wording
 from dcnn.activations import ACTIVATIONS
 from dcnn.base import Dataset, Labels, rounding
 from dcnn.configs import (
@@ -83,7 +83,7 @@ def load(config: ConfigDict) -> Sources:
       forces_key=options.forces_key or None, positions_key=options.positions_key or None,
       species_key=options.species_key or None, format=options.format or None,
       incomplete=options.incomplete, check_units=options.check_units)
-  with data.options_under("data."):
+  with wording.options_under("data."):
     dataset = load_one(config.dataset)
     if not config.test_dataset:
       return Sources(_without_repeats(config, dataset), 0)

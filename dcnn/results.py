@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import escape
 
-from dcnn import schemas, stats
+from dcnn import schemas, stats, wording
 
 CONFIG_FILE = "config.json"
 ROWS_FILE = "results.csv"
@@ -414,7 +414,7 @@ def load(directory: str | os.PathLike[str]) -> Result:
     if not (directory / name).is_file():
       raise ValueError(
           f"expected the work directory of a run, with {name}, got {str(directory)!r}, which has "
-          f"none; give the --workdir of a run that has finished")
+          f"none; give the {wording.workdir()} of a run that has finished")
   config = read_config(directory / CONFIG_FILE)
   history, parity = directory / HISTORY_FILE, directory / PARITY_FILE
   return Result(

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import pathlib
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -20,7 +19,6 @@ from rich.console import Console
 from dcnn import (
     checkpoints,
     configs,
-    data,
     display,
     interruption,
     plans,
@@ -28,6 +26,7 @@ from dcnn import (
     provenance,
     saving,
     sweeps,
+    wording,
     workdirs,
 )
 from dcnn.configs import ConfigDict
@@ -207,8 +206,8 @@ def sweep(
     Diverged: if a run became non-finite and `config.on_divergence` is `stop`; with a `workdir` all
       is saved.
   """
-  with _in_python_words(), contextlib.ExitStack() as stack:
-    with data.options_under("config."):
+  with contextlib.ExitStack() as stack:
+    with wording.options_under("config."):
       experiment = prepare(config)
     if on_progress == "display":
       display.say(f"data: {experiment.sources.dataset.summary}")
@@ -278,35 +277,6 @@ def _warn_of_interrupt(result: Result, directory: pathlib.Path | None) -> None:
   number = sum(result.unfinished.values())
   way_on = "the same call continues them" if directory else "only with a workdir can they go on"
   warnings.warn(f"interrupted: {number} runs are unfinished; {way_on}", stacklevel=3)
-
-
-# What messages say to who types a command, and how to say it to who writes Python.
-_PYTHON_WORDS = (
-    (r"pass --fresh to move", "move"),
-    (r"pass --fresh to start over in a new directory", "choose another workdir to start over"),
-    (r"--fresh moves the directory aside and", "once the directory is moved aside, this call"),
-    (r"the command was given in it: choose", "it is the current one: choose"),
-    (r"(give )?the same command( again)?", "make the same call again"),
-    (r"--(no)?config\.", "config."),
-    (r"--workdir\b", "workdir"),
-)
-
-
-def in_python_words(text: str) -> str:
-  """A message of the command line, as it reads to who called `sweep`."""
-  for pattern, words in _PYTHON_WORDS:
-    text = re.sub(pattern, words, text)
-  return text
-
-
-@contextlib.contextmanager
-def _in_python_words() -> Iterator[None]:
-  try:
-    yield
-  except (ValueError, OSError, sweeps.Diverged) as error:
-    if len(error.args) == 1:
-      error.args = (in_python_words(str(error.args[0])),)
-    raise
 
 
 def _full_precision():

@@ -15,7 +15,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dcnn import checkpoints, engine, fitting, processes, saving, scoring, training, windows
+from dcnn import (
+    checkpoints,
+    engine,
+    fitting,
+    processes,
+    saving,
+    scoring,
+    training,
+    windows,
+    wording,
+)
 from dcnn.checkpoints import Memory, Store
 from dcnn.groups import Group, Key, Launch, Plan, Run, grouped, launches, stacked
 from dcnn.results import Point, Row, is_failed
@@ -324,7 +334,7 @@ def _refusal(launch: Launch, state: RunState, diverged: np.ndarray, steps: int) 
   others = f" and {diverged.sum() - 1} more" if diverged.sum() > 1 else ""
   return (f"arm {run.arm.name!r}, seed {run.seed}{others}: {ended.status} (not finite: "
           f"{ended.cause}), and on_divergence is stop. Everything is saved; "
-          "--config.on_divergence=record goes on with the others")
+          f"{wording.option('config.on_divergence', 'record')} goes on with the others")
 
 
 def _with_validation(

@@ -18,7 +18,7 @@ from typing import Any
 
 import filelock
 
-from dcnn import checkpoints, configs, results, saving
+from dcnn import checkpoints, configs, results, saving, wording
 from dcnn.groups import Key
 from dcnn.results import Result
 from dcnn.saving import CHECKPOINTS, TUNING
@@ -37,8 +37,17 @@ FILES = (results.CONFIG_FILE, results.ROWS_FILE, results.HISTORY_FILE, results.P
          results.SUMMARY_FILE, *results.REPORT_FILES)
 FOLDERS = (results.FIGURES, CHECKPOINTS, TUNING)
 _HALF_WRITTEN = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}{re.escape(results.UNFINISHED)}", re.ASCII)
-_ELSEWHERE = "Choose another --workdir, or pass --fresh to move this one aside"
-_ADVICE = f"{_ELSEWHERE}. What may change: more arms, more seeds, {', '.join(SAFE_KEYS)}"
+
+
+def _elsewhere() -> str:
+  return wording.either(
+      command="choose another --workdir, or pass --fresh to move this one aside",
+      python="choose another workdir, or move this one aside")
+
+
+def _advice() -> str:
+  return (f"{_elsewhere().capitalize()}. What may change: more arms, more seeds, "
+          f"{', '.join(SAFE_KEYS)}")
 
 
 @contextlib.contextmanager
@@ -56,13 +65,14 @@ def claimed(directory: pathlib.Path) -> Iterator[None]:
   directory.mkdir(parents=True, exist_ok=True)
   unlocked = not os.path.lexists(directory / LOCK)
   if not unlocked and not _is_our_lock(directory / LOCK):
-    raise ValueError(f"{directory / LOCK} is not what dcnn wrote there: choose another --workdir")
+    raise ValueError(f"{directory / LOCK} is not what dcnn wrote there: choose "
+                     f"another {wording.workdir()}")
   lock = filelock.FileLock(directory / LOCK)
   try:
     lock.acquire(timeout=0)
   except filelock.Timeout as error:
     raise ValueError(f"{directory} is in use by {_holder(directory)}: wait for it, or choose "
-                     "another --workdir") from error
+                     f"another {wording.workdir()}") from error
   try:
     # The system gives up the lock of a process that dies, however it dies.
     (directory / LOCK).write_text(json.dumps({"process": os.getpid(), "host": platform.node()}))
@@ -101,12 +111,12 @@ def held(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Iterator[bool]
 def _require_writable(directory: pathlib.Path) -> None:
   where = str(directory)
   if not where.isprintable():  # bytes that are not UTF-8 come as halves of surrogate pairs
-    raise ValueError(f"--workdir={ascii(where)}: expected printable text, in UTF-8")
+    raise ValueError(f"{wording.workdir()}={ascii(where)}: expected printable text, in UTF-8")
   existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
   if not existing.is_dir():
-    raise ValueError(f"--workdir={where}: {existing} is a file, expected a directory")
+    raise ValueError(f"{wording.workdir()}={where}: {existing} is a file, expected a directory")
   if not os.access(existing, os.W_OK | os.X_OK):
-    raise ValueError(f"--workdir={where}: {existing} cannot be written to")
+    raise ValueError(f"{wording.workdir()}={where}: {existing} cannot be written to")
 
 
 def move_aside(directory: pathlib.Path) -> pathlib.Path:
@@ -117,8 +127,8 @@ def move_aside(directory: pathlib.Path) -> pathlib.Path:
   """
   place = directory.resolve()
   if place == pathlib.Path.cwd() or place in pathlib.Path.cwd().parents:
-    raise ValueError(f"{directory} cannot be moved aside, because the command was given in it: "
-                     "choose another --workdir, or give it elsewhere")
+    raise ValueError(f"{directory} cannot be moved aside, because it is the current folder: choose "
+                     f"another {wording.workdir()}, or go to another folder first")
   number = 1
   while os.path.lexists(aside := directory.with_name(f"{directory.name}.{number}")):
     number += 1
@@ -145,11 +155,11 @@ def check_free(directory: pathlib.Path) -> None:
             if os.path.lexists(path) and not path.is_dir()]
   for path, kind in wrong:
     raise ValueError(f"{path} is in the way of the {kind} of this name: move it, or choose another "
-                     "--workdir")
+                     f"{wording.workdir()}")
   for path in (directory / name for name in FOLDERS):
     if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
       raise ValueError(f"{path} cannot be written to: change its permissions, or choose another "
-                       "--workdir")
+                       f"{wording.workdir()}")
 
 
 def is_taken(directory: pathlib.Path) -> bool:
@@ -181,11 +191,11 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
                   _changed_data(held, asked), _changed_version(held, asked),
                   _changed_surroundings(held, asked)):
     if problem:
-      raise ValueError(f"{directory} holds work {problem}. {_ADVICE}")
+      raise ValueError(f"{directory} holds work {problem}. {_advice()}")
   if not checkpoints.has_any(directory / CHECKPOINTS) and (
       not checkpoints.has_any(directory / TUNING)):
     raise ValueError(f"{directory} holds results and no checkpoints, so that they cannot be "
-                     "continued: choose another --workdir, or pass --fresh to move this one aside")
+                     f"continued: {_elsewhere()}")
   for name in ("device", "git"):
     before, now = (record["environment"].get(name) for record in (held, asked))
     if before != now:
@@ -241,7 +251,7 @@ def _manifest(directory: pathlib.Path) -> dict[str, Any]:
     return results.read_config(path, required=_REQUIRED)
   except (OSError, ValueError) as error:
     problem = str(error).removeprefix(f"{path}: ")
-  raise ValueError(f"{path} is not what dcnn wrote there ({problem}). {_ADVICE}")
+  raise ValueError(f"{path} is not what dcnn wrote there ({problem}). {_advice()}")
 
 
 def _changed_setting(held: Mapping, asked: Mapping) -> str:
@@ -353,7 +363,7 @@ def _require_room(directory: pathlib.Path) -> None:
   for name in (*FILES, *FOLDERS):
     if os.path.lexists(directory / name):
       raise ValueError(f"{directory / name} is not what dcnn wrote there, and would be replaced. "
-                       f"{_ELSEWHERE}")
+                       f"{_elsewhere().capitalize()}")
 
 
 def _is_our_lock(path: pathlib.Path) -> bool:

@@ -580,12 +580,12 @@ def test_the_summary_says_what_was_read_and_left_out(tmp_path):
 
 
 def test_options_are_named_as_the_user_writes_them():
-  assert data.option("units", "eV/angstrom") == "units='eV/angstrom'"
-  with data.options_under("--config."), data.options_under("data."):
-    assert data.option("units", "eV/angstrom") == "--config.data.units=eV/angstrom"
-    assert data.option("energy_key") == "--config.data.energy_key="
-    assert data.option("check_units", False) == "--config.data.check_units=False"
-  assert data.option("check_units", False) == "check_units=False"
+  assert wording.option("units", "eV/angstrom") == "units='eV/angstrom'"
+  with wording.options_under("--config."), wording.options_under("data."):
+    assert wording.option("units", "eV/angstrom") == "--config.data.units=eV/angstrom"
+    assert wording.option("energy_key") == "--config.data.energy_key="
+    assert wording.option("check_units", False) == "--config.data.check_units=False"
+  assert wording.option("check_units", False) == "check_units=False"
 
 
 def test_missing_numbers_do_not_reach_the_checks():

@@ -1,8 +1,13 @@
 """`dcnn.sweep` as a notebook calls it: progress, work directory, interrupts, trained variables."""
 
+import ast
 import asyncio
+import concurrent.futures
+import contextvars
 import json
+import pathlib
 import pickle
+import re
 import signal
 import warnings
 
@@ -12,9 +17,10 @@ import pytest
 import tiny
 
 import dcnn
-from dcnn import checkpoints, configs, groups, plans, running, sweeps, workdirs
+from dcnn import checkpoints, configs, groups, plans, sweeps, wording, workdirs
 from dcnn.labels import LabelTransform
 
+PACKAGE = pathlib.Path(dcnn.__file__).parent
 ARMS = ({}, {"activation.c": 0.25})
 
 
@@ -119,14 +125,37 @@ def test_other_surroundings_are_refused(straight, tmp_path):
     dcnn.sweep(tiny.mlp(arms=ARMS), None, workdir=tmp_path)
 
 
-@pytest.mark.parametrize("text", [
-    workdirs._ADVICE, "make room, then give the same command again", "--config.data.units=eV",
-    "no checkpoint (x). Nothing was changed; --fresh moves the directory aside and starts over",
-    "remove that folder, or pass --fresh to start over in a new directory",
-    "--workdir=/x: /x cannot be written to", "--config.on_divergence=record goes on"])
-def test_messages_have_no_flags(text):
-  assert "--" not in running.in_python_words(text) and "command" not in running.in_python_words(
-      text)
+COMMAND_LINE = {"main", "arguments", "joining", "wording", "schemas"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / f"{name}.py" for name in COMMAND_LINE}),
+    ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_messages_name_no_flags_to_who_writes_python(path):
+  """Flags stand in the command's own modules, or in the wording for a command, and nowhere else."""
+  texts = {node.value for node in ast.walk(ast.parse(path.read_text()))
+           if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+  allowed = {keyword.value.value for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Call) for keyword in node.keywords
+             if keyword.arg == "command" and isinstance(keyword.value, ast.Constant)}
+  flags = [text for text in texts - allowed if re.search(r"--(workdir|fresh|config\b)", text)]
+  docstrings = {node.body[0].value.value for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and node.body
+                and isinstance(node.body[0], ast.Expr)
+                and isinstance(node.body[0].value, ast.Constant)}
+  assert set(flags) <= docstrings
+
+
+def test_wording_follows_the_context_into_threads():
+  assert wording.workdir() == "workdir" and wording.again() == "make the same call again"
+  with wording.options_under("--"):
+    assert wording.workdir() == "--workdir" and wording.again() == "give the same command again"
+    with wording.options_under("config."):
+      assert wording.option("steps", 3) == "--config.steps=3"
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+      context = contextvars.copy_context()
+      assert threads.submit(context.run, wording.workdir).result() == "--workdir"
+  assert wording.option("steps", 3) == "steps=3"
 
 
 def test_a_result_is_pickled_and_compared_without_its_variables(straight):

@@ -19,7 +19,6 @@ from dcnn.data.splitting import (
     split_indices,
 )
 from dcnn.data.units import UNITS
-from dcnn.data.wording import option, options_under
 
 __all__ = [
     "MOLECULES",
@@ -36,8 +35,6 @@ __all__ = [
     "join",
     "load",
     "neighbour_list",
-    "option",
-    "options_under",
     "save",
     "split",
     "split_blocks",

@@ -12,7 +12,7 @@ from dcnn.base import HARTREE, KCAL_PER_MOL
 from dcnn.data import neighbours, physics
 from dcnn.data.raw import Raw, named_frames
 from dcnn.data.units import KJ_PER_MOL, UNITS, Units, rare_units
-from dcnn.data.wording import option
+from dcnn.wording import option
 
 COINCIDENT = 0.1  # angstrom; no two nuclei come this close in any calculation of use
 PAIRS_AT_ONCE = 500_000

@@ -18,7 +18,7 @@ from dcnn.base import Dataset, Labels, System
 from dcnn.data import ase_formats, checks, consistency, embedded, npz, raw, xyz
 from dcnn.data import units as units_lib
 from dcnn.data.units import UNITS, Units
-from dcnn.data.wording import option
+from dcnn.wording import option
 
 # What to do with frames that lack forces.
 INCOMPLETE = ("refuse", "skip", "energies", "references")

@@ -11,7 +11,7 @@ import numpy as np
 
 from dcnn.data.raw import FREE_ENERGY, Keys, Raw, brief, check_atoms, likely_key, require_key
 from dcnn.data.units import UNITS, Units, declared
-from dcnn.data.wording import option
+from dcnn.wording import option
 
 
 class Convention(NamedTuple):

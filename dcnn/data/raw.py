@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dcnn.data.wording import option
+from dcnn.wording import option
 
 MOST_ATOMS = 10_000
 MOST_NAMED = 5  # frames that a message lists; of more it gives the number

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dcnn.base import Dataset
-from dcnn.data.wording import option
+from dcnn.wording import option
 
 
 class Indices(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 
 from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL
 from dcnn.data.raw import Raw, brief
-from dcnn.data.wording import option
+from dcnn.wording import option
 
 KJ_PER_MOL = KCAL_PER_MOL / 4.184
 
