@@ -1,6 +1,7 @@
 """Derivative-constrained training in JAX, and ablations of it with statistics that hold."""
 
 import os
+import sys
 
 # On CPUs with AVX-512 XLA warns, at length and wrongly, of programs that it has cached itself
 # (openxla/xla issue 44565). What goes wrong in it is raised, too. It reads this when it is loaded.
@@ -9,9 +10,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 try:
   import jax  # noqa: E402
 except ValueError as unreadable:  # a variable of the environment that it cannot read
-  raise ImportError(
-      f"JAX does not start: {unreadable}. Correct or unset that variable of the environment"
-  ) from None
+  _told = f"JAX does not start: {unreadable}. Correct or unset that variable of the environment"
+  if os.path.basename(sys.argv[0]) in ("dcnn", "dcnn.exe", "-m"):  # of the command; -m is Python's
+    raise SystemExit(f"dcnn: error: {_told}") from None
+  raise ImportError(_told) from None
 
 # jax 0.10.2 returns wrong numbers on CPU for a vmapped matrix-vector product followed by a
 # reduction (jax issue 39103); 0.11.0 and 0.11.1 crash or return wrong results there.

@@ -89,7 +89,7 @@ def parse_train(arguments: Sequence[str]) -> Training:
   if not values.workdir:
     raise Stop("--workdir is missing: where to write, as in --workdir=results/ablations")
   return Training(
-      values.config, pathlib.Path(values.workdir), values.fresh, _meeting(values), rest)
+      values.config, home_path(values.workdir), values.fresh, _meeting(values), rest)
 
 
 def load_config(argument: str) -> configs.ConfigDict:
@@ -215,6 +215,7 @@ def _experiment_file(name: str) -> str:
 
   A file comes first, so that no later version of dcnn takes a name away from somebody's file.
   """
+  name = os.path.expanduser(name)
   if os.path.isfile(name):
     return name
   known = {path.stem: path for path in sorted(_experiments().glob("*.py"))}
@@ -269,10 +270,15 @@ def _meeting(values: flags.FlagValues) -> Meeting | None:
   return meeting if values.distributed else None
 
 
+def home_path(name: str) -> pathlib.Path:
+  """The path, with `~` as the home directory: a shell leaves it as it is behind a `=`."""
+  return pathlib.Path(os.path.expanduser(name))
+
+
 def _check_out(name: str | None) -> None:
   if not name:
     raise Stop("--out is missing: the file to write, as in --out=ethanol.npz")
-  path = pathlib.Path(name)
+  path = home_path(name)
   if path.suffix != ".npz":
     raise Stop(f"--out={path}: expected a name that ends in .npz")
   if os.path.lexists(path):

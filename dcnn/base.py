@@ -79,6 +79,9 @@ class Labels(NamedTuple):
   forces: Float[Array | np.ndarray, "*frames atoms 3"]
 
 
+_OF = " taken of "
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   """Labelled configurations, padded to one number of atoms; float64 NumPy.
@@ -119,5 +122,6 @@ class Dataset:
     """The listed frames, in the order listed."""
     return dataclasses.replace(
         self,
+        summary=f"{len(frames):,} frames{_OF}{self.summary.rpartition(_OF)[2] or self.name}",
         systems=jax.tree.map(lambda array: array[frames], self.systems),
         labels=jax.tree.map(lambda array: array[frames], self.labels))

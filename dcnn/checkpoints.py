@@ -39,7 +39,7 @@ _OURS = re.compile(
     rf"({_UNFINISHED}|{_TRASH})-\d+-[0-9a-f]{{{2 * _TOKEN_BYTES}}}(\.orbax-checkpoint-tmp(-\d+)?)?",
     re.ASCII)
 # What shows that a numbered folder is a checkpoint: the first is the last that is written.
-_MARKS = (DIGESTS, "_CHECKPOINT_METADATA", "arrays", "record")
+_MARKS = (DIGESTS, "_CHECKPOINT_METADATA")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -494,11 +494,11 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def _has_foreign_files(path: pathlib.Path) -> bool:
-  """Whether there are files that the list of digests, if it can be read, does not name."""
+  """Whether there are files that the list of digests does not name; any, if it cannot be read."""
   try:
     listed = {*json.loads((path / DIGESTS).read_text()), DIGESTS}
   except (OSError, ValueError, TypeError):
-    return False
+    return any(path.iterdir())
   return any(each.relative_to(path).as_posix() not in listed
              for each in path.rglob("*") if each.is_symlink() or not each.is_dir())
 

@@ -156,8 +156,7 @@ def train(argv: Sequence[str]) -> None:
   check_xla_flags()
   if asked.meeting is not None:
     joining.join(asked.meeting, _complain)
-  else:
-    check_devices()
+  check_devices()
   first = processes.is_first()
   if not first:
     _be_quiet()
@@ -264,7 +263,7 @@ def report(argv: Sequence[str]) -> None:
   if len(directories) != 1:
     raise arguments.Stop("expected one directory, as in `dcnn report results/ablations`, got "
                          f"{shlex.join(directories) or 'none'}")
-  directory = pathlib.Path(directories[0])
+  directory = arguments.home_path(directories[0])
   if not directory.is_dir():
     raise arguments.Stop(f"{directory}: no such directory")
   _quieten_libraries()
@@ -282,7 +281,7 @@ def report(argv: Sequence[str]) -> None:
 def generate(argv: Sequence[str]) -> None:
   """`dcnn generate`: makes a data set of a molecule."""
   values = arguments.parse_generate(argv)
-  out = pathlib.Path(values.out)
+  out = arguments.home_path(values.out)
   with _told(), display.fraction_display(Console(), f"generating {out.name}") as on_progress:
     arrays = generation.generate(
         values.smiles, frames=values.frames, seed=values.seed, temperature=values.temperature,

@@ -87,17 +87,24 @@ def load(config: ConfigDict) -> Sources:
     dataset = load_one(config.dataset)
     if not config.test_dataset:
       return Sources(_without_repeats(config, dataset), 0)
-    test = load_one(config.test_dataset)
-    if options.check_units:
-      data.check_test_set(dataset, test)
+    # References come with the training data; single atoms are no test of them.
+    way = "skip" if options.incomplete == "references" else options.incomplete
+    test = load_one(config.test_dataset, incomplete=way)
+    data.check_test_set(dataset, test, scales=options.check_units)
   dataset = _without_repeats(config, dataset)
   joined = _without_repeats(config, data.join(dataset, test))
+  require(len(joined) > len(dataset), f"all {len(test):,} frames of {config.test_dataset} are in "
+          f"{config.dataset}, too: test on others, or set split.test instead of test_dataset")
   return Sources(joined, len(joined) - len(dataset))
 
 
 def _without_repeats(config: ConfigDict, dataset: Dataset) -> Dataset:
   """The data, without repeated configurations where the user wants so; the first of each stays."""
-  return data.distinct(dataset) if config.data.drop_repeated else dataset
+  if not config.data.drop_repeated:
+    return dataset
+  kept = data.distinct(dataset)
+  dropped = len(dataset) - len(kept)
+  return dataclasses.replace(kept, summary=f"{kept.summary}; {dropped:,} repeated frames dropped")
 
 
 def build(
@@ -124,11 +131,16 @@ def build(
   dataset = with_neighbours(sources.dataset, arms)
   common = None if config.split.per_seed else _splits(config, sources, chosen[0])
   splits = tuple(common or _splits(config, sources, seed) for seed in chosen)
+  _require_equal_metrics(dataset, splits)
   for name, settings in arms.items():
     require(settings.batch_size <= config.split.train,
              f"arm {name!r}: batch_size {settings.batch_size} is larger than the "
              f"{config.split.train} training configurations: lower it or raise split.train")
     _require_varied_labels(name, settings, sources.dataset, splits)
+    if sources.dataset.references and labels.rules(settings.labels)[0] != "atomic":
+      warnings.warn(f"arm {name!r}: data.incomplete=references has no effect with "
+                    f"labels={settings.labels}; take atomic_reference or atomic/SCALE",
+                    stacklevel=2)
     if settings.model.name == "MLP":
       _require_one_molecule(config, sources)
   return groups.Plan(
@@ -189,7 +201,8 @@ def _narrowed(array: np.ndarray) -> np.ndarray:
 
 def _splits(config: ConfigDict, sources: Sources, seed: int) -> data.Indices:
   try:
-    return _split_frames(config, sources, seed)
+    with wording.options_under("data."):
+      return _split_frames(config, sources, seed)
   except ValueError as error:
     raise ValueError(f"{config.dataset}: {error}") from error
 
@@ -210,6 +223,15 @@ def _split_frames(config: ConfigDict, sources: Sources, seed: int) -> data.Indic
            f"split.train ({split.train}) or split.valid ({split.valid})")
   data.check_disjoint(dataset, indices)
   return indices
+
+
+def _require_equal_metrics(dataset: Dataset, splits: Sequence[data.Indices]) -> None:
+  """Errors of forces are compared over seeds, each of which must have some or none."""
+  known = np.any(np.isfinite(np.asarray(dataset.labels.forces)), axis=(1, 2))
+  for name in ("valid", "test"):
+    some = [bool(np.any(known[getattr(indices, name)])) for indices in splits]
+    require(len(set(some)) == 1, f"of some seeds no frame of the {name} split has forces, of "
+            f"others some have: give split.{name} more frames, or set split.per_seed=False")
 
 
 def _require_varied_labels(

@@ -14,20 +14,18 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from dcnn import (
-    checkpoints,
-    configs,
-    display,
-    interruption,
-    plans,
-    processes,
-    provenance,
-    saving,
-    sweeps,
-    wording,
-    workdirs,
+  checkpoints,
+  configs,
+  interruption,
+  plans,
+  processes,
+  provenance,
+  saving,
+  sweeps,
+  wording,
+  workdirs,
 )
 from dcnn.configs import ConfigDict
 from dcnn.groups import Key, Plan, grouped
@@ -210,13 +208,17 @@ def sweep(
     with wording.options_under("config."):
       experiment = prepare(config)
     if on_progress == "display":
+      from dcnn import display  # with rich, which a notebook that shows nothing does not need
+
       display.say(f"data: {experiment.sources.dataset.summary}")
     manifest = describe(experiment, "dcnn.sweep")
-    directory = None if workdir is None else pathlib.Path(workdir)
+    directory = None if workdir is None else pathlib.Path(workdir).expanduser()
     if directory is not None:
       continued = stack.enter_context(workdirs.held(directory, manifest))
       workdirs.begin(directory, manifest)
       if continued and on_progress == "display":
+        from dcnn import display
+
         display.say(f"continuing {directory}")
     request = stack.enter_context(interruption.noticed())
     kept = checkpoints.Memory()
@@ -241,6 +243,10 @@ def _progress_shown(
     on_progress: OnProgress | Literal["display"] | None
 ) -> contextlib.AbstractContextManager[OnProgress]:
   if on_progress == "display":
+    from rich.console import Console
+
+    from dcnn import display
+
     return display.sweep_display(Console())
   return contextlib.nullcontext(on_progress or (lambda progress: None))
 
@@ -336,6 +342,8 @@ def _score(rows: Sequence[Row], arm: str, config: ConfigDict) -> float:
   energy, forces = (
       np.array([row.value for row in mine if row.metric == metric])
       for metric in ("energy_loss", "force_loss"))
-  weighted = config.loss.energy_weight * energy + config.loss.force_weight * forces
+  weighted = config.loss.energy_weight * energy
+  if forces.size:  # else no forces are known
+    weighted = weighted + config.loss.force_weight * forces
   with np.errstate(divide="ignore"):  # an exact run: nothing is better than 0
     return float(np.exp(np.mean(np.log(weighted))))

@@ -169,7 +169,8 @@ def arrays_problem(arrays: Mapping[str, Any]) -> str:
     if name in ("arm", "seed"):
       if array.shape or array.dtype.kind not in ("U" if name == "arm" else "iu"):
         return f"expected {name} to be one {'text' if name == 'arm' else 'whole number'}"
-    elif array.ndim != 1 or array.dtype.kind not in "fiu" or not array.size:
+    elif array.ndim != 1 or array.dtype.kind not in "fiu" or (
+        not array.size and not name.startswith("forces")):  # which may all be unknown
       return (f"expected {name} to be a list of numbers, got shape {array.shape} and type "
               f"{array.dtype}")
   for kind in ("energy", "forces"):

@@ -33,6 +33,11 @@ def either(*, command: str, python: str) -> str:
   return command if _prefix.get().startswith("--") else python
 
 
+def has_settings() -> bool:
+  """Whether the user has a configuration, on a command line or in Python."""
+  return "config." in _prefix.get()
+
+
 def option(name: str, value: object = "") -> str:
   """An option as the user would write it: `units='eV/angstrom'`, `--config.data.units=eV/angstrom`.
 

@@ -318,8 +318,8 @@ def _restored(name: str, value: Any) -> str:
 
 
 def _restored_devices(number: Any) -> str:
-  return (f"set JAX_NUM_CPU_DEVICES={number} (on a CPU), or give it {number} accelerators in all "
-          "(CUDA_VISIBLE_DEVICES)")
+  return (f"set JAX_NUM_CPU_DEVICES={number} and give it no more than {number} cores (on a CPU), "
+          f"or give it {number} accelerators in all (CUDA_VISIBLE_DEVICES)")
 
 
 # Of provenance.environment: what it is, with {} for its value, and the way back to a value.

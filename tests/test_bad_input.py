@@ -184,17 +184,17 @@ REFUSED = {
     "unknown provenance of units": of_file(
         lambda folder: saved(folder / "w.npz", {
             "R": water(FRAMES)["positions"], "E": water(FRAMES)["energy"], "z": [8, 1, 1],
-            "F": water(FRAMES)["forces"], "e_unit": "furlong"}), "'furlong'", "pass units="),
+            "F": water(FRAMES)["forces"], "e_unit": "furlong"}), "'furlong'", "--config.data.units="),
     # Units.
     "kcal/mol as eV": of_file(
         npz(energy=lambda e: e / KCAL_PER_MOL, forces=lambda f: f / KCAL_PER_MOL),
-        "pass units='kcal/mol/angstrom'"),
+        "--config.data.units=kcal/mol/angstrom"),
     "energies in kcal/mol": of_file(
         npz(energy=lambda e: (e - 1860) / KCAL_PER_MOL), "frame ", "Are the energies in kcal/mol?",
         "units="),
     "hartree and bohr as eV": of_file(
-        npz(positions=lambda x: x / BOHR, forces=lambda f: f * BOHR / HARTREE / 5),
-        "pass units='hartree/bohr'"),
+        npz(positions=lambda x: x / BOHR, forces=lambda f: f * BOHR / HARTREE),
+        "--config.data.units=hartree/bohr"),
     "unknown units": of_flags("--config.data.units=eV/A", "'eV/A'", "did you mean 'eV/angstrom'"),
     # Molecules.
     "mixed molecules": of_file(mixed, "frame 30 has other atoms", "take SchNet"),

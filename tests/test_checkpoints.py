@@ -131,7 +131,8 @@ def test_a_full_disk_behind_another_error_is_a_full_disk(tmp_path, monkeypatch):
 
 
 def test_what_is_tried_before_training_leaves_nothing(tmp_path):
-  (tmp_path / "running" / checkpoints._TRIAL / "0").mkdir(parents=True)  # a process was killed
+  killed = tmp_path / "running" / f"trash-0-{'0' * 16}" / "0"  # by a process that was killed
+  killed.mkdir(parents=True)
   with Store(tmp_path) as store:
     store.check()
     assert list((tmp_path / "running").iterdir()) == [] and not checkpoints.has_any(tmp_path)

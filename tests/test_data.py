@@ -661,7 +661,7 @@ def test_missing_labels_in_a_trajectory(tmp_path):
   ase.io.write(str(tmp_path / "w.traj"), atoms)
   with pytest.raises(ValueError, match="frame 3 has no 'energy'; it has: nothing.*energy_key="):
     data.load(tmp_path / "w.traj")
-  with pytest.raises(ValueError, match="5 frames .* no 'gold'; it has: energy, forces; did"):
+  with pytest.raises(ValueError, match="5 frames .* no 'gold'; they have: energy, forces; did"):
     data.load(tmp_path / "w.traj", energy_key="gold")
 
 

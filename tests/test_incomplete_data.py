@@ -72,7 +72,7 @@ def test_isolated_atoms_as_references(command, tmp_path):
   status, output, errors = command(
       path, "--config.data.incomplete=references", "--config.labels=atomic_reference")
   assert (status, errors) == (0, "")
-  assert "60 frames of 62" in output and "2 atomic references" in output
+  assert "60 of 62 frames" in output and "2 atomic references" in output
   transform = checkpoints.load(tmp_path / "out" / "checkpoints")["base"]["transform"]
   np.testing.assert_allclose(np.asarray(transform.atomic)[0, [1, 6]], [-13.0, -1000.0])
 

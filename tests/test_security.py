@@ -89,7 +89,7 @@ def importers(package: str) -> list[str]:
 
 
 def test_one_function_starts_a_program_git_with_fixed_arguments():
-  assert importers("subprocess") == ["dcnn/version.py"]
+  assert importers("subprocess") == ["dcnn/main.py", "dcnn/version.py"]
   (function,) = [node for node in ast.walk(MODULES["dcnn/version.py"])
                  if isinstance(node, ast.FunctionDef)
                  and any("subprocess" in name for name, _ in calls(node))]
@@ -101,6 +101,14 @@ def test_one_function_starts_a_program_git_with_fixed_arguments():
   assert isinstance(command, ast.List)
   variable = [ast.unparse(word) for word in command.elts if not isinstance(word, ast.Constant)]
   assert ast.unparse(command.elts[0]) == "'git'" and variable == ["str(root)"]
+
+
+def test_the_command_tries_jax_in_a_process_of_fixed_arguments():
+  (call,) = [call for name, call in calls(MODULES["dcnn/main.py"])
+             if name.startswith("subprocess.")]
+  program, *rest = call.args[0].elts
+  assert ast.unparse(program) == "sys.executable"
+  assert all(isinstance(word, ast.Constant) for word in rest)
 
 
 def test_one_function_runs_a_file_the_one_of_config():

@@ -2,8 +2,8 @@
 
 import difflib
 import os
+import pathlib
 import sqlite3
-import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +52,8 @@ def read_ase(path: str | os.PathLike, keys: Keys, kind: str | None = None) -> Ra
               keys.species or "numbers")
   images = _images(os.path.abspath(path), kind)
   frames = [_frame(i, atoms, keys) for i, atoms in enumerate(images)]
-  return stack(frames, source="read through ASE", keys=keys)
+  first = {**images[0].info, **_mapping(images[0].info.get("key_value_pairs"))} if images else {}
+  return stack(frames, source="read through ASE", keys=keys, first=first)
 
 
 def _images(path: str, kind: str | None) -> list[Any]:
@@ -92,7 +93,7 @@ def _rows(path: str, kind: str) -> list[Any]:
 
   if kind != "db":
     return list(ase.db.connect(path, type=kind, use_lock_file=False, serial=True).select())
-  address = f"file:{urllib.parse.quote(path)}?mode=ro"
+  address = f"{pathlib.Path(path).as_uri()}?mode=ro"
   connection = sqlite3.connect(address, uri=True)
   try:
     tables = {name for (name,) in connection.execute(
@@ -125,12 +126,24 @@ def _frame(index: int, atoms: Any, keys: Keys) -> Frame:
   return frame(
       index,
       positions=_floats(positions, index, str(keys.positions)),
-      species=np.asarray(species).astype(np.int32),
+      species=_numbers(species, index, str(keys.species)),
       energy=found(str(keys.energy), places),
       forces=None if forces is None else _floats(forces, index, str(keys.forces)),
       cell=periodic_cell(index, vectors=atoms.cell.array, periodic=atoms.pbc),
       free_energy=found(FREE_ENERGY, places) if keys.energy == "energy" else None,
       names=names - _OWN)
+
+
+def _numbers(species: Any, index: int, key: str) -> np.ndarray:
+  """Atomic numbers, from numbers or symbols."""
+  from ase.data import atomic_numbers
+
+  array = np.asarray(species)
+  if array.dtype.kind in "US":
+    array = np.array([atomic_numbers.get(str(text), 0) for text in array.reshape(-1)])
+  if array.dtype.kind not in "iuf" or array.ndim != 1:
+    raise ValueError(f"frame {index}: {key} must hold atomic numbers or symbols, one of each atom")
+  return array.astype(np.int32)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

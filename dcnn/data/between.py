@@ -17,9 +17,12 @@ SPACING_FACTOR = 1.2
 # Energies of the test set may be so many standard deviations off, beyond what its temperature says.
 FARTHEST = 10.0
 LEAST = 0.02  # eV an atom, below which no difference is spoken of
+# Atoms of crystals that lie at a surface, or closer together, differ by up to so much, eV an atom.
+COHESION = 1.0
+FEWEST = 5  # training frames, of which something usual can be told
 
 
-def check_test_set(training: Dataset, test: Dataset) -> None:
+def check_test_set(training: Dataset, test: Dataset, *, scales: bool = True) -> None:
   """Makes sure that a set to test on is of the kind that a network was trained on.
 
   Warns where its energies lie elsewhere than composition and temperature say, and where its bonds
@@ -28,11 +31,14 @@ def check_test_set(training: Dataset, test: Dataset) -> None:
   Args:
     training: all frames of the file that training and validation are taken from.
     test: all frames of the file to test on.
+    scales: whether energies and bonds are compared, too, as for labels of quantum chemistry.
 
   Raises:
     ValueError: if the test set has an element that the training set lacks.
   """
   _require_elements(training, test)
+  if not scales:
+    return
   mistakes = [*_scale_mistakes(training, test), *_energy_mistakes(training, test)]
   if mistakes:
     warnings.warn(f"{test.name} beside {training.name}: {'; and '.join(mistakes)} Errors on it "
@@ -77,6 +83,8 @@ def _energy_mistakes(training: Dataset, test: Dataset) -> list[str]:
   elements = elements[elements > 0]
   counts = [(each[:, :, None] == elements).sum(axis=1).astype(float) for each in species]
   energies = [np.asarray(each.labels.energy) for each in (training, test)]
+  if len(training) < FEWEST:
+    return []
   references, *_ = np.linalg.lstsq(counts[0], energies[0], rcond=None)
   rank = np.linalg.matrix_rank(counts[0])
   judged = np.array([np.linalg.matrix_rank(np.vstack([counts[0], kind])) == rank
@@ -90,7 +98,8 @@ def _energy_mistakes(training: Dataset, test: Dataset) -> list[str]:
   middle = np.median(energies[0] - counts[0] @ references)
   shift = float(np.median((energies[1] - counts[1] @ references)[kept]) - middle)
   atoms = float(np.median(counts[1][kept].sum(axis=1)))
-  if abs(shift) <= max(FARTHEST * spread, LEAST * atoms) + _warming(training, test, spread, atoms):
+  least = LEAST if training.systems.cell is None else COHESION
+  if abs(shift) <= max(FARTHEST * spread, least * atoms) + _warming(training, test, spread, atoms):
     return []
   return [f"its energies are {shift:+.4g} eV away from those of like composition, whose standard "
           f"deviation is {spread:.3g} eV: is it of another method, or in other units?"]
@@ -102,8 +111,10 @@ def _warming(training: Dataset, test: Dataset, spread: float, atoms: float) -> f
   Potential energy and the square of the forces are proportional to the temperature T, and the
   standard deviation of the energy is k T sqrt(degrees / 2), its mean k T degrees / 2.
   """
-  sizes = [float(np.nanmean(np.square(np.asarray(each.labels.forces)[np.asarray(
-      each.systems.species) > 0]))) for each in (training, test)]
+  forces = [np.asarray(each.labels.forces)[np.asarray(each.systems.species) > 0]
+            for each in (training, test)]
+  sizes = [float(np.mean(np.square(each[np.isfinite(each)]))) if np.isfinite(each).any() else 0.0
+           for each in forces]
   degrees = max(3 * atoms - 6, 1.0)
-  ratio = sizes[1] / sizes[0] if sizes[0] > 0 else 1.0
+  ratio = sizes[1] / sizes[0] if min(sizes) > 0 else 1.0
   return 2 * spread * float(np.sqrt(degrees / 2)) * abs(ratio - 1.0)

@@ -16,7 +16,7 @@ from dcnn.wording import option
 
 COINCIDENT = 0.1  # angstrom; no two nuclei come this close in any calculation of use
 PAIRS_AT_ONCE = 500_000
-MANY_ATOMS = 2000  # from here on not all pairs of atoms are looked at
+MANY_ATOMS = 200  # from here on not all pairs of atoms are looked at
 FAR = 3.0  # angstrom; what tells a wrong unit of length is shorter
 LARGEST = 1e30  # eV, angstrom; sums of squares stay far from the end of float64
 
@@ -92,7 +92,7 @@ def check_distances(distances: np.ndarray, pairs: np.ndarray) -> None:
 
 # Of the root mean square force: molecules near a minimum up to those at some thousand kelvin or
 # with strained bonds; in the usual sets at 300-1200 K it is 0.5-3 eV/A.
-FORCE_BAND = (0.05, 20.0)  # eV/A
+FORCE_BAND = (0.01, 20.0)  # eV/A
 SHORTEST_BOND = 0.6  # angstrom; H2 at rest is 0.74
 # Thomas-Fermi: a neutral atom of nuclear charge Z has energy -0.7687 Z^(7/3) hartree. True atoms
 # lie above this up to Z = 92 or so, and relativity adds under 5 % beyond; bonds add a few eV.
@@ -101,6 +101,8 @@ ATOMIC_BOUND = 1.2 * 0.7687 * HARTREE  # eV
 INVERTED = KCAL_PER_MOL**-2
 # A frame beside the others: sizes of forces and bonds as factors of the median.
 LARGEST_FACTOR = 25.0
+LEAST_STRAIN = 1.0  # eV
+SMALLEST_STEP, CLOSE_RATIO = 4.0, 1.25  # of forces in two units
 DISTANCE_FACTORS = (0.55, 1.6)
 FEW = 0.2  # of all frames; more are no exception
 FEWEST_FRAMES = 5  # below this there is no telling an exception
@@ -108,7 +110,7 @@ FEWEST_FRAMES = 5  # below this there is no telling an exception
 FAR_ENERGY = (30.0, 0.3)
 LEAST_RESOLUTION = 2e-4  # eV, that is worth a word
 REPEATED = 3  # frames of one exact energy, where energies otherwise differ
-ODD_BONDS = 0.15  # share of atoms
+ODD_BONDS = 0.05  # share of atoms
 
 
 def force_sizes(raw: Raw) -> np.ndarray:
@@ -128,20 +130,27 @@ def constant_forces(raw: Raw) -> np.ndarray:
   """Mask of frames of which all force components are one number, such as 0, that stands for none.
 
   They are frames of several atoms, in sets where others have forces. A set in which all frames are
-  so is another matter: see `check_band`.
+  so is another matter: see `check_band`. Crystals in which symmetry holds every atom where it is
+  have forces of 0.
+
+  Args:
+    raw: as the file has it.
   """
   real = (raw.species > 0)[..., None]
-  same = np.where(real, raw.forces == raw.forces[:, :1, :1], True).all(axis=(1, 2))
-  same &= real.sum(axis=(1, 2)) > 1
   several = real.sum(axis=(1, 2)) > 1
-  return same if not same[several].all() else np.zeros(len(same), bool)
+  same = np.where(real, raw.forces == raw.forces[:, :1, :1], True).all(axis=(1, 2)) & several
+  if same[several].all():
+    return np.zeros(len(same), bool)
+  for frame in np.flatnonzero(same) if raw.cell is not None else ():
+    same[frame] = raw.forces[frame, 0, 0] != 0 or not physics.is_symmetric(raw, int(frame))
+  return same
 
 
 def without_energy(raw: Raw, unit: Units) -> np.ndarray:
   """Mask of frames whose energy is a number that stands for none, in sets where others are real.
 
-  It is one exact energy in three frames or more of different positions, or, far from all others,
-  in two, or a whole number as -999 is.
+  It is one number in several frames that are not alike, and in many more than the rounding of the
+  file makes equal anyway; or it is far from all others, and repeated or a whole number, as -999 is.
 
   Args:
     raw: in eV and angstrom.
@@ -149,23 +158,31 @@ def without_energy(raw: Raw, unit: Units) -> np.ndarray:
   """
   values, place, count = np.unique(raw.energy, return_inverse=True, return_counts=True)
   place = place.reshape(-1)
-  often = count >= REPEATED
-  ordinary = count[~often].sum()
-  if ordinary < FEWEST_FRAMES or often.sum() > max(1, 0.02 * len(values)):
-    return np.zeros(len(raw.energy), bool)  # energies to a few digits, or all the same
-  far = far_energies(raw)
-  suspects = often[place] | far & ((count[place] > 1) | _is_round(raw.energy / unit.energy))
-  for value in np.unique(place[suspects]):
-    frames = place == value
-    if count[value] > 1 and len({frame.tobytes() for frame in raw.positions[frames]}) == 1:
-      suspects &= ~frames  # one configuration many times has one energy
-  return suspects
+  if len(values) < FEWEST_FRAMES:
+    return np.zeros(len(place), bool)
+  whole = _is_whole(values / unit.energy)
+  if whole[place].all():
+    return np.zeros(len(place), bool)
+  # How often rounding makes energies equal is seen from the second most frequent one.
+  usual = np.sort(count)[-2]
+  often = (count == count.max()) & (count >= REPEATED * usual)
+  often |= whole & (count >= REPEATED * count[~whole].max())
+  for value in np.flatnonzero(often):
+    often[value] = _differ(raw, place == value)
+  return often[place] | far_energies(raw) & ((count[place] > usual) | whole[place])
 
 
-def _is_round(energy: np.ndarray) -> np.ndarray:
-  """Which are whole numbers, if few are."""
-  whole = np.abs(energy - np.round(energy)) <= 1e-12 * np.abs(energy)
-  return whole if whole.mean() < FEW else np.zeros(len(whole), bool)
+def _is_whole(energy: np.ndarray) -> np.ndarray:
+  return np.abs(energy - np.round(energy)) <= 1e-12 * np.abs(energy)
+
+
+def _differ(raw: Raw, frames: np.ndarray) -> bool:
+  """Whether frames of one energy are different ones, and not turned, repeated or equivalent.
+
+  Equivalent frames have the same sizes of forces, whatever the order of their atoms.
+  """
+  sizes = np.sort(np.linalg.norm(np.nan_to_num(raw.forces[frames]), axis=-1), axis=1)
+  return bool(np.ptp(sizes, axis=0).max() > 1e-3 * sizes.max())
 
 
 def far_energies(raw: Raw) -> np.ndarray:
@@ -209,28 +226,59 @@ def compositions(species: np.ndarray) -> np.ndarray:
 
 
 def check_sizes(raw: Raw, unit: Units) -> None:
-  """Refuses the few frames whose forces are far larger than those of all others.
+  """Refuses frames whose forces are of another size than those of all others.
+
+  Strained frames, whose energies are as far above the others, are as they must be.
 
   Args:
     raw: as the file has it.
     unit: that the numbers are taken to be in.
 
   Raises:
-    ValueError: naming the frames with forces 25 times as large as in the median frame.
+    ValueError: naming the few frames with forces 25 times as large as in the median frame, or the
+      frames in another unit, where there are more.
   """
   sizes = force_sizes(raw) * unit.force
   middle = float(np.nanmedian(sizes)) if np.isfinite(sizes).any() else 0.0
-  odd = sizes > LARGEST_FACTOR * middle
-  if len(sizes) >= FEWEST_FRAMES and middle > 0 and 0 < odd.mean() <= FEW:
-    worst = int(np.nanargmax(sizes))
+  if len(sizes) < FEWEST_FRAMES or not middle > 0:
+    return
+  _check_mixture(sizes)
+  residual = np.nan_to_num(energy_residuals(raw)) * unit.energy
+  strained = residual > max(LEAST_STRAIN, 10 * 1.4826 * float(np.median(np.abs(residual))))
+  odd = (sizes > LARGEST_FACTOR * middle) & ~strained
+  if not 0 < odd.mean() <= FEW:
+    return
+  worst = int(np.nanargmax(np.where(odd, sizes, 0)))
+  raise ValueError(
+      f"{named_frames(np.flatnonzero(odd))} of {len(sizes):,}: the force components have a root "
+      f"mean square of up to {sizes[worst]:.3g} eV/A (frame {worst}), {sizes[worst] / middle:.3g} "
+      f"times that of the median frame, {middle:.3g} eV/A, and their energies are as the others. "
+      f"Remove what failed to converge, or set {option('check_units', False)} if it is right")
+
+
+def _check_mixture(sizes: np.ndarray) -> None:
+  """Refuses forces of two sizes that are as far apart as two units are, with nothing between."""
+  known = np.flatnonzero(sizes > 0)
+  order = known[np.argsort(sizes[known])]
+  steps = np.diff(np.log(sizes[order]))
+  if len(order) < 2 * FEWEST_FRAMES or steps.max() < np.log(SMALLEST_STEP):
+    return
+  cut = int(np.argmax(steps)) + 1
+  groups = order[:cut], order[cut:]
+  fewer = min(groups, key=len)
+  ratio = float(np.median(sizes[groups[1]]) / np.median(sizes[groups[0]]))
+  units = [name for name, other in UNITS.items() if name != "eV/angstrom"
+           and abs(np.log(ratio * min(other.force, 1 / other.force))) < np.log(CLOSE_RATIO)]
+  if units and len(fewer) > 1:
     raise ValueError(
-        f"{named_frames(np.flatnonzero(odd))} of {len(sizes):,}: the force components have a root "
-        f"mean square of up to {sizes[worst]:.3g} eV/A (frame {worst}), "
-        f"{sizes[worst] / middle:.3g} times that of the median frame, {middle:.3g} eV/A. Remove "
-        f"what failed to converge, or set {option('check_units', False)} if it is right")
+        f"the forces are of two sizes, {ratio:.3g} times apart with nothing between: in "
+        f"{named_frames(sorted(fewer))} of {len(sizes):,} they are "
+        f"{'smaller' if fewer is groups[0] else 'larger'}. Two units in one file, such as "
+        f"{units[0]} and eV/angstrom? Convert them, or set {option('check_units', False)} if "
+        "they are right")
 
 
-def warn_of_exceptions(raw: Raw, distances: np.ndarray) -> None:
+def warn_of_exceptions(raw: Raw, distances: np.ndarray, pairs: np.ndarray) -> None:
   """Warns of the few frames that differ from all others by more than configurations do.
 
   They have energies far from the others, or nearest atoms much closer or farther apart.
@@ -238,6 +286,7 @@ def warn_of_exceptions(raw: Raw, distances: np.ndarray) -> None:
   Args:
     raw: in eV and angstrom.
     distances: shortest of each frame, angstrom.
+    pairs: the two atoms that are so close, `(frames, 2)`.
   """
   far = np.flatnonzero(far_energies(raw))
   if far.size:
@@ -247,16 +296,18 @@ def warn_of_exceptions(raw: Raw, distances: np.ndarray) -> None:
         f"{named_frames(far)} of {len(residual):,}: the energy is up to {residual[worst]:+.4g} eV "
         f"(frame {worst}) away from the other frames of its composition: a calculation that "
         "failed, or another method?", stacklevel=4)
-  if len(distances) >= FEWEST_FRAMES and np.isfinite(distances).all():
-    factors = distances / np.median(distances)
+  frames = np.arange(len(distances))
+  bonds = distances / physics.radii(raw.species[frames[:, None], pairs]).sum(axis=1)
+  if len(bonds) >= FEWEST_FRAMES and np.isfinite(bonds).all():
+    factors = bonds / np.median(bonds)
     odd = np.flatnonzero((factors < DISTANCE_FACTORS[0]) | (factors > DISTANCE_FACTORS[1]))
     if 0 < len(odd) <= FEW * len(factors):
       worst = odd[np.argmax(np.abs(np.log(factors[odd])))]
       warnings.warn(
           f"{named_frames(odd)} of {len(factors):,}: the closest atoms are "
-          f"{distances[worst]:.3g} A apart (frame {worst}), in the median frame "
-          f"{np.median(distances):.3g} A: positions in another unit, or a calculation that "
-          "failed?", stacklevel=4)
+          f"{distances[worst]:.3g} A apart (frame {worst}), {bonds[worst]:.2g} times the sum of "
+          f"their covalent radii, in the median frame {np.median(bonds):.2g} times: positions in "
+          "another unit, or a calculation that failed?", stacklevel=4)
 
 
 def warn_of_fixed_atoms(raw: Raw) -> None:
@@ -276,9 +327,12 @@ def warn_of_digits(raw: Raw, unit: Units) -> None:
     raw: as the file has it.
     unit: of its numbers.
   """
+  residual = energy_residuals(raw)
+  residual = residual[np.isfinite(residual)]
+  if not residual.size or not np.ptp(raw.energy):
+    return
   step, how = _resolution(raw.energy)
-  known = step * unit.energy
-  spread = float(np.nan_to_num(np.nanstd(energy_residuals(raw)))) * unit.energy
+  known, spread = step * unit.energy, float(np.std(residual)) * unit.energy
   if known > max(LEAST_RESOLUTION, 1e-4 * spread):
     warnings.warn(
         f"energies of {np.median(raw.energy) * unit.energy:,.6g} eV are known to "
@@ -319,13 +373,13 @@ def check_scales(raw: Raw, unit: Units, *, guessed: str, known: bool) -> None:
     unit: that the numbers are taken to be in.
     guessed: the family of archives whose keys alone tell the units; these must be confirmed. Empty
       where the user, the file or its format tells.
-    known: whether there is no doubt about the units, because ASE has converted them.
+    known: whether ASE has read the file, which keeps eV and angstrom: no other unit is proposed.
 
   Raises:
     ValueError: naming the units that fit.
   """
   found = physics.scales(raw, unit)
-  if known or (physics.confirms(found) if guessed else not physics.contradicts(found)):
+  if physics.confirms(found) if guessed else not physics.contradicts(found):
     return
   others = physics.fitting(raw, UNITS.values())
   if not others and (guessed or physics.beyond(found.spacing, physics.SPACING)):
@@ -338,16 +392,25 @@ def check_scales(raw: Raw, unit: Units, *, guessed: str, known: bool) -> None:
     raise ValueError(
         f"an archive with the keys of {guessed} that does not declare its units, which may be "
         f"{unit.name} or others such as eV/angstrom; {reason}. {fix}")
-  if others and unit.name not in others:
-    raise ValueError(f"read as {unit.name}, {_told(found)}. {_say_units(others)}, or "
-                     f"{option('check_units', False)} if the numbers are right")
+  if unit.name in others:
+    return
+  unchecked = f"set {option('check_units', False)} if the numbers are right"
+  if known and others:
+    raise ValueError(f"{_told(found)}. ASE keeps eV and angstrom, and whoever wrote this file did "
+                     f"not: write it again in these, or {unchecked}")
+  if others:
+    raise ValueError(f"read as {unit.name}, {_told(found)}. {_say_units(others)}, or {unchecked}")
+  lengths = physics.fitting_lengths(raw) if physics.beyond(found.spacing, physics.SPACING) else []
+  if lengths and not known:
+    raise ValueError(f"read as {unit.name}, {_told(found)}. Positions fit {' and '.join(lengths)}: "
+                     f"say the units with {option('units')}, or {unchecked}")
 
 
-def check_band(raw: Raw, closest: float, unit: Units) -> None:
+def check_band(raw: Raw, closest: float, unit: Units, *, known: bool) -> None:
   """Refuses labels that no quantum chemistry gives, and names the likely mistake.
 
   Three bounds, each blind to what the others see: the median over frames of the root mean square
-  force component lies in 0.05-20 eV/A; that of the shortest distance between two atoms is at least
+  force component lies in 0.01-20 eV/A; that of the shortest distance between two atoms is at least
   0.6 A; that of |energy| is at most 1.2 times what Thomas-Fermi atoms hold, 25 eV sum_a Z_a^(7/3)
   (all-electron energies reach 75-95 % of that bound without the 1.2, valence-only and atomisation
   energies far less).
@@ -356,6 +419,7 @@ def check_band(raw: Raw, closest: float, unit: Units) -> None:
     raw: in eV and angstrom.
     closest: median over frames of the shortest distance, angstrom; infinite for single atoms.
     unit: that it was converted from.
+    known: whether there is no doubt about these.
 
   Raises:
     ValueError: outside a bound.
@@ -372,18 +436,21 @@ def check_band(raw: Raw, closest: float, unit: Units) -> None:
   if force < low or force > high:
     raise ValueError(
         f"force components have a root mean square of {force:.3g} eV/A (median over frames), "
-        f"expected {low:g} to {high:g}. {_described(raw, unit, force)}, or {unchecked}")
+        f"expected {low:g} to {high:g}. {_described(raw, unit, force, known)}, or {unchecked}")
   if closest < SHORTEST_BOND:
     raise ValueError(
         f"the closest atoms of a frame are {closest:.3g} A apart (median over frames), expected "
-        f"at least {SHORTEST_BOND} A. Set {option('units')} if positions are in another unit, or "
-        f"{unchecked}")
-  _check_energy(raw)
+        f"at least {SHORTEST_BOND} A. "
+        + (f"{unchecked[0].upper()}{unchecked[1:]}" if known else
+           f"Set {option('units')} if positions are in another unit, or {unchecked}"))
+  _check_energy(raw, known)
 
 
 def _say_units(names: list[str]) -> str:
   if len(names) == 1:
-    return f"They fit {names[0]}: set {option('units', names[0])}"
+    rest = names[0].removeprefix("hartree")
+    rydberg = f" (or rydberg{rest}, which is half of it)" if rest != names[0] else ""
+    return f"They fit {names[0]}{rydberg}: set {option('units', names[0])}"
   return f"They fit {' and '.join(names)}: say which with {option('units')}"
 
 
@@ -399,18 +466,21 @@ def _told(found: physics.Scales) -> str:
   return " and ".join(parts)
 
 
-def _described(raw: Raw, unit: Units, force: float) -> str:
+def _described(raw: Raw, unit: Units, force: float, known: bool) -> str:
   """What a set may be whose forces are not as usual and whose bonds tell of no other unit."""
   if force > FORCE_BAND[1] and FORCE_BAND[0] < force / INVERTED < FORCE_BAND[1] and (
       not physics.contradicts(physics.scales(raw, Units("", 1.0, 1.0, 1 / INVERTED)))):
-    return ("This is 532 times too large if kcal/mol was divided by 0.0434 where it must be "
-            "multiplied: divide energies and forces by 531.8 in the file")
+    return ("This is about 532 times too large: if kcal/mol was divided by 0.0434 where it must be "
+            "multiplied, divide energies and forces by 531.8 in the file; if labels are in meV, "
+            f"set {option('units', 'meV/angstrom')}")
   kind = "relaxed geometries" if force < FORCE_BAND[0] else "broken calculations"
+  if known:
+    return f"These may be {kind} or a toy model: choose other frames"
   return (f"These may be {kind} or a toy model, or units other than {unit.name}: set "
           f"{option('units')}")
 
 
-def _check_energy(raw: Raw) -> None:
+def _check_energy(raw: Raw, known: bool) -> None:
   bound = ATOMIC_BOUND * np.sum(raw.species.astype(float) ** (7 / 3), axis=1)
   excess = np.abs(raw.energy) / bound
   if np.median(excess) <= 1:
@@ -422,5 +492,6 @@ def _check_energy(raw: Raw) -> None:
   guess = f"Are the energies in {fitting[0]}? " if fitting else ""
   raise ValueError(
       f"frame {worst}: energy {raw.energy[worst]:.6g} eV; all electrons of its atoms bind at most "
-      f"{bound[worst]:.4g} eV. {guess}Set {option('units')}, or {option('check_units', False)} if "
-      "they are right")
+      f"{bound[worst]:.4g} eV. {guess}Set "
+      + ("" if known else f"{option('units')}, or ") + f"{option('check_units', False)} if they "
+      "are right")

@@ -2,10 +2,12 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from dcnn.data import physics
 from dcnn.data.raw import Raw, named_frames, take
 from dcnn.data.units import Units, likely_mix
 
@@ -15,13 +17,14 @@ NEAR, NEAR_TURNED = 0.1, 0.13
 MOST_FRAMES = 2000
 FEWEST_PAIRS = 50
 # Correlations of work and change of energy: right sets have 0.95 and more, wrong ones under 0.4.
-RELATED, STRONG, OPPOSED = 0.7, 0.9, 0.5
+RELATED, STRONG, OPPOSED = 0.7, 0.9, 0.8
 FARTHEST_SLOPE = 1.5
 # Net force in eV/A and torque in eV of a molecule in free space, root mean square over components:
 # right sets have 0.004 and less, those of other frames or atoms 1 and more.
 BALANCE = 0.1
 RELATIVE_BALANCE = 0.05  # of what the same forces would give in random directions
-FEW = 0.25  # of all frames; fewer are named, more are a property of the set
+FEW = 0.25  # of all frames; more are a property of the set
+SAME_ENERGY = 1e-3  # eV
 FAR_OFF = 15.0  # robust standard deviations of what a single frame may be off
 MOST_BAD = 0.1  # share of pairs; more are no exception
 
@@ -51,20 +54,29 @@ def near_pairs(raw: Raw, *, free: bool = True) -> Pairs:
     E_2 - E_1 = -(F_1 + F_2) . (x_2 - x_1) / 2
 
   up to third order in the distance: a finite difference with the frames of the set as points.
-  Taken are the first 2,000 frames, each with the one nearest to it, as far as the two are within
-  0.1 A of each other (root mean square over coordinates) and have the same atoms in the same
-  order and the same cell. Where these are fewer than 50, molecules in free space are moved and
-  turned onto each other first, with their forces.
+  Taken are 2,000 frames, in stretches over the set, each with the one nearest to it, as far as the
+  two are within 0.1 A of each other (root mean square over coordinates) and have the same atoms in
+  the same order and the same cell. Where these are fewer than 50, molecules in free space are
+  moved and turned onto each other first, with their forces.
 
   Args:
     raw: in eV and angstrom.
     free: whether molecules may be turned, because nothing outside holds them.
   """
-  raw = take(raw, np.arange(min(len(raw.energy), MOST_FRAMES)))
-  pairs = _pairs(raw, NEAR)
+  taken = _stretches(len(raw.energy))
+  some = take(raw, taken)
+  pairs = _pairs(some, NEAR)
   if len(pairs.work) < FEWEST_PAIRS and raw.cell is None and free:
-    return _pairs(_turned(raw), NEAR_TURNED)
-  return pairs
+    pairs = _pairs(_turned(some), NEAR_TURNED)
+  return pairs._replace(first=taken[pairs.first], second=taken[pairs.second])
+
+
+def _stretches(frames: int) -> np.ndarray:
+  """Numbers of at most `MOST_FRAMES` frames, in stretches of 100 evenly over a longer set."""
+  if frames <= MOST_FRAMES:
+    return np.arange(frames)
+  starts = np.linspace(0, frames - 100, MOST_FRAMES // 100).astype(int)
+  return np.unique(starts[:, None] + np.arange(100))
 
 
 def _pairs(raw: Raw, reach: float) -> Pairs:
@@ -112,14 +124,14 @@ def warn_if_inconsistent(raw: Raw, unit: Units, *, physical: bool = True) -> Non
 
   Fewer than 50 near pairs are not judged. Right sets have correlations of 0.95 and more and slopes
   of 0.9-1.1, also in random order. Warned of are a correlation below 0.7 (labels of other frames,
-  atoms or methods; below -0.5 gradients instead of forces) and, where it exceeds 0.9 in size, a
+  atoms or methods; below -0.8 gradients instead of forces) and, where it exceeds 0.9 in size, a
   slope beyond 2/3 to 3/2 (energies and forces in units that do not belong together; the least such
   factor, of bohr and angstrom, is 1.9). The slope is the ratio of the standard deviations, which,
   unlike that of least squares, errors of the work do not make smaller.
 
-  Single frames whose energy or forces do not fit those of all their neighbours are named. Where
-  that cannot be judged, or is wrong, the forces on a molecule in free space are asked to leave it
-  where it is and not to turn it.
+  Single frames whose energy or forces do not fit those of all their neighbours are named. The
+  forces on a molecule in free space must leave it where it is and not turn it, unless the energies
+  follow such forces, too: then something outside holds it.
 
   Args:
     raw: in eV and angstrom.
@@ -135,16 +147,63 @@ def warn_if_inconsistent(raw: Raw, unit: Units, *, physical: bool = True) -> Non
                   "labels of another frame, or a calculation that failed? Look at them, or remove "
                   "them", stacklevel=4)
   found = correlation(pairs)
-  mistakes = _mistakes(pairs, found, unit) if math.isfinite(found) else []
-  if physical and not found >= STRONG:
-    mistakes += _imbalance(raw)
-  elif physical:
-    _warn_of_unbalanced_frames(raw)
+  fits = _fitting(raw, unit) if physical else lambda other: True
+  mistakes = _mistakes(pairs, found, unit, fits) if math.isfinite(found) else []
+  mistakes += _misfits(pairs) if found >= RELATED else []
+  if physical:
+    mistakes += _imbalance(raw, pairs, found)
+  _warn_of_repeats(raw)
   if mistakes:
     warnings.warn("; and ".join(mistakes), stacklevel=4)
 
 
-def _mistakes(pairs: Pairs, found: float, unit: Units) -> list[str]:
+def _fitting(raw: Raw, unit: Units) -> Callable[[Units], bool]:
+  """Whether what was read in one unit may be in another, as far as bonds tell."""
+  def fits(other: Units) -> bool:
+    relative = other._replace(energy=other.energy / unit.energy, length=other.length / unit.length,
+                              force=other.force / unit.force)
+    return not physics.contradicts(physics.scales(raw, relative))
+  return fits
+
+
+def _misfits(pairs: Pairs) -> list[str]:
+  """Told of where too many frames fit none of their neighbours to name them."""
+  bad = _bad(pairs)
+  if bad.mean() <= MOST_BAD / 2:
+    return []
+  return [f"in {100 * bad.mean():.0f} % of {len(bad)} pairs of near frames the energy changes "
+          "otherwise than the forces say, though most pairs fit: labels of other frames?"]
+
+
+def _pushes(raw: Raw, pairs: Pairs) -> bool:
+  """Whether energies follow net forces while molecules move, as if held from outside."""
+  real = (raw.species > 0)[..., None]
+  net = np.where(real, raw.forces, 0.0).sum(axis=1)
+  centre = raw.positions.sum(axis=1) / real.sum(axis=1)
+  step = centre[pairs.second] - centre[pairs.first]
+  of_net = np.sum((net[pairs.first] + net[pairs.second]) / 2 * step, axis=1)
+  # Pairs of frames that were turned onto each other do not tell.
+  with_net, without = (float(np.square(pairs.change + work).sum())
+                       for work in (pairs.work, pairs.work - of_net))
+  return without > 1.5 * with_net
+
+
+def _warn_of_repeats(raw: Raw) -> None:
+  """Warns of equal configurations with different energies."""
+  seen: dict[bytes, int] = {}
+  odd = []
+  for frame, positions in enumerate(raw.positions):
+    cell = b"" if raw.cell is None else raw.cell[frame].tobytes()
+    first = seen.setdefault(positions.tobytes() + raw.species[frame].tobytes() + cell, frame)
+    if abs(raw.energy[frame] - raw.energy[first]) > SAME_ENERGY:
+      odd.append(frame)
+  if odd:
+    warnings.warn(f"{named_frames(odd)} repeat configurations of earlier frames with other "
+                  "energies: two methods in one file, or labels of other frames?", stacklevel=5)
+
+
+def _mistakes(
+    pairs: Pairs, found: float, unit: Units, fits: Callable[[Units], bool]) -> list[str]:
   slope = float(np.linalg.norm(pairs.change) / np.linalg.norm(pairs.work))
   mistakes = []
   if found < -OPPOSED:
@@ -154,7 +213,7 @@ def _mistakes(pairs: Pairs, found: float, unit: Units) -> list[str]:
         "labels of other frames, of atoms in another order, of mirrored positions, or too noisy to "
         "learn from? Then make energies and forces anew, together")
   if abs(found) > STRONG and not 1 / FARTHEST_SLOPE <= slope <= FARTHEST_SLOPE:
-    mistakes.append(likely_mix(unit, slope))
+    mistakes.append(likely_mix(unit, slope, fits))
   if not mistakes:
     return []
   return [f"between {len(pairs.work)} pairs of near frames the energy changes by "
@@ -162,18 +221,23 @@ def _mistakes(pairs: Pairs, found: float, unit: Units) -> list[str]:
           f"{found:.2f}), expected 1: {'; and '.join(mistakes)}"]
 
 
-def _odd_frames(pairs: Pairs) -> np.ndarray:
-  """The few frames that fit none of their neighbours, where most frames fit."""
-  none = np.zeros(0, int)
-  if len(pairs.work) < FEWEST_PAIRS:
-    return none
+def _bad(pairs: Pairs) -> np.ndarray:
+  """Which pairs are far from what the others show."""
   residual = np.abs(pairs.change + pairs.work)
   far = np.maximum(pairs.distance / np.median(pairs.distance), 1.0) ** 3  # as the error grows
   typical = max(FAR_OFF * 1.4826 * np.median(residual), np.median(np.abs(pairs.work)))
   allowed = np.maximum(
       typical * far,
       0.75 * (np.abs(pairs.change) + np.abs(pairs.work)))
-  bad = residual > allowed
+  return residual > allowed
+
+
+def _odd_frames(pairs: Pairs) -> np.ndarray:
+  """The few frames that fit none of their neighbours, where most frames fit."""
+  none = np.zeros(0, int)
+  if len(pairs.work) < FEWEST_PAIRS:
+    return none
+  bad = _bad(pairs)
   if not 0 < bad.sum() <= MOST_BAD * len(bad):
     return none
   ends = np.stack([pairs.first, pairs.second])
@@ -209,22 +273,17 @@ def _unbalanced(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
   return beyond(forces.sum(axis=1), forces), beyond(torques.sum(axis=1), torques)
 
 
-def _imbalance(raw: Raw) -> list[str]:
+def _imbalance(raw: Raw, pairs: Pairs, found: float) -> list[str]:
+  """Told of frames whose forces are not in balance, unless the energies follow such forces, too."""
   moved, turned = _unbalanced(raw)
   either = np.flatnonzero(moved | turned)
-  if not either.size:
+  outside = found >= STRONG and len(either) >= FEW * len(moved)
+  if not either.size or outside and (not moved.any() or _pushes(raw, pairs)):
     return []
   what = " and ".join(word for word, flags in (("move", moved), ("turn", turned)) if flags.any())
   return [f"in {named_frames(either)} of {len(raw.species):,} the forces add up to something that "
           f"would {what} the molecule, which in free space they cannot: forces of another frame, "
           "of atoms in another order, of mirrored positions or of a part of the system?"]
-
-
-def _warn_of_unbalanced_frames(raw: Raw) -> None:
-  """Where most frames are in balance and fit their neighbours, the few others are named."""
-  odd = np.logical_or(*_unbalanced(raw))
-  if 0 < odd.sum() < FEW * len(odd):
-    warnings.warn(f"{_imbalance(raw)[0]}", stacklevel=5)
 
 
 def _near_frames(raw: Raw, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

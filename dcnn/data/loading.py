@@ -8,12 +8,13 @@ import json
 import os
 import pathlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from dcnn import results
 from dcnn.base import Dataset, Labels, System
 from dcnn.data import ase_formats, checks, consistency, embedded, npz, raw, xyz
 from dcnn.data import units as units_lib
@@ -22,7 +23,6 @@ from dcnn.wording import option
 
 # What to do with frames that lack forces.
 INCOMPLETE = ("refuse", "skip", "energies", "references")
-OWN_FORMATS = ("npz", "extxyz")
 # Of a file that is larger than this the system says how much of it was ever written.
 LARGE = 10_000_000  # bytes
 WRITTEN = 0.01
@@ -38,7 +38,7 @@ class _File(NamedTuple):
     unit: that they are in.
     origin: how that is known, in words.
     guessed: the family of an archive whose keys alone tell its units; else empty.
-    converted: whether ASE has converted them.
+    converted: whether ASE has read them, which keeps eV and angstrom.
   """
 
   raw: raw.Raw
@@ -113,10 +113,11 @@ def load(
         # Numbers near the end of the range overflow in many places; the checks name them.
         with np.errstate(over="ignore", invalid="ignore"):
           file = _read(path, keys, format)
-          if unit is not None:
-            file = file._replace(unit=unit, origin=f"as {option('units')} says", guessed="",
-                                 converted=False)
-          found, references = _checked(file, keys, incomplete, check_units)
+          file = _declared(file) if unit is None else file._replace(
+              unit=unit, origin=f"as {option('units')} says", guessed="", converted=False)
+          if file.guessed and not check_units:
+            file = file._replace(origin=f"as {file.guessed} has them, unchecked")
+          found, distances, references = _checked(file, keys, incomplete, check_units)
     except ValueError as error:
       raise ValueError(f"{path}: {error}") from error
     except MemoryError as error:
@@ -127,19 +128,23 @@ def load(
         labels=Labels(found.energy, found.forces),
         source=f"{path.name}: {_sentence(found.source)}, read as {file.unit.name}",
         checksum=checksum(path),
-        summary=_summary(path, file, found, references),
+        summary=_summary(path, file, found, distances, references),
         references=references)
 
 
 @contextlib.contextmanager
 def _named(path: pathlib.Path) -> Iterator[None]:
   """Warnings within this context begin with the name of the file."""
-  with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    yield
-  for warning in caught:
-    text = warning.message if warning.category is not UserWarning else f"{path}: {warning.message}"
-    warnings.warn(text, warning.category, stacklevel=4)
+  caught: list[warnings.WarningMessage] = []
+  try:
+    with warnings.catch_warnings(record=True) as caught:
+      warnings.simplefilter("always")
+      yield
+  finally:  # also of what is refused: a warning may tell the reason
+    for warning in caught:
+      ours = warning.category is UserWarning
+      warnings.warn(f"{path}: {warning.message}" if ours else warning.message, warning.category,
+                    stacklevel=4)
 
 
 def _require_known(value: str, known: tuple[str, ...], name: str) -> None:
@@ -207,10 +212,17 @@ def _located(name: str) -> Iterator[pathlib.Path]:
   status = path.stat()
   if status.st_size == 0:
     raise ValueError(f"{path}: the file is empty: copy or write it again")
-  if status.st_size > LARGE and 512 * status.st_blocks < WRITTEN * status.st_size:
+  if status.st_size > LARGE and 512 * status.st_blocks < WRITTEN * status.st_size and _is_blank(
+      path):  # some file systems count the blocks of a sound file late
     raise ValueError(f"{path}: of its {status.st_size:,} bytes almost none were ever written: copy "
                      "or write it again")
   yield path
+
+
+def _is_blank(path: pathlib.Path) -> bool:
+  """Whether a file begins with nothing but zeros."""
+  with path.open("rb") as file:
+    return not file.read(4096).strip(b"\0")
 
 
 def _missing(path: pathlib.Path, name: str) -> Exception:
@@ -230,8 +242,6 @@ def _read(path: pathlib.Path, keys: raw.Keys, kind: str | None) -> _File:
   kind = kind or {".npz": "npz", ".xyz": "extxyz", ".extxyz": "extxyz"}.get(suffix)
   if kind == "npz":
     archive = npz.read_npz(path, keys)
-    if archive.declares:
-      return _File(archive.raw, archive.units, "as the file declares")
     if archive.family == "dcnn":
       return _File(archive.raw, archive.units, "the convention of such archives")
     origin = f"as {archive.family} has them, which the numbers confirm"
@@ -239,15 +249,45 @@ def _read(path: pathlib.Path, keys: raw.Keys, kind: str | None) -> _File:
   unit = UNITS["eV/angstrom"]
   if kind == "extxyz":
     return _File(xyz.read_xyz(path, keys), unit, "the convention of extended XYZ")
-  return _File(ase_formats.read_ase(path, keys, kind), unit, "converted by ASE", converted=True)
+  numbers = ase_formats.read_ase(path, keys, kind)
+  return _File(numbers, unit, "as ASE keeps them", converted=True)
+
+
+def _declared(file: _File) -> _File:
+  """The file with the units that it declares, where it does.
+
+  A length alone leaves the unit of energies as it was, known or guessed.
+  """
+  said = {name.lower(): value for name, value in file.raw.units.items()}
+
+  def of(keys: Iterable[str]) -> object:
+    return next((said[key] for key in keys if key in said), None)
+
+  energy, force, every = (of(keys) for keys in (
+      raw.ENERGY_UNIT_KEYS, raw.FORCE_UNIT_KEYS, raw.ALL_UNIT_KEYS))
+  length = of(raw.LENGTH_UNIT_KEYS)
+  if not said:
+    return file
+  if energy is None and force is None and every is not None:
+    energy, length, force = units_lib.of_one_word(every, length)
+  unit = units_lib.declared(energy, length, force, file.unit)
+  if energy is None and force is None:
+    return file._replace(unit=unit)
+  return file._replace(unit=unit, origin="as the file declares", guessed="", converted=False)
 
 
 def _checked(
     file: _File, keys: raw.Keys, incomplete: str, check_units: bool
-) -> tuple[raw.Raw, dict[int, float]]:
-  """What a file holds in eV and angstrom, once all checks have passed, and atomic references."""
-  numbers, references = _complete(
-      _without_padding(file.raw), file.unit, incomplete, check_units)
+) -> tuple[raw.Raw, np.ndarray, dict[int, float]]:
+  """What a file holds in eV and angstrom, once all checks have passed.
+
+  Returns:
+    The numbers, the shortest distance of each frame, and atomic references in eV.
+  """
+  numbers = _without_padding(file.raw)
+  if keys.energy is None:
+    numbers = _with_matching_energy(numbers, file.unit)
+  numbers, references = _complete(numbers, file.unit, incomplete, check_units)
   if check_units:
     checks.check_sizes(numbers, file.unit)
     checks.check_scales(numbers, file.unit, guessed=file.guessed, known=file.converted)
@@ -255,15 +295,13 @@ def _checked(
   distances, pairs = checks.closest_pairs(found)
   checks.check_distances(distances, pairs)
   if check_units:
-    checks.check_band(found, float(np.median(distances)), file.unit)
-    checks.warn_of_exceptions(found, distances)
+    checks.check_band(found, float(np.median(distances)), file.unit, known=file.converted)
+    checks.warn_of_exceptions(found, distances, pairs)
     checks.warn_of_fixed_atoms(found)
     checks.warn_of_species(found)
-  if keys.energy is None:
-    found = _with_matching_energy(found)
   consistency.warn_if_inconsistent(found, file.unit, physical=check_units)
   checks.warn_of_digits(numbers, file.unit)
-  return found, references
+  return found, distances, references
 
 
 def _without_padding(numbers: raw.Raw) -> raw.Raw:
@@ -290,11 +328,20 @@ def _complete(
   """
   references: dict[int, float] = {}
   if incomplete == "skip":
-    numbers = raw.take(numbers, np.isfinite(numbers.energy))
+    whole = np.isfinite(numbers.energy) & np.isfinite(numbers.positions).all(axis=(1, 2)) & (
+        np.isfinite(numbers.forces).all(axis=(1, 2)) | checks.absent_forces(numbers))
+    if not (whole & ~checks.absent_forces(numbers)).any():
+      raise ValueError(f"none of the {len(whole):,} frames has energy and forces")
+    numbers = raw.take(numbers, whole)
   elif numbers.unlabelled is not None:
-    without = np.flatnonzero(np.isnan(numbers.energy))
-    raw.require_key(None, str(numbers.keys.energy), "energy", numbers.unlabelled,
-                    raw.named_frames(without))
+    try:
+      raw.require_key(None, str(numbers.keys.energy), "energy", numbers.unlabelled,
+                      raw.named_frames(np.flatnonzero(np.isnan(numbers.energy))))
+    except ValueError as error:
+      if np.isnan(numbers.energy).all():
+        raise
+      raise ValueError(f"{error}, or leave such frames out with "
+                       f"{option('incomplete', 'skip')}") from error
   checks.check_finite(units_lib.convert(numbers, unit))
   if incomplete == "references":
     numbers, references = _without_single_atoms(numbers, unit)
@@ -324,8 +371,7 @@ def _complete(
 
 
 def _without_single_atoms(numbers: raw.Raw, unit: Units) -> tuple[raw.Raw, dict[int, float]]:
-  atoms = (numbers.species > 0).sum(axis=1)
-  single = atoms == 1
+  single = _single_atoms(numbers)
   if single.all() or not single.any():
     raise ValueError(f"{option('incomplete', 'references')} takes frames of single atoms as "
                      f"references for the other frames, got {single.sum()} such frames of "
@@ -339,10 +385,17 @@ def _without_single_atoms(numbers: raw.Raw, unit: Units) -> tuple[raw.Raw, dict[
   return raw.take(numbers, ~single), references
 
 
+def _single_atoms(numbers: raw.Raw) -> np.ndarray:
+  """Mask of frames of one atom in free space."""
+  single = (numbers.species > 0).sum(axis=1) == 1
+  return single if numbers.cell is None else single & ~numbers.cell.any(axis=(1, 2))
+
+
 def _missing_forces(numbers: raw.Raw, missing: np.ndarray) -> str:
   """What to do about frames without forces."""
   absent = checks.absent_forces(numbers)
-  alone = f"train on energies alone with {option('incomplete', 'energies')}"
+  alone = (f"train on energies alone with {option('incomplete', 'energies')} and a force weight of "
+           "0")
   if absent.all():
     key, names = str(numbers.keys.forces), numbers.left_out
     likely = raw.likely_key("forces", "forces", names)
@@ -351,74 +404,89 @@ def _missing_forces(numbers: raw.Raw, missing: np.ndarray) -> str:
     there = raw.brief(", ".join(names) or "nothing else")
     return f"no array {key!r} in any frame; there is {there}{hint}, or {alone}"
   frames = f"{raw.named_frames(np.flatnonzero(missing))} of {len(missing):,}"
-  single = (numbers.species[missing] > 0).sum(axis=1) == 1
+  single = _single_atoms(numbers)[missing]
+  right = ""
   if absent[missing].all():
-    what = "have no forces" if not single.all() else "are single atoms without forces"
+    what = "no forces" if not single.all() else "single atoms without forces"
   else:
     value = numbers.forces[np.argmax(missing & ~absent), 0, 0]
-    what = (f"have forces of which all components are {value:g}, a number that stands for forces "
-            "which are missing")
-  references = (f", take them as references for the energies of their elements with "
+    what = (f"all force components are {value:g}, a number that stands for forces which are "
+            "missing")
+    right = f", or set {option('check_units', False)} if they are right"
+  references = (f", or take them as references for the energies of their elements with "
                 f"{option('incomplete', 'references')}" if single.all() else "")
-  return (f"{frames} {what}. Leave them out with {option('incomplete', 'skip')}, use their "
-          f"energies alone with {option('incomplete', 'energies')}{references}, or compute "
-          "the forces")
+  return (f"{frames}: {what}. Compute the forces, leave such frames out with "
+          f"{option('incomplete', 'skip')}, or use their energies alone with "
+          f"{option('incomplete', 'energies')}{references}{right}")
 
 
-def _with_matching_energy(found: raw.Raw) -> raw.Raw:
+def _with_matching_energy(numbers: raw.Raw, unit: Units) -> raw.Raw:
   """Of two energies the one that the forces are the gradient of.
 
   Codes that smear the occupation of states write an energy extrapolated to none and a free energy,
   whose gradient the forces are. Where near frames tell, they decide, else the definition.
+
+  Args:
+    numbers: as the file has them.
+    unit: of these.
   """
-  if found.free_energy is None or not np.isfinite(found.free_energy).all():
-    return found
-  apart = float(np.std(found.free_energy - found.energy))
-  if not np.any(found.free_energy != found.energy):
-    return found
-  misfits = [_misfit(consistency.near_pairs(found._replace(energy=energy)))
-             for energy in (found.energy, found.free_energy)]
+  free = numbers.free_energy
+  if free is None or not np.any(free != numbers.energy) or not np.ptp(free[np.isfinite(free)]):
+    return numbers
+  missing = np.isnan(free)
+  chosen = numbers._replace(
+      energy=free, keys=numbers.keys._replace(energy=raw.FREE_ENERGY), unlabelled=None,
+      left_out=tuple(sorted({*numbers.left_out, "energy"} - {raw.FREE_ENERGY})))
+  if np.isnan(numbers.energy).all():
+    return chosen._replace(left_out=tuple(sorted({*numbers.left_out} - {raw.FREE_ENERGY})))
+  if missing.any():
+    warnings.warn(f"{raw.named_frames(np.flatnonzero(missing))} of {len(free):,}: no free_energy, "
+                  "which other frames have beside energy, so that energy is taken. Set "
+                  f"{option('energy_key')} to choose", stacklevel=4)
+    return numbers
+  apart = float(np.nanstd(free - numbers.energy)) * unit.energy
+  misfits = [_misfit(units_lib.convert(numbers._replace(energy=energy), unit))
+             for energy in (numbers.energy, free)]
   name = "energy" if misfits[0] < 0.8 * misfits[1] else raw.FREE_ENERGY
   if apart > SPREAD:
     warnings.warn(
         f"energy and free_energy differ from frame to frame by {1000 * apart:.3g} meV (standard "
         f"deviation), and forces are the gradient of one of them: {name} is taken. Set "
         f"{option('energy_key')} to choose", stacklevel=4)
-  if name == "energy":
-    return found
-  left_out = sorted({*found.left_out, "energy"} - {raw.FREE_ENERGY})
-  return found._replace(energy=found.free_energy, keys=found.keys._replace(energy=name),
-                        left_out=tuple(left_out))
+  return numbers if name == "energy" else chosen
 
 
-def _misfit(pairs: consistency.Pairs) -> float:
+def _misfit(found: raw.Raw) -> float:
   """Median of what is left of the change of energy once the work is taken off, eV; 0 if unknown."""
+  pairs = consistency.near_pairs(found)
   if len(pairs.work) < consistency.FEWEST_PAIRS:
     return 0.0
   return float(np.median(np.abs(pairs.change + pairs.work)))
 
 
 def _summary(
-    path: pathlib.Path, file: _File, found: raw.Raw, references: Mapping[int, float]) -> str:
+    path: pathlib.Path, file: _File, found: raw.Raw, distances: np.ndarray,
+    references: Mapping[int, float],
+) -> str:
   """What was read, in a line: what a user must know before an hour of training."""
   frames, whole = len(found.energy), len(file.raw.energy)
   counts = (found.species > 0).sum(axis=1)
   atoms = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
   sizes = checks.force_sizes(found)
   known = np.isfinite(sizes)
-  distances, _ = checks.closest_pairs(found)
+  absent = int(len(known) - known.sum())
   parts = [
-      f"{frames:,} frames" + (f" of {whole:,}" if whole != frames else "") + f" of {atoms} atoms "
-      f"({', '.join(symbols(found.species))})",
+      (f"{frames:,} of {whole:,} frames" if whole != frames else f"{frames:,} frames")
+      + f" of {atoms} atoms ({', '.join(symbols(found.species))})",
       f"read {', '.join(map(str, found.keys))}",
       f"left out {raw.brief(', '.join(found.left_out))}" if found.left_out else "",
       f"{file.unit.name}, {file.origin}",
-      f"{len(known) - known.sum():,} frames without forces" if not known.all() else "",
+      f"{absent:,} frame{'s' if absent > 1 else ''} without forces" if absent else "",
       f"RMS force {np.sqrt(np.mean(np.square(sizes[known]))):.3g} eV/A" if known.any() else "",
       f"closest atoms {distances.min():.3g} A apart" if np.isfinite(distances).any() else "",
       f"{len(references)} atomic references" if references else "",
   ]
-  return f"{path.name}: {'; '.join(part for part in parts if part)}"
+  return results.one_line(f"{path.name}: {'; '.join(part for part in parts if part)}")
 
 
 def symbols(species: np.ndarray) -> list[str]:

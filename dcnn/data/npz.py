@@ -9,8 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dcnn.data.raw import FREE_ENERGY, Keys, Raw, brief, check_atoms, likely_key, require_key
-from dcnn.data.units import UNITS, Units, declared
+from dcnn.data.raw import (
+    FREE_ENERGY,
+    UNIT_KEYS,
+    Keys,
+    Raw,
+    brief,
+    check_atoms,
+    likely_key,
+    require_key,
+)
+from dcnn.data.units import UNITS, Units
 from dcnn.wording import option
 
 
@@ -31,10 +40,6 @@ CONVENTIONS = (
     Convention("dcnn", "positions", "species", "energy", "forces", "eV/angstrom"),
 )
 
-# Names, in lower case, of arrays that declare a unit.
-ENERGY_UNIT_KEYS = ("e_unit", "energy_unit", "energy_units", "unit_energy")
-LENGTH_UNIT_KEYS = ("r_unit", "length_unit", "position_unit", "positions_unit", "unit_length")
-FORCE_UNIT_KEYS = ("f_unit", "force_unit", "forces_unit", "unit_forces")
 # Arrays that tell of periodic frames.
 PERIODIC = {"cell", "lattice", "pbc"}
 # Deflate shrinks nothing but zeros and repeats this far; a file made to fill the memory does.
@@ -49,14 +54,12 @@ class Archive(NamedTuple):
 
   Attributes:
     raw: its arrays.
-    units: those that it declares, or those of its convention.
-    declares: whether it declares that of energies or of forces.
+    units: those of its convention.
     family: of the convention.
   """
 
   raw: Raw
   units: Units
-  declares: bool
   family: str
 
 
@@ -76,7 +79,7 @@ def read_npz(path: str | os.PathLike, keys: Keys) -> Archive:
         _numbers(archive, key) if key in archive.files else None for key in convention[1:5])
     assert positions is not None and species is not None and energy is not None
     cell = _cell(archive, convention, len(positions) if positions.ndim else 0)
-    units, used = _units(archive, convention)
+    used = {key: _array(archive, key) for key in archive.files if key.lower() in UNIT_KEYS}
     free_energy = (_numbers(archive, FREE_ENERGY)
                    if convention.energy == "energy" and FREE_ENERGY in archive.files else None)
     source = _source(archive, convention)
@@ -91,9 +94,8 @@ def read_npz(path: str | os.PathLike, keys: Keys) -> Archive:
       energy.astype(np.float64).reshape(-1), forces.astype(np.float64), source,
       Keys(convention.energy, convention.forces, convention.positions, convention.species),
       tuple(left_out), cell,
-      None if free_energy is None else free_energy.astype(np.float64).reshape(-1)))
-  declares = any(name.lower() in ENERGY_UNIT_KEYS + FORCE_UNIT_KEYS for name in used)
-  return Archive(raw, units, declares, convention.family)
+      None if free_energy is None else free_energy.astype(np.float64).reshape(-1), None, used))
+  return Archive(raw, UNITS[convention.units], convention.family)
 
 
 @contextmanager
@@ -123,6 +125,8 @@ def _convention(files: Sequence[str], keys: Keys) -> Convention:
     wanted = "; ".join(f"{', '.join(c[1:5])} ({c.family})" for c in CONVENTIONS)
     raise ValueError(f"the archive has the arrays {brief(', '.join(files) or 'none')}; expected "
                      f"{wanted}{_likely_keys(files)}")
+  if len(set(keys) - {None}) < len([key for key in keys if key]):
+    raise ValueError(f"one array for two of positions, species, energy and forces: {keys}")
   best = max(fitting, key=lambda each: len({each.energy, each.forces} & set(files)))
   require_key(best.energy if best.energy in files else None, best.energy, "energy", files,
               "the archive", kind="array")
@@ -197,20 +201,6 @@ def _numbers(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
   if array.dtype.kind not in "iuf":
     raise ValueError(f"array {key!r} must hold real numbers, got dtype {array.dtype}")
   return array
-
-
-def _units(archive: np.lib.npyio.NpzFile, convention: Convention) -> tuple[Units, list[str]]:
-  """The declared units, or else those of the convention, and the arrays that declare them."""
-  names = {name.lower(): name for name in archive.files}
-  told: list[str] = []
-  values: list[object] = []
-  for keys in (ENERGY_UNIT_KEYS, LENGTH_UNIT_KEYS, FORCE_UNIT_KEYS):
-    name = next((names[key] for key in keys if key in names), None)
-    told += [name] if name else []
-    values.append(_array(archive, name) if name else None)
-  usual = UNITS[convention.units]
-  energy, length, force = values
-  return (declared(energy, length, force, usual) if told else usual), told
 
 
 def _source(archive: np.lib.npyio.NpzFile, convention: Convention) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from dcnn.base import HARTREE
 from dcnn.data import neighbours
 from dcnn.data.raw import Raw, take
-from dcnn.data.units import Units
+from dcnn.data.units import LENGTH_UNITS, Units
 
 MILLIDYNE_PER_ANGSTROM = 6.241509  # eV/A^2
 MOST_FRAMES = 400  # looked at, evenly over the set
@@ -32,6 +32,9 @@ SPACING = (0.75, 1.37)
 STIFFNESS = (0.62, 2.5)
 TOTAL_ENERGY = (0.94, 1.06)
 NOBLE = (2, 10, 18, 36, 54, 86)
+
+# Bonds that an atom has at most; of these elements boron is left out, which shares hydrogen.
+MOST_BONDS = {1: 1, 6: 4, 7: 4, 8: 3, 9: 1, 14: 6, 15: 6, 16: 6, 17: 4}
 
 # Elements whose bonds Badger's rule describes, by period. d_ij in angstrom.
 _PERIODS = {1: 0, **dict.fromkeys((5, 6, 7, 8, 9), 1), **dict.fromkeys((14, 15, 16, 17), 2)}
@@ -85,11 +88,20 @@ def fitting(raw: Raw, known: Iterable[Units]) -> list[str]:
   return [unit.name for unit in known if confirms(scales(raw, unit))]
 
 
-def odd_bonds(raw: Raw) -> float:
-  """Share of atoms without a neighbour at the distance of a bond, and of hydrogen with several.
+def fitting_lengths(raw: Raw) -> list[str]:
+  """Names of the lengths in which nearest atoms are as far apart as bonded ones."""
+  sample = _sample(raw)
+  if (sample.species > 0).sum(axis=1).max() < 3:  # two atoms may be pulled apart
+    return []
+  return [name for name, length in LENGTH_UNITS.items()
+          if _within(_bonds(sample, length).spacing, SPACING)]
 
-  Hydrogen counts as bonded to the elements of Badger's rule only, so that hydrides are none of it.
-  nan where there are no such bonds at all.
+
+def odd_bonds(raw: Raw) -> float:
+  """Share of atoms without a neighbour at the distance of a bond, or with more than they can bind.
+
+  Of molecules of the elements of Badger's rule but boron, with three atoms or more. nan where there
+  are none.
 
   Args:
     raw: in eV and angstrom.
@@ -98,8 +110,8 @@ def odd_bonds(raw: Raw) -> float:
   for kind in _kinds(_sample(raw)):
     frame = take(kind, _typical(kind))
     species = frame.species[0]
-    described = np.isin(species, list(_PERIODS)) | (species == 0)
-    if (species > 0).sum() > MOST_ATOMS or not described.all():
+    atoms = int((species > 0).sum())
+    if not 3 <= atoms <= MOST_ATOMS or not np.isin(species, [0, *MOST_BONDS]).all():
       continue
     pairs = _near_pairs(frame, 1.0)
     spacing = np.array(_spacings(species, pairs))
@@ -107,11 +119,34 @@ def odd_bonds(raw: Raw) -> float:
     bonded = _bonded(species, pairs)
     np.add.at(bonds, bonded.first, 1)
     np.add.at(bonds, bonded.second, 1)
-    weight = len(kind.species)
-    odd += weight * int((np.abs(np.log(spacing)) > np.log(1.3)).sum())
-    odd += weight * int(((species == 1) & (bonds > 1)).sum())
-    judged += weight * len(spacing)
+    most = np.array([MOST_BONDS.get(int(element), 0) for element in species])
+    too_many = (bonds > most)[species > 0]
+    odd += len(kind.species) * int((too_many | (np.abs(np.log(spacing)) > np.log(1.25))).sum())
+    judged += len(kind.species) * atoms
   return odd / judged if judged else np.nan
+
+
+def is_symmetric(raw: Raw, frame: int) -> bool:
+  """Whether the atoms of a periodic frame have their neighbours evenly around them.
+
+  Args:
+    raw: in any unit of length.
+    frame: its number.
+  """
+  assert raw.cell is not None
+  real = np.flatnonzero(raw.species[frame] > 0)
+  positions, cell = raw.positions[frame][real], raw.cell[frame]
+  volume = abs(float(np.linalg.det(neighbours.completed(cell))))
+  reach = 1.7 * (volume / len(real)) ** (1 / 3)
+  try:
+    pairs = neighbours.pairs_within(positions, cell, reach)
+  except ValueError:
+    return False
+  vectors = positions[pairs.second] - positions[pairs.first] + pairs.shifts @ cell
+  total = np.zeros_like(positions)
+  np.add.at(total, pairs.first, vectors / pairs.distance[:, None] ** 4)
+  np.add.at(total, pairs.second, -vectors / pairs.distance[:, None] ** 4)
+  return bool(np.abs(total).max(initial=0.0) < 1e-3 * reach**-3)
 
 
 def _within(value: float, bounds: tuple[float, float]) -> bool:
@@ -204,7 +239,7 @@ def _near_pairs(frame: Raw, length: float) -> neighbours.Pairs:
   """Pairs of the one frame of `frame` that might be bonded, distances in angstrom."""
   real = np.flatnonzero(frame.species[0] > 0)
   positions = frame.positions[0][real] * length
-  reach = 2 * BONDED * SPACING[1] * float(_radii(frame.species[0][real]).max())
+  reach = 2 * BONDED * SPACING[1] * float(radii(frame.species[0][real]).max())
   if frame.cell is None and len(real) <= FEW_ATOMS:
     first, second = np.triu_indices(len(real), 1)
     distance = np.linalg.norm(positions[second] - positions[first], axis=1)
@@ -220,8 +255,12 @@ def _near_pairs(frame: Raw, length: float) -> neighbours.Pairs:
   return pairs._replace(first=real[pairs.first], second=real[pairs.second])
 
 
-def _radii(species: np.ndarray) -> np.ndarray:
-  """Covalent radii in angstrom (ASE's table, of Cordero et al., Dalton Trans. 2008, 2832)."""
+def radii(species: np.ndarray) -> np.ndarray:
+  """Covalent radii in angstrom by atomic number, of ASE's table.
+
+  References:
+    B. Cordero et al., Covalent radii revisited, Dalton Trans. 2008, 2832.
+  """
   from ase.data import covalent_radii
 
   return covalent_radii[species]
@@ -229,7 +268,7 @@ def _radii(species: np.ndarray) -> np.ndarray:
 
 def _spacings(species: np.ndarray, pairs: neighbours.Pairs) -> list[float]:
   """Of each atom but noble gases the distance to the nearest one, over the sum of the radii."""
-  ratio = pairs.distance / (_radii(species)[pairs.first] + _radii(species)[pairs.second])
+  ratio = pairs.distance / (radii(species)[pairs.first] + radii(species)[pairs.second])
   nearest = np.full(len(species), np.inf)
   np.minimum.at(nearest, pairs.first, ratio)
   np.minimum.at(nearest, pairs.second, ratio)
@@ -242,9 +281,9 @@ def _spacings(species: np.ndarray, pairs: neighbours.Pairs) -> list[float]:
 
 def _bonded(species: np.ndarray, pairs: neighbours.Pairs) -> neighbours.Pairs:
   """Those of the pairs that are bonds which Badger's rule describes."""
-  radii = _radii(species)
+  sizes = radii(species)
   described = np.isin(species, list(_PERIODS))
-  keep = (pairs.distance < BONDED * (radii[pairs.first] + radii[pairs.second])) & (
+  keep = (pairs.distance < BONDED * (sizes[pairs.first] + sizes[pairs.second])) & (
       described[pairs.first] & described[pairs.second])
   return neighbours.Pairs(*(np.asarray(values)[keep] for values in pairs))
 

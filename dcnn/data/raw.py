@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +10,20 @@ import numpy as np
 from dcnn.wording import option
 
 MOST_ATOMS = 10_000
+MOST_PADDED, MOST_PADDING = 5_000_000, 10  # atoms, and times the real ones
 MOST_NAMED = 5  # frames that a message lists; of more it gives the number
 # Further energies that a file may hold, and whether forces are the gradient of them.
 FREE_ENERGY = "free_energy"
+
+
+# Names, in lower case, under which files declare a unit; the last of all units at once.
+ENERGY_UNIT_KEYS = ("e_unit", "e_units", "energy_unit", "energy_units", "energies_unit",
+                    "unit_energy")
+LENGTH_UNIT_KEYS = ("r_unit", "r_units", "length_unit", "length_units", "position_unit",
+                    "positions_unit", "unit_length")
+FORCE_UNIT_KEYS = ("f_unit", "f_units", "force_unit", "forces_unit", "force_units", "unit_forces")
+ALL_UNIT_KEYS = ("units", "unit")
+UNIT_KEYS = ENERGY_UNIT_KEYS + LENGTH_UNIT_KEYS + FORCE_UNIT_KEYS + ALL_UNIT_KEYS
 
 
 class Keys(NamedTuple):
@@ -58,8 +70,9 @@ class Raw(NamedTuple):
     keys: names under which the file holds energy, forces, positions and species.
     left_out: names of what else it holds.
     cell: `(frames, 3, 3)`, zeros for molecules; None if all are molecules.
-    free_energy: `(frames,)`, where the file has it beside its energy.
+    free_energy: `(frames,)`, where the file has it beside its energy; nan where a frame has none.
     unlabelled: names of what a frame without an energy has; None where all have one.
+    units: what the file says of its units, by the name under which it does.
   """
 
   positions: np.ndarray
@@ -72,6 +85,7 @@ class Raw(NamedTuple):
   cell: np.ndarray | None = None
   free_energy: np.ndarray | None = None
   unlabelled: frozenset[str] | None = None
+  units: Mapping[str, object] = MappingProxyType({})
 
 
 def take(raw: Raw, frames: np.ndarray) -> Raw:
@@ -96,21 +110,31 @@ def check_atoms(atoms: int) -> None:
         "the largest; cut out smaller pieces")
 
 
-def stack(frames: Sequence[Frame], *, source: str, keys: Keys) -> Raw:
+def stack(
+    frames: Sequence[Frame], *, source: str, keys: Keys,
+    first: Mapping[str, object] = MappingProxyType({}),
+) -> Raw:
   """Pads all frames to the largest number of atoms.
 
   Args:
     frames: of a file, in its order.
     source: see `Raw`.
     keys: under which they were read, all four.
+    first: what the first frame says beside its atoms, where units may be declared.
 
   Raises:
     ValueError: if there are none, or they are too large.
   """
   if not frames:
     raise ValueError("no frames in this file")
-  atoms = max(len(frame.species) for frame in frames)
+  sizes = [len(frame.species) for frame in frames]
+  atoms = max(sizes)
   check_atoms(atoms)
+  if len(frames) * atoms > max(MOST_PADDED, MOST_PADDING * sum(sizes)):
+    raise ValueError(
+        f"frame {np.argmax(sizes)} has {atoms:,} atoms, the median frame {np.median(sizes):,.0f}: "
+        f"padded to the largest, {len(frames):,} frames would take {len(frames) * atoms:,} atoms "
+        f"instead of {sum(sizes):,}. Put frames of so different sizes into files of their own")
   positions = np.zeros((len(frames), atoms, 3))
   species = np.zeros((len(frames), atoms), np.int32)
   forces = np.zeros((len(frames), atoms, 3))
@@ -127,8 +151,9 @@ def stack(frames: Sequence[Frame], *, source: str, keys: Keys) -> Raw:
       positions, species,
       np.array([np.nan if frame.energy is None else frame.energy for frame in frames], np.float64),
       forces, source, keys, tuple(sorted(names - set(keys))), cell,
-      None if None in free else np.array(free, np.float64),
-      next((frame.names for frame in frames if frame.energy is None), None))
+      np.array(free, np.float64) if any(value is not None for value in free) else None,
+      next((frame.names for frame in frames if frame.energy is None), None),
+      {name: value for name, value in first.items() if name.lower() in UNIT_KEYS})
 
 
 def frame(
@@ -173,9 +198,11 @@ def require_key(
     return value
   names = sorted({str(name) for name in known} - {key})
   likely = likely_key(key, role, names)
+  have = "have" if " frames (" in where else "has"
+  have_it = "they have" if have == "have" else "it has"
   hint = f"; did you mean {likely!r}? Then set {option(role + '_key', likely)}" if likely else (
       f". Choose with {option(role + '_key')}")
-  raise ValueError(f"{where} has no {kind + ' ' if kind else ''}{key!r}; it has: "
+  raise ValueError(f"{where} {have} no {kind + ' ' if kind else ''}{key!r}; {have_it}: "
                    f"{brief(', '.join(names) or 'nothing else')}{hint}")
 
 
@@ -185,8 +212,8 @@ def likely_key(key: str, role: str, names: Iterable[str]) -> str:
   Tried are the same name in other letters, one that holds it as a word (`REF_energy`,
   `dft_forces`, `energies`), one of the field's names for the same, and the most similar one.
   """
-  names = list(names)
-  plain = {name: name.lower().replace("-", "_") for name in names}
+  names = sorted(names, key=lambda name: not name.lower().startswith(REFERENCES))
+  plain = {name: "_".join(name.lower().split("-")) for name in names}
   stems = {role, key.lower(), *_SYNONYMS.get(role, ())}
   stems |= {stem.rstrip("s") for stem in stems if len(stem) > 2}
   tests = (
@@ -199,12 +226,15 @@ def likely_key(key: str, role: str, names: Iterable[str]) -> str:
     fitting = [name for name in names if test(plain[name]) and not _is_another(plain[name], role)]
     if fitting:
       return fitting[0]
-  close = difflib.get_close_matches(key.lower(), plain.values(), n=1, cutoff=0.6)
+  others = [name for name in plain.values() if not _is_another(name, role)]
+  close = difflib.get_close_matches(key.lower(), others, n=1, cutoff=0.6)
   return next((name for name in names if close and plain[name] == close[0]), "")
 
 
+REFERENCES = ("ref", "dft", "qm")  # before what a model has predicted
 _SYNONYMS = {
-    "energy": ("e", "energies", "energy", "total_energy", "etot", "potential_energy", "u0", "pes"),
+    "energy": ("e", "energies", "energy", "total_energy", "etot", "epot", "toten",
+               "potential_energy", "u0", "pes"),
     "forces": ("f", "force", "forces", "frc"),
     "positions": ("r", "pos", "coords", "coordinates", "xyz", "positions", "geometry"),
     "species": ("z", "numbers", "atomic_numbers", "nuclear_charges", "symbols", "elements",

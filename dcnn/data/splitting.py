@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dcnn.base import Dataset
-from dcnn.wording import option
+from dcnn.wording import has_settings, option
 
 
 class Indices(NamedTuple):
@@ -107,8 +107,7 @@ def check_disjoint(dataset: Dataset, indices: Indices) -> None:
 
 def _advice() -> str:
   """How to remove repeated frames, in Python or by a setting."""
-  setting = option("drop_repeated", True)
-  return (f"{setting} keeps the first of each" if "data." in setting
+  return (f"{option('drop_repeated', True)} keeps the first of each" if has_settings()
           else "data.distinct(dataset) removes repeated frames")
 
 

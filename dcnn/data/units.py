@@ -1,12 +1,13 @@
 """Units of files: the usual sets, those that a file declares, and what a mixture looks like."""
 
 import difflib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL
-from dcnn.data.raw import Raw, brief
+from dcnn.data.raw import Raw
 from dcnn.wording import option
 
 KJ_PER_MOL = KCAL_PER_MOL / 4.184
@@ -18,13 +19,19 @@ LENGTH_UNITS = {"angstrom": 1.0, "bohr": BOHR, "nm": 10.0, "pm": 0.01}
 COMMON_ENERGIES = ("eV", "kcal/mol", "kJ/mol", "hartree")
 # Other spellings in files, in lower case and without blanks.
 _SPELLINGS = {
-    "ev": "eV", "electronvolt": "eV", "mev": "meV", "kcal/mol": "kcal/mol", "kcalmol-1": "kcal/mol",
-    "kcal": "kcal/mol", "kcal_mol": "kcal/mol", "kj/mol": "kJ/mol", "kjmol-1": "kJ/mol",
-    "kj": "kJ/mol", "hartree": "hartree", "hartrees": "hartree", "ha": "hartree", "eh": "hartree",
-    "a.u.": "hartree", "au": "hartree", "ry": "rydberg", "rydberg": "rydberg",
-    "ang": "angstrom", "angstrom": "angstrom", "angstroms": "angstrom", "a": "angstrom",
-    "å": "angstrom", "aa": "angstrom", "bohr": "bohr", "bohrs": "bohr", "a0": "bohr", "b": "bohr",
-    "nm": "nm", "nanometer": "nm", "pm": "pm"}
+    **dict.fromkeys(("ev", "electronvolt", "electronvolts"), "eV"),
+    "mev": "meV",
+    **dict.fromkeys(("kcal/mol", "kcalmol-1", "kcal", "kcal/mole", "kcal_mol"), "kcal/mol"),
+    **dict.fromkeys(("kj/mol", "kjmol-1", "kj", "kj/mole", "kj_mol"), "kJ/mol"),
+    **dict.fromkeys(("hartree", "hartrees", "ha", "eh", "au"), "hartree"),
+    **dict.fromkeys(("rydberg", "rydbergs", "ry"), "rydberg"),
+    **dict.fromkeys(("angstrom", "angstroms", "ang", "a", "å", "aa"), "angstrom"),
+    **dict.fromkeys(("bohr", "bohrs", "a0", "b"), "bohr"),
+    **dict.fromkeys(("nm", "nanometer", "nanometers"), "nm"),
+    "pm": "pm"}
+
+
+_MARKS = str.maketrans("", "", "^*·.")  # of products and powers: kcal mol^-1, kcal·mol**-1
 
 
 class Units(NamedTuple):
@@ -64,7 +71,7 @@ UNITS = {unit.name: unit for unit in (
 
 def rare_units() -> list[Units]:
   """All combinations that occur in files, beyond the usual ones."""
-  return [_composed(energy, length, positions) for energy in COMMON_ENERGIES
+  return [_composed(energy, length, positions) for energy in (*COMMON_ENERGIES, "meV")
           for length in ("angstrom", "bohr", "nm") for positions in ("angstrom", "bohr", "nm")]
 
 
@@ -104,18 +111,36 @@ def declared(energy: object, length: object, force: object, default: Units) -> U
   Raises:
     ValueError: on a unit that is not known, with the known ones and the closest.
   """
-  energy_name = _known(energy, ENERGY_UNITS, "energies", default.name.rpartition("/")[0])
+  usual = default.name.rpartition("/")[0]
+  if energy is None and force is not None:
+    usual = _known(_text(force).rpartition("/")[0], ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
+  energy_name = _known(energy, ENERGY_UNITS, "energies", usual)
   positions = _known(length, LENGTH_UNITS, "positions", "angstrom")
   if force is None:
     return _composed(energy_name, positions, positions)
   of_force, _, per_length = _text(force).rpartition("/")
-  force_energy = _known(of_force, ENERGY_UNITS, "forces, an ENERGY/LENGTH,", "")
-  force_length = _known(per_length, LENGTH_UNITS, "forces, an ENERGY/LENGTH,", "")
+  force_energy = _known(of_force, ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
+  force_length = _known(per_length, LENGTH_UNITS, "forces (as ENERGY/LENGTH)", "")
   if force_energy == energy_name:
     return _composed(energy_name, force_length, positions)
   return Units(f"{force_energy}/{force_length} with energies in {energy_name}",
                ENERGY_UNITS[energy_name], LENGTH_UNITS[positions],
                ENERGY_UNITS[force_energy] / LENGTH_UNITS[force_length])
+
+
+def of_one_word(units: object, length: object) -> tuple[object, object, object]:
+  """Energy, length and force of a unit that a file declares in one word, `eV/A` or `kcal/mol`.
+
+  Args:
+    units: that word, of forces where it ends in a length, else of energies.
+    length: declared apart; None where it is not.
+  """
+  text = _text(units)
+  energy, slash, per_length = text.rpartition("/")
+  if slash and "".join(per_length.split()).lower() in {
+      spelling for spelling, unit in _SPELLINGS.items() if unit in LENGTH_UNITS}:
+    return energy, length or per_length, text
+  return text, length, None
 
 
 def _text(value: object) -> str:
@@ -129,15 +154,17 @@ def _known(value: object, known: dict[str, float], what: str, default: str) -> s
   if value is None:
     return default
   text = "".join(_text(value).split())
-  name = text if text in known else _SPELLINGS.get(text.lower(), "")
+  plain = text.lower().translate(_MARKS)
+  name = text if text in known else _SPELLINGS.get(plain, "")
   if name in known:
     return name
-  close = difflib.get_close_matches(text.lower(), [unit.lower() for unit in known], n=1, cutoff=0.0)
-  closest = next((unit for unit in known if unit.lower() in close), next(iter(known)))
+  spelled = {spelling: unit for spelling, unit in _SPELLINGS.items() if unit in known}
+  close = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6)
+  closest = f"the closest is {spelled[close[0]]!r}, " if close else ""
   raise ValueError(
-      f"the file declares the unit {brief(_text(value))[:40]!r} for {what}, which is not known; "
-      f"the closest is {closest!r}, known are {', '.join(known)}: correct it, or say what is right "
-      f"with {option('units')}")
+      f"the file declares the unit {' '.join(_text(value).split())[:40]!r} for {what}, which is "
+      f"not known; {closest}known are {', '.join(known)}: correct it, or say what is right with "
+      f"{option('units')}")
 
 
 def convert(raw: Raw, unit: Units) -> Raw:
@@ -150,7 +177,7 @@ def convert(raw: Raw, unit: Units) -> Raw:
       forces=raw.forces * unit.force)
 
 
-def likely_mix(now: Units, slope: float) -> str:
+def likely_mix(now: Units, slope: float, fits: Callable[[Units], bool]) -> str:
   """What may explain that energies change by `slope` times the work against the forces.
 
   The slope of numbers that are in other units than those assumed is known: 23.06 for energies in
@@ -161,6 +188,7 @@ def likely_mix(now: Units, slope: float) -> str:
   Args:
     now: the units assumed.
     slope: size of the change of energy over the work against the forces, as read.
+    fits: whether the set may be in other units, as far as its bonds tell.
   """
   energies = {f"energies in {name}": now._replace(energy=ENERGY_UNITS[name])
               for name in COMMON_ENERGIES}
@@ -171,7 +199,7 @@ def likely_mix(now: Units, slope: float) -> str:
           for one, energy in energies.items() for other, force in forces.items()}
   sets = {f"all in {name}": unit for name, unit in UNITS.items()}
   for guess, unit in (energies | forces | positions | sets | both).items():
-    if abs(np.log(_work(unit) / _work(now) / slope)) < np.log(CLOSE_SLOPE):
+    if abs(np.log(_work(unit) / _work(now) / slope)) < np.log(CLOSE_SLOPE) and fits(unit):
       names = [name for name, known in UNITS.items() if known[1:] == unit[1:]]
       fix = (f"set {option('units', names[0])}" if names
              else f"convert them in the file, read as {now.name}")

@@ -6,6 +6,7 @@ byte-order mark, and never trusts a number of atoms or columns that the file doe
 
 import itertools
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
@@ -30,6 +31,7 @@ LONGEST_COMMENT = 1_000_000  # characters; the parser of key=value pairs goes on
 # Characters; a line of this length without an end is no text, and could fill the memory.
 LONGEST_LINE = 20_000_000
 MOST_BLANK_LINES = 1000  # between two frames
+NUMBER = re.compile(r"\d{1,9}(\.\d*)?", re.ASCII)
 PROTEIN_LETTERS = "HCNOPS"  # with which names of atoms begin that are no symbols: CA, HO, OG
 
 
@@ -46,16 +48,19 @@ def read_xyz(path: str | os.PathLike, keys: Keys) -> Raw:
   keys = Keys(keys.energy or "energy", keys.forces or "forces", keys.positions or "pos",
               keys.species or "species")
   frames: list[Frame] = []
+  first: dict[str, Any] = {}
   symbols: dict[str, int] = {}
   with open(path, encoding="utf-8-sig") as file:
     try:
       for i, (comment, lines) in enumerate(_blocks(_lines(file))):
-        frames.append(_frame(i, comment, lines, keys, symbols))
+        info = _info(comment, i)
+        first = first or info
+        frames.append(_frame(i, info, lines, keys, symbols))
     except UnicodeDecodeError as error:  # of a block of bytes that is read ahead
       raise ValueError(f"frame {len(frames)} or one soon after it is not UTF-8 text "
                        f"({error.reason}); save the file as UTF-8") from error
   _warn_of_names(symbols)
-  return stack(frames, source="extended XYZ", keys=keys)
+  return stack(frames, source="extended XYZ", keys=keys, first=first)
 
 
 def _lines(file: TextIO) -> Iterator[str]:
@@ -97,8 +102,8 @@ def _atoms(line: str, index: int) -> int:
 
 
 def _frame(
-    index: int, comment: str, lines: list[str], keys: Keys, symbols: dict[str, int]) -> Frame:
-  info = _info(comment, index)
+    index: int, info: dict[str, Any], lines: list[str], keys: Keys, symbols: dict[str, int]
+) -> Frame:
   columns = _columns(str(info.get("Properties", "species:S:1:pos:R:3")), index)
   width = max(part.stop for part in columns.values())
   rows = [line.split() for line in lines]
@@ -177,7 +182,7 @@ def _atomic_number(text: str, index: int, symbols: dict[str, int]) -> int:
     from ase.data import atomic_numbers
 
     number = atomic_numbers.get(text.capitalize(), 0)
-    if text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 10:
+    if NUMBER.fullmatch(text):
       number = int(float(text)) if float(text) == int(float(text)) else -1
       if not 0 < number <= 118:
         raise ValueError(
