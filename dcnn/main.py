@@ -234,7 +234,7 @@ def _trained(
         contextvars.copy_context().run, running.run, experiment, on_progress, manifest=manifest,
         directory=workdir, should_stop=request.is_made)
     if processes.is_first():
-      _load_report()
+      _load_report(request)
     while not concurrent.futures.wait([worker], timeout=0.1).done:
       if request.is_made() and phase != sweeps.TRAINING:
         raise sweeps.Interrupted
@@ -419,15 +419,25 @@ def _write_so_far(workdir: pathlib.Path) -> None:
   display.say(f"report so far: {workdir / 'report.html'}")
 
 
-def _load_report() -> None:
-  """Imports what the report will need, for a second or two, while XLA compiles in other threads."""
-  import scipy.stats
+def _load_report(request: interruption.Request) -> None:
+  """Imports what the report will need, for a second or two, while XLA compiles in other threads.
 
-  from dcnn import report
+  A request to stop is heard in between: tracing holds Python, so that each may take long.
+  """
+  def load_statistics() -> None:
+    import scipy.stats
 
-  with contextlib.suppress(Exception):  # the report will tell what is wrong with Matplotlib
-    report.load_figures()
-  del scipy
+    del scipy
+
+  def load_figures() -> None:
+    from dcnn import report
+
+    with contextlib.suppress(Exception):  # the report will tell what is wrong with Matplotlib
+      report.load_figures()
+
+  for load in (load_statistics, load_figures):
+    if not request.is_made():
+      load()
 
 
 def _tell(result: results.Result, workdir: pathlib.Path) -> None:

@@ -184,7 +184,8 @@ REFUSED = {
     "unknown provenance of units": of_file(
         lambda folder: saved(folder / "w.npz", {
             "R": water(FRAMES)["positions"], "E": water(FRAMES)["energy"], "z": [8, 1, 1],
-            "F": water(FRAMES)["forces"], "e_unit": "furlong"}), "'furlong'", "--config.data.units="),
+            "F": water(FRAMES)["forces"], "e_unit": "furlong"}),
+        "'furlong'", "--config.data.units="),
     # Units.
     "kcal/mol as eV": of_file(
         npz(energy=lambda e: e / KCAL_PER_MOL, forces=lambda f: f / KCAL_PER_MOL),

@@ -32,7 +32,7 @@ for devices, runs in json.loads(sys.argv[2]):
       np.array(jax.local_devices()[:min(total, devices)])[:, None], (engine.RUNS, engine.BATCH))
   with pytest.MonkeyPatch.context() as patch:
     tiny.let_runs_fit(patch, runs)
-    result = running.sweep(config)
+    result = running.sweep(config, None)
   print(json.dumps([result.config["timing"]["launches"], result.rows, result.history]))
 """
 # The worst relative difference measured was 1e-6; float32 rounds to 6e-8 in each operation.

@@ -13,6 +13,15 @@ import pytest
 import tiny
 
 from dcnn import checkpoints, engine, results, running, saving, sweeps, workdirs
+from dcnn.wording import options_under
+
+
+@pytest.fixture(autouse=True)
+def as_on_the_command_line():
+  """Messages are worded for a user of the command line."""
+  with options_under("--"):
+    yield
+
 
 ARMS = ({}, {"activation.c": 0.25}, {"activation.c": 1e30})
 OPTIONS = {"arms": ARMS, "steps": 5, "chunk": 2}
