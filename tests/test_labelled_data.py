@@ -11,8 +11,10 @@ import ase.db
 import ase.io
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from test_data import saved, xyz_text
+from test_data import saved, tethered, xyz_text
 
 from dcnn import data, labels, wording
 from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL, Labels
@@ -599,3 +601,113 @@ def test_missing_numbers_do_not_reach_the_checks():
   assert not checks.constant_forces(zeros).any() and not checks.absent_forces(zeros).any()
   assert not checks.without_energy(zeros, UNITS["eV/angstrom"]).any()
   assert loading.INCOMPLETE[0] == "refuse"
+
+
+# What is right and looks odd.
+
+
+@pytest.mark.parametrize("decimals", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("unit", ["eV/angstrom", "kcal/mol/angstrom"])
+@pytest.mark.parametrize("number", [200, 1000, 2000])
+def test_rounded_energies_are_not_missing(tmp_path, decimals, unit, number):
+  arrays, size = frames_of("benzene", number), UNITS[unit].energy
+  stored = arrays | {"energy": (arrays["energy"] / size).round(decimals),
+                     "forces": arrays["forces"] / size}
+  assert len(loaded(saved(tmp_path / "x.npz", stored), units=unit)[0]) == number
+
+
+def test_turned_copies_and_symmetric_crystals_are_right(tmp_path):
+  arrays = frames_of(number=30)
+  turns, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(10, 3, 3)))
+  copies = {key: np.concatenate([arrays[key], arrays[key][:1] @ turns])
+            for key in ("positions", "forces")}
+  energy = np.append(arrays["energy"], np.full(10, arrays["energy"][0]))
+  assert len(data.load(saved(tmp_path / "x.npz", arrays | copies | {"energy": energy}))) == 40
+  crystals = []
+  for i in range(30):
+    crystal = bulk("Al", cubic=True) * (2, 2, 2)
+    if i % 3:
+      crystal.rattle(0.1, seed=i)
+    else:
+      crystal.set_cell(crystal.cell * (0.98 + 0.002 * i), scale_atoms=True)
+    crystal.calc = EMT()
+    forces = crystal.get_forces() if i % 3 else np.zeros((32, 3))
+    crystal.calc = SinglePointCalculator(
+        crystal, energy=crystal.get_potential_energy(), forces=forces)
+    crystals.append(crystal)
+  ase.io.write(tmp_path / "x.traj", crystals)
+  found, told = loaded(tmp_path / "x.traj")
+  assert len(found) == 30 and told == []
+  crystals[4].calc = SinglePointCalculator(
+      crystals[4], energy=crystals[4].get_potential_energy(), forces=np.zeros((32, 3)))
+  ase.io.write(tmp_path / "y.traj", crystals)
+  assert "frame 4 of 30" in refused(tmp_path / "y.traj")
+
+
+@pytest.mark.parametrize("keys", [
+    {"energy_unit": "kcal/mol"}, {"e_unit": "kcal/mol", "r_unit": "Ang"},
+    {"units": "kcal/mol/angstrom"}, {"units": "kcal/mol"}], ids=str)
+def test_extended_xyz_declares_units(tmp_path, keys):
+  arrays = frames_of(number=20)
+  images = []
+  for x, energy, forces in zip(arrays["positions"], arrays["energy"] / KCAL_PER_MOL,
+                               arrays["forces"] / KCAL_PER_MOL, strict=True):
+    images.append(ase.Atoms(arrays["species"], x, info=dict(keys)))
+    images[-1].calc = SinglePointCalculator(images[-1], energy=energy, forces=forces)
+  ase.io.write(tmp_path / "x.extxyz", images)
+  found, told = loaded(tmp_path / "x.extxyz")
+  np.testing.assert_allclose(found.labels.energy, arrays["energy"], rtol=1e-9)
+  assert told == [] and "as the file declares" in found.summary
+
+
+def test_an_unknown_unit_can_be_overridden(tmp_path):
+  arrays = frames_of()
+  path = saved(tmp_path / "x.npz", rmd17(arrays, e_unit="electronvoltz"))
+  assert "closest is 'eV'" in refused(path)
+  assert len(data.load(path, units="eV/angstrom")) == 200
+
+
+def test_two_units_in_one_file(tmp_path):
+  arrays = frames_of()
+  for key in ("energy", "forces"):
+    arrays[key][::2] /= KCAL_PER_MOL
+  text = refused(saved(tmp_path / "x.npz", arrays))
+  assert "two sizes" in text and "kcal/mol/angstrom and eV/angstrom" in text
+
+
+def test_many_wrong_labels_are_warned_of(tmp_path):
+  arrays = frames_of()
+  arrays["energy"][::7] += np.resize([0.6, -0.6], 29)
+  assert any("near frames" in text for text in loaded(saved(tmp_path / "x.npz", arrays))[1])
+
+
+def test_net_forces_are_warned_of_unless_something_holds_the_molecule(tmp_path):
+  arrays = frames_of()
+  pushed = arrays | {"forces": arrays["forces"] + 0.15}
+  assert any("would move" in text for text in loaded(saved(tmp_path / "x.npz", pushed))[1])
+  held = tethered(300)
+  assert loaded(saved(tmp_path / "y.npz", held))[1] == []
+
+
+def test_repeated_configurations_with_other_energies(tmp_path):
+  arrays = frames_of()
+  twice = {key: array if key == "species" else np.concatenate([array, array[:20]])
+           for key, array in arrays.items()}
+  twice["energy"][200:] += 0.3
+  (told,) = loaded(saved(tmp_path / "x.npz", twice))[1]
+  assert "20 frames (200, 201, 202, 203, 204, ...) repeat configurations" in told
+
+
+def test_a_huge_frame_among_small_ones_does_not_fill_the_memory(tmp_path):
+  lines = ["3", "Properties=species:S:1:pos:R:3:forces:R:3 energy=-1.0",
+           "O 0 0 0 0 0 0.1", "H 0 0 0.96 0 0 -0.1", "H 0.9 0 -0.3 0 0 0"] * 1000
+  lines += ["9000", "Properties=species:S:1:pos:R:3:forces:R:3 energy=-1.0"]
+  lines += [f"Ar {4 * i} 0 0 0 0 0" for i in range(9000)]
+  (tmp_path / "x.xyz").write_text("\n".join(lines) + "\n")
+  assert "frame 1000 has 9,000 atoms" in refused(tmp_path / "x.xyz")
+
+
+@pytest.mark.parametrize("way", ["skip", "energies"])
+def test_sets_without_any_energy(tmp_path, way):
+  (tmp_path / "x.xyz").write_text("1\nProperties=species:S:1:pos:R:3\nH 0 0 0\n" * 5)
+  refused(tmp_path / "x.xyz", incomplete=way)

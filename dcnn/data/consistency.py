@@ -149,9 +149,8 @@ def warn_if_inconsistent(raw: Raw, unit: Units, *, physical: bool = True) -> Non
   found = correlation(pairs)
   fits = _fitting(raw, unit) if physical else lambda other: True
   mistakes = _mistakes(pairs, found, unit, fits) if math.isfinite(found) else []
-  mistakes += _misfits(pairs) if found >= RELATED else []
   if physical:
-    mistakes += _imbalance(raw, pairs, found)
+    mistakes += _imbalance(raw, found)
   _warn_of_repeats(raw)
   if mistakes:
     warnings.warn("; and ".join(mistakes), stacklevel=4)
@@ -166,23 +165,20 @@ def _fitting(raw: Raw, unit: Units) -> Callable[[Units], bool]:
   return fits
 
 
-def _misfits(pairs: Pairs) -> list[str]:
-  """Told of where too many frames fit none of their neighbours to name them."""
-  bad = _bad(pairs)
-  if bad.mean() <= MOST_BAD / 2:
-    return []
-  return [f"in {100 * bad.mean():.0f} % of {len(bad)} pairs of near frames the energy changes "
-          "otherwise than the forces say, though most pairs fit: labels of other frames?"]
+def _pushes(raw: Raw) -> bool:
+  """Whether energies follow net forces while molecules move, as if held from outside.
 
-
-def _pushes(raw: Raw, pairs: Pairs) -> bool:
-  """Whether energies follow net forces while molecules move, as if held from outside."""
-  real = (raw.species > 0)[..., None]
-  net = np.where(real, raw.forces, 0.0).sum(axis=1)
-  centre = raw.positions.sum(axis=1) / real.sum(axis=1)
+  Only frames that are near as they lie tell, not those turned onto each other.
+  """
+  some = take(raw, _stretches(len(raw.energy)))
+  pairs = _pairs(some, NEAR)
+  if len(pairs.work) < FEWEST_PAIRS:
+    return False
+  real = (some.species > 0)[..., None]
+  net = np.where(real, some.forces, 0.0).sum(axis=1)
+  centre = some.positions.sum(axis=1) / real.sum(axis=1)
   step = centre[pairs.second] - centre[pairs.first]
   of_net = np.sum((net[pairs.first] + net[pairs.second]) / 2 * step, axis=1)
-  # Pairs of frames that were turned onto each other do not tell.
   with_net, without = (float(np.square(pairs.change + work).sum())
                        for work in (pairs.work, pairs.work - of_net))
   return without > 1.5 * with_net
@@ -273,12 +269,12 @@ def _unbalanced(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
   return beyond(forces.sum(axis=1), forces), beyond(torques.sum(axis=1), torques)
 
 
-def _imbalance(raw: Raw, pairs: Pairs, found: float) -> list[str]:
+def _imbalance(raw: Raw, found: float) -> list[str]:
   """Told of frames whose forces are not in balance, unless the energies follow such forces, too."""
   moved, turned = _unbalanced(raw)
   either = np.flatnonzero(moved | turned)
   outside = found >= STRONG and len(either) >= FEW * len(moved)
-  if not either.size or outside and (not moved.any() or _pushes(raw, pairs)):
+  if not either.size or outside and (not moved.any() or _pushes(raw)):
     return []
   what = " and ".join(word for word, flags in (("move", moved), ("turn", turned)) if flags.any())
   return [f"in {named_frames(either)} of {len(raw.species):,} the forces add up to something that "
