@@ -357,7 +357,7 @@ def _require_runs(arms: int, seeds: int, key: str) -> None:
 
 
 def _require_chunk(config: ConfigDict) -> None:
-  """Steps are counted in int32, and the batches of a chunk are drawn at once."""
+  """Makes sure that patience, which is counted in steps, fits into int32."""
   chunk = steps_per_chunk(config)
   require(config.patience * chunk <= MOST,
           f"patience={config.patience:,} validations, one every {chunk:,} steps, are more steps "
@@ -482,7 +482,7 @@ def _require_divisible(batch_size: int, devices: int) -> None:
 
 
 def _require_within(value: Any, key: str, least: int | float, most: int | float) -> None:
-  """Of a number; of a list, its length must be within 1 and `MOST_LAYERS`, too."""
+  """Makes sure that a number, or each of 1 to `MOST_LAYERS` numbers in a list, has its limits."""
   if isinstance(value, tuple | list):
     require(0 < len(value) <= MOST_LAYERS and all(
         _is_integer(each) and least <= each <= most for each in value),

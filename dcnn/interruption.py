@@ -70,7 +70,7 @@ def heeded(say: Callable[[str], None]) -> Iterator[Request]:
 
 
 @contextlib.contextmanager
-def noticed() -> Iterator[Request]:
+def listen() -> Iterator[Request]:
   """Turns Ctrl-C, or the stop button of a notebook, into a request while the context lasts.
 
   A second one raises KeyboardInterrupt where the program stands. Afterwards signals are handled as

@@ -184,7 +184,7 @@ def _claim(
   """Holds the work directory, until `claim` is closed, if this experiment may go there."""
   if asked.fresh and workdirs.is_taken(asked.workdir):
     display.say(f"moved {asked.workdir} to {workdirs.move_aside(asked.workdir)}")
-  if claim.enter_context(workdirs.held(asked.workdir, manifest)):
+  if claim.enter_context(workdirs.hold(asked.workdir, manifest)):
     display.say(f"continuing {asked.workdir}")
 
 

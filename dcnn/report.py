@@ -227,8 +227,8 @@ def _page() -> jinja2.Environment:
 
 @functools.cache
 def _markdown() -> jinja2.Environment:
-  """For Markdown: the same."""
-  environment = _environment(autoescape=False, finalize=_written)  # but for what `_written` does
+  """The environment of Markdown templates, which escapes every expression."""
+  environment = _environment(autoescape=False, finalize=_escape_markdown)
   environment.filters["code"] = lambda text: Markup(results.one_line(text))
   return environment
 
@@ -244,7 +244,7 @@ def _visible(value: Any) -> Any:
   return value if isinstance(value, Markup) else results.visible_text(str(value))
 
 
-def _written(value: Any) -> Any:
+def _escape_markdown(value: Any) -> Any:
   return value if isinstance(value, Markup) else results.markdown_text(str(value))
 
 

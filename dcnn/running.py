@@ -214,16 +214,16 @@ def sweep(
     manifest = describe(experiment, "dcnn.sweep")
     directory = None if workdir is None else pathlib.Path(workdir).expanduser()
     if directory is not None:
-      continued = stack.enter_context(workdirs.held(directory, manifest))
+      continued = stack.enter_context(workdirs.hold(directory, manifest))
       workdirs.begin(directory, manifest)
       if continued and on_progress == "display":
         from dcnn import display
 
         display.say(f"continuing {directory}")
-    request = stack.enter_context(interruption.noticed())
+    request = stack.enter_context(interruption.listen())
     kept = checkpoints.Memory()
     try:
-      with _progress_shown(on_progress) as show:
+      with _progress_display(on_progress) as show:
         finished = run(experiment, show, manifest=manifest, directory=directory, kept=kept,
                        should_stop=request.is_made)
     except sweeps.Interrupted:
@@ -239,7 +239,7 @@ def sweep(
         each for group in finished.groups for each in _trained_runs(group)))
 
 
-def _progress_shown(
+def _progress_display(
     on_progress: OnProgress | Literal["display"] | None
 ) -> contextlib.AbstractContextManager[OnProgress]:
   if on_progress == "display":

@@ -83,7 +83,7 @@ def points(curves: Curves, keys: Sequence[Key]) -> list[tuple[Point, ...]]:
 def latest_force_loss(curves: Curves, keys: Sequence[Key]) -> dict[str, float]:
   """Geometric mean over the finite runs of each arm at their last validation; nan without any.
 
-  Of those that are not exact; 0 where all are.
+  Exact runs are left out of the mean; it is 0 where all finite runs are exact.
   """
   errors = curves.values.get("valid.force_loss")
   latest: dict[str, list[float]] = {}

@@ -141,10 +141,10 @@ def paired_p(errors: Float[np.ndarray, " seeds"],
   """Two-sided Wilcoxon signed-rank p of the log ratios, failed runs ranked worst, exact runs best.
 
   A pair in which only the arm failed is a difference larger than any finite one; only the
-  baseline, smaller than any; both failed, no difference. An exact run stands likewise at the other
-  end. Pairs without difference are left out.
-  The p is exact for any number of pairs, ties included: all sign patterns of the ranks are
-  equally likely. With n pairs that differ it is never below 2^(1-n); see `smallest_p`.
+  baseline, smaller than any; both failed, no difference. A pair in which only the arm is exact is
+  a difference smaller than any finite one, and so on. Pairs without difference are left out. The p
+  is exact for any number of pairs, ties included: all sign patterns of the ranks are equally
+  likely. With n pairs that differ it is never below 2^(1-n); see `smallest_p`.
 
   Args:
     errors: not negative; inf or nan marks a failed run, 0 an exact one.
@@ -341,9 +341,10 @@ def _log_errors(errors: np.ndarray) -> np.ndarray:
 
 
 def _log_ratios(errors: np.ndarray, baseline_errors: np.ndarray) -> np.ndarray:
-  """Log error minus log baseline error: +-inf where one run failed or is exact, 0 where both are.
+  """Log error minus log baseline error, one for each seed.
 
-  Exact, that is; nan where both failed.
+  It is +-inf where one of the two runs failed or is exact, 0 where both are exact, and nan where
+  both failed.
   """
   if errors.shape != baseline_errors.shape:
     raise ValueError(f"expected errors of the same seeds for the arm and its baseline, got shapes "

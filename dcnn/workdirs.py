@@ -87,7 +87,7 @@ def claimed(directory: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Iterator[bool]:
+def hold(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Iterator[bool]:
   """Holds a directory for an experiment that may go there.
 
   Args:

@@ -573,7 +573,7 @@ def test_what_others_keep_under_our_names_is_not_replaced(tmp_path, name):
     (mine / "photo.jpg").touch()
   before = contents(tmp_path)
   with pytest.raises(ValueError, match="is not what dcnn wrote there"):
-    with workdirs.held(tmp_path, MANIFEST):
+    with workdirs.hold(tmp_path, MANIFEST):
       pass
   assert contents(tmp_path).keys() - {tmp_path / workdirs.LOCK} == before.keys() and (
       contents(tmp_path).items() >= before.items())

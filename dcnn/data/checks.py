@@ -385,7 +385,7 @@ def check_scales(raw: Raw, unit: Units, *, guessed: str, known: bool) -> None:
   if not others and (guessed or physics.beyond(found.spacing, physics.SPACING)):
     others = physics.fitting(raw, rare_units())
   if guessed:
-    reason = (f"read as {unit.name}, {_told(found)}" if physics.contradicts(found)
+    reason = (f"read as {unit.name}, {_contradiction(found)}" if physics.contradicts(found)
               else f"nothing in these numbers tells {unit.name} from other units")
     fix = _say_units(others) if others else (
         f"Say which they are with {option('units')}: {', '.join(UNITS)}")
@@ -396,14 +396,16 @@ def check_scales(raw: Raw, unit: Units, *, guessed: str, known: bool) -> None:
     return
   unchecked = f"set {option('check_units', False)} if the numbers are right"
   if known and others:
-    raise ValueError(f"{_told(found)}. ASE keeps eV and angstrom, and whoever wrote this file did "
-                     f"not: write it again in these, or {unchecked}")
+    raise ValueError(f"{_contradiction(found)}. ASE keeps eV and angstrom, and whoever wrote this "
+                     f"file did not: write it again in these, or {unchecked}")
   if others:
-    raise ValueError(f"read as {unit.name}, {_told(found)}. {_say_units(others)}, or {unchecked}")
+    raise ValueError(f"read as {unit.name}, {_contradiction(found)}. {_say_units(others)}, or "
+                     f"{unchecked}")
   lengths = physics.fitting_lengths(raw) if physics.beyond(found.spacing, physics.SPACING) else []
   if lengths and not known:
-    raise ValueError(f"read as {unit.name}, {_told(found)}. Positions fit {' and '.join(lengths)}: "
-                     f"say the units with {option('units')}, or {unchecked}")
+    raise ValueError(
+        f"read as {unit.name}, {_contradiction(found)}. Positions fit {' and '.join(lengths)}: say "
+        f"the units with {option('units')}, or {unchecked}")
 
 
 def check_band(raw: Raw, closest: float, unit: Units, *, known: bool) -> None:
@@ -454,7 +456,7 @@ def _say_units(names: list[str]) -> str:
   return f"They fit {' and '.join(names)}: say which with {option('units')}"
 
 
-def _told(found: physics.Scales) -> str:
+def _contradiction(found: physics.Scales) -> str:
   """What is wrong with numbers that are read in some units."""
   parts = []
   if physics.beyond(found.spacing, physics.SPACING):

@@ -13,7 +13,7 @@ from dcnn.data.units import Units, likely_mix
 
 # Root mean square distance over coordinates, angstrom, up to which frames are near; of molecules
 # that were turned onto each other more distances are small, and the quotient is good farther.
-NEAR, NEAR_TURNED = 0.1, 0.13
+NEAR, NEAR_ALIGNED = 0.1, 0.13
 MOST_FRAMES = 2000
 FEWEST_PAIRS = 50
 # Correlations of work and change of energy: right sets have 0.95 and more, wrong ones under 0.4.
@@ -67,7 +67,7 @@ def near_pairs(raw: Raw, *, free: bool = True) -> Pairs:
   some = take(raw, taken)
   pairs = _pairs(some, NEAR)
   if len(pairs.work) < FEWEST_PAIRS and raw.cell is None and free:
-    pairs = _pairs(_turned(some), NEAR_TURNED)
+    pairs = _pairs(_align(some), NEAR_ALIGNED)
   return pairs._replace(first=taken[pairs.first], second=taken[pairs.second])
 
 
@@ -88,7 +88,7 @@ def _pairs(raw: Raw, reach: float) -> Pairs:
   return Pairs(*(array[known] for array in (first, second, change, work, distance)))
 
 
-def _turned(raw: Raw) -> Raw:
+def _align(raw: Raw) -> Raw:
   """The frames of each list of species, moved and turned onto the first of them, with their forces.
 
   References:

@@ -12,7 +12,7 @@ from dcnn.wording import option
 MOST_ATOMS = 10_000
 MOST_PADDED, MOST_PADDING = 5_000_000, 10  # atoms, and times the real ones
 MOST_NAMED = 5  # frames that a message lists; of more it gives the number
-# Further energies that a file may hold, and whether forces are the gradient of them.
+# Name of a second energy, which forces may be the gradient of.
 FREE_ENERGY = "free_energy"
 
 
