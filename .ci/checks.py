@@ -23,8 +23,7 @@ from collections.abc import Sequence
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MINORS = (11, 12, 13, 14)
-SELECTION = [f"tests/test_{name}.py" for name in (
-    "models", "primitives", "engine", "training", "sweeps", "checkpoints")]
+SELECTION = [f"tests/test_{name}.py" for name in ("models", "primitives", "engine", "sweeps")]
 NEWEST = ("jax", "flax", "optax", "orbax-checkpoint", "chex")
 table: list[tuple[str, str, str, float]] = []
 

@@ -101,7 +101,7 @@ def test_a_report_without_figures_is_a_report(finished, monkeypatch, capsys):
 # Errors of exactly 0.
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("seeds", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_single_atoms(command, tmp_path, seeds):
   """Their forces are 0 for every network, and so is the error."""
   def change(text):
