@@ -22,6 +22,10 @@ from dcnn.data import checks, consistency, loading, physics, raw
 from dcnn.data.units import UNITS, rare_units
 
 KJ_PER_MOL = KCAL_PER_MOL / 4.184
+# A small one, a large one and a stiff one; all others with --nightly.
+QUICK = ("ethanol", "aspirin", "benzene")
+MOLECULES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.nightly)
+             for name in data.NAMES]
 
 
 def frames_of(name: str = "ethanol", number: int = 200, start: int = 0) -> dict[str, np.ndarray]:
@@ -62,7 +66,7 @@ def refused(path, **options) -> str:
 # Units.
 
 
-@pytest.mark.parametrize("name", data.NAMES)
+@pytest.mark.parametrize("name", MOLECULES)
 @pytest.mark.parametrize("number", [3, 5, 200])
 def test_bonds_tell_the_units(name, number):
   """Of any numbers of a molecule the units that they are in fit, and no others but by a length."""
@@ -90,7 +94,7 @@ def test_keys_alone_do_not_tell_units(tmp_path, molecule, energy, length, name, 
   assert "MD17" in text and "units=" in text and name in text
 
 
-@pytest.mark.parametrize("molecule", data.NAMES)
+@pytest.mark.parametrize("molecule", MOLECULES)
 def test_md17_in_kcal_per_mol_is_read(tmp_path, molecule):
   arrays = frames_of(molecule)
   found, told = loaded(saved(tmp_path / "x.npz", md17(arrays, energy=KCAL_PER_MOL)))
@@ -311,7 +315,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
-@pytest.mark.parametrize("molecule", data.NAMES)
+@pytest.mark.parametrize("molecule", MOLECULES)
 def test_wrong_labels_are_warned_of(tmp_path, molecule, change):
   arrays = frames_of(molecule)
   told = loaded(saved(tmp_path / "x.npz", arrays | change(arrays)))[1]
@@ -319,7 +323,7 @@ def test_wrong_labels_are_warned_of(tmp_path, molecule, change):
 
 
 @pytest.mark.parametrize("number", [30, 60, 100, 200, 1000])
-@pytest.mark.parametrize("molecule", data.NAMES)
+@pytest.mark.parametrize("molecule", MOLECULES)
 def test_right_labels_are_not(tmp_path, molecule, number):
   frames = np.random.default_rng(number).permutation(2000)[:number]
   found = data.load(molecule).take(frames)
@@ -328,7 +332,7 @@ def test_right_labels_are_not(tmp_path, molecule, number):
   assert loaded(saved(tmp_path / "x.npz", arrays))[1] == []
 
 
-@pytest.mark.parametrize("molecule", data.NAMES)
+@pytest.mark.parametrize("molecule", MOLECULES)
 def test_turned_frames_have_the_correlation_of_right_labels(molecule):
   """Frames turned at random are as near as before once they are turned back."""
   arrays = frames_of(molecule)
