@@ -104,11 +104,18 @@ def _rows(path: str, kind: str) -> list[Any]:
     raise ValueError(f"this SQLite file is no database of ASE: it has the tables "
                      f"{', '.join(sorted(tables)) or 'none'}")
 
+  opened: list[sqlite3.Connection] = []
+
   class ReadOnly(SQLite3Database):
     def _connect(self) -> sqlite3.Connection:
-      return sqlite3.connect(address, uri=True, timeout=20)
+      opened.append(sqlite3.connect(address, uri=True, timeout=20))
+      return opened[-1]
 
-  return list(ReadOnly(path, use_lock_file=False, serial=True).select())
+  try:
+    return list(ReadOnly(path, use_lock_file=False, serial=True).select())
+  finally:
+    for each in opened:  # ASE leaves that to the garbage collector
+      each.close()
 
 
 def _frame(index: int, atoms: Any, keys: Keys) -> Frame:

@@ -139,6 +139,7 @@ def _named(path: pathlib.Path) -> Iterator[None]:
   try:
     with warnings.catch_warnings(record=True) as caught:
       warnings.simplefilter("always")
+      warnings.simplefilter("ignore", DeprecationWarning)  # of libraries, for their developers
       yield
   finally:  # also of what is refused: a warning may tell the reason
     for warning in caught:
