@@ -16,7 +16,7 @@ from dcnn.data.units import Units, likely_mix
 NEAR, NEAR_ALIGNED = 0.1, 0.13
 MOST_FRAMES = 2000
 FEWEST_PAIRS = 50
-# Correlations of work and change of energy: right sets have 0.95 and more, wrong ones under 0.4.
+# Correlations of work and change of energy: right sets have 0.94 and more, wrong ones 0.43 at most.
 RELATED, STRONG, OPPOSED = 0.7, 0.9, 0.8
 FARTHEST_SLOPE = 1.5
 # Net force in eV/A and torque in eV of a molecule in free space, root mean square over components:
@@ -108,9 +108,9 @@ def _align(raw: Raw) -> Raw:
 
 
 def correlation(pairs: Pairs) -> float:
-  """Of the change of energy with the work against the forces, 1 for right labels.
+  """Correlation of the change of energy with the work against the forces: 1 for right labels.
 
-  The median of both is not taken off: both are zero on average. nan for fewer than 50 pairs and
+  No mean is taken off, because both are zero on average. It is nan for fewer than 50 pairs, and
   where either is zero throughout.
   """
   sizes = np.linalg.norm(pairs.work), np.linalg.norm(pairs.change)
@@ -122,7 +122,7 @@ def correlation(pairs: Pairs) -> float:
 def warn_if_inconsistent(raw: Raw, unit: Units, *, physical: bool = True) -> None:
   """Warns where forces are not minus the gradient of the energies, and names the likely mistake.
 
-  Fewer than 50 near pairs are not judged. Right sets have correlations of 0.95 and more and slopes
+  Fewer than 50 near pairs are not judged. Right sets have correlations of 0.94 and more and slopes
   of 0.9-1.1, also in random order. Warned of are a correlation below 0.7 (labels of other frames,
   atoms or methods; below -0.8 gradients instead of forces) and, where it exceeds 0.9 in size, a
   slope beyond 2/3 to 3/2 (energies and forces in units that do not belong together; the least such
