@@ -19,13 +19,13 @@ class Additions(BuildHookInterface):
     if self.target_name == "wheel":
       for path in (root / "experiments").glob("*.py"):
         build_data["force_include"][str(path)] = f"dcnn/experiments/{path.name}"
-    source = runpy.run_path(str(root / "dcnn" / "version.py"))
+    source = runpy.run_path(str(root / "dcnn" / "base" / "version.py"))
     revision = source["revision"]()
     if (root / ".git").exists() and revision:  # else it is in the source archive already
       self._folder = tempfile.TemporaryDirectory()
       file = pathlib.Path(self._folder.name) / source["FILE"]
       file.write_text(f"{revision}\n")
-      build_data["force_include"][str(file)] = f"dcnn/{source['FILE']}"
+      build_data["force_include"][str(file)] = f"dcnn/base/{source['FILE']}"
 
   def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
     """Removes what was only needed while building."""

@@ -23,7 +23,7 @@ if jax.__version__ in _REFUSED:
       f"jax {jax.__version__} computes wrong results on CPU; dcnn refuses it. "
       "Install another: pip install 'jax>=0.10.1,!=0.10.2,!=0.11.0,!=0.11.1'")
 
-from dcnn.running import sweep  # noqa: E402  (after the check)
-from dcnn.version import __version__  # noqa: E402
+from dcnn.base.version import __version__  # noqa: E402
+from dcnn.jobs import sweep  # noqa: E402  (after the check)
 
 __all__ = ["__version__", "sweep"]

@@ -2,7 +2,7 @@
 
 import sys
 
-from dcnn.main import entry
+from dcnn.cli.main import entry
 
 if __name__ == "__main__":
   sys.exit(entry())

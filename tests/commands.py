@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-from dcnn import main
+from dcnn.cli import main
 
 TINY = '''
 from dcnn import configs

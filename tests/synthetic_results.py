@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dcnn.results import Point, Result, Row, Table
+from dcnn.results.records import Point, Result, Row, Table
 
 HOSTILE = '<script>alert("x")</script>|$\\frac{1}{2}$ *a_b* `c`'
 UNITS = {

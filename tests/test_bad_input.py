@@ -12,8 +12,11 @@ import pytest
 from commands import TINY, assert_mistake, call
 from test_data import saved, water, xyz_text
 
-from dcnn import arguments, configs, plans, results
+from dcnn import configs
 from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL
+from dcnn.cli import arguments
+from dcnn.configs import build
+from dcnn.results import records
 
 FRAMES = 60
 Make = Callable[[pathlib.Path], pathlib.Path | str]
@@ -351,7 +354,7 @@ def test_accepted(case, tmp_path, monkeypatch):
   config = arguments.load_config(str(experiment(tmp_path, case.config)))
   arguments.override(config, [f"--config.dataset={data}", *case.flags])
   configs.validate(config)
-  plan = plans.build(config, plans.load(config))
+  plan = build.build(config, build.load(config))
   assert len(plan.dataset) == FRAMES
   train = plan.dataset.take(plan.splits[0].train)
   transform = plan.arms[0].fit_labels(train.labels, train.systems.species)
@@ -373,7 +376,7 @@ def test_runs_to_the_report(case, tmp_path, monkeypatch, capsys):
   told = call(monkeypatch, capsys, f"--config={experiment(tmp_path)}", f"--workdir={workdir}",
               f"--config.dataset={data}", *case.flags)
   assert (told[0], told[2]) == (0, "")
-  found = results.load(workdir)
+  found = records.load(workdir)
   assert {row.metric for row in found.rows if np.isnan(row.value)} == set(case.words)
   assert all(row.status == "finished" for row in found.rows)
   assert (workdir / "report.html").stat().st_size > 1000

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from dcnn import checkpoints, sweeps
-from dcnn.checkpoints import Checkpoint, Store
+from dcnn import sweeps
 from dcnn.labels import LabelTransform
+from dcnn.sweeps import checkpoints
+from dcnn.sweeps.checkpoints import Checkpoint, Store
 
 
 def checkpoint(number, size=3):
@@ -284,7 +285,7 @@ def test_nothing_to_load(tmp_path):
 
 READ = """
 import sys
-from dcnn import checkpoints
+from dcnn.sweeps import checkpoints
 checkpoints.running(sys.argv[1])  # all that is imported late is imported now
 suspicious = []
 def hook(event, arguments):

@@ -6,7 +6,9 @@ import os
 import pytest
 from commands import TINY, assert_mistake, call
 
-from dcnn import main, results, running
+from dcnn import jobs
+from dcnn.cli import main
+from dcnn.results import records
 
 ATOMS = "".join(
     "1\nProperties=species:S:1:pos:R:3:forces:R:3 "
@@ -53,7 +55,7 @@ def pipe(path):
     ("checkpoints", pipe)],
     ids=lambda value: getattr(value, "__name__", value))
 def test_what_is_in_the_way_is_found_before_training(command, tmp_path, monkeypatch, name, make):
-  monkeypatch.setattr(running, "run", lambda *arguments, **options: pytest.fail("trained"))
+  monkeypatch.setattr(jobs, "run", lambda *arguments, **options: pytest.fail("trained"))
   (tmp_path / "out" / name).parent.mkdir(parents=True)
   make(tmp_path / "out" / name)
   before = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -89,7 +91,7 @@ def test_a_report_without_figures_is_a_report(finished, monkeypatch, capsys):
   def fail():
     raise RuntimeError("no font\x1b[2J")
 
-  monkeypatch.setattr("dcnn.report.load_figures", fail)
+  monkeypatch.setattr("dcnn.results.report.load_figures", fail)
   with pytest.warns(UserWarning, match="Without figures .all.*no font") as caught:
     status, *_ = call(monkeypatch, capsys, "report", finished)
   (warning,) = caught
@@ -119,10 +121,10 @@ def test_single_atoms(command, tmp_path, seeds):
   assert status == 0 and "error" not in errors
   assert f"exact in {seeds} of {seeds} runs" in output
   out = tmp_path / "out"
-  rows = [row for row in results.load(out).rows
+  rows = [row for row in records.load(out).rows
           if (row.split, row.metric) == ("test", "force_loss")]
   assert len(rows) == 2 * seeds and {row.value for row in rows} == {0.0}
-  for name in (results.SUMMARY_FILE, results.CONFIG_FILE):
+  for name in (records.SUMMARY_FILE, records.CONFIG_FILE):
     json.loads((out / name).read_text(), parse_constant=lambda word: 1 / 0)
   assert command(*flags, change=change)[0] == 0  # it continues, and reports again
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from dcnn import configs, plans, running
+from dcnn import configs, jobs
+from dcnn.configs import build
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
@@ -89,27 +90,27 @@ def test_mistakes_that_only_data_show(overrides, message):
   config = tiny.config(**overrides)
   configs.validate(config)
   with pytest.raises(ValueError, match=message):
-    plans.build(config, plans.load(config))
+    build.build(config, build.load(config))
 
 
 def test_a_kinked_activation_is_warned_of():
   config = tiny.config(activation__name="relu")
   with pytest.warns(UserWarning, match="use its integral") as told:
-    running.prepare(config)
+    jobs.prepare(config)
   assert len(told) == 1
 
 
 def test_an_arm_that_inherits_what_its_baseline_sets_is_warned_of():
   config = tiny.config(activation__c=0.3, arms=({"activation.c": 0.5}, {"labels": "min_max"}))
   with pytest.warns(UserWarning, match="min_max differ from c=0.5 in activation.c, too") as told:
-    running.prepare(config)
+    jobs.prepare(config)
   assert len(told) == 1
 
 
 def test_the_smoke_variant_runs():
   config = experiment("ablations", "smoke")
   config.steps, config.chunk, config.seeds = 2, 2, 1
-  assert len(running.run(running.prepare(config)).result.rows) == 3 * 3 * 7
+  assert len(jobs.run(jobs.prepare(config)).result.rows) == 3 * 3 * 7
 
 
 VARIANTS = [("ablations", variant) for variant in (
@@ -138,8 +139,8 @@ def test_the_main_job_has_the_arms_that_the_question_needs():
                  f"c={c},init_matched,standardize"}
   assert set(names) == expected and len(names) == 23
   plan_structures = {
-      arm.structure for arm in plans.build(
-          experiment("ablations"), plans.load(experiment("ablations"))).arms}
+      arm.structure for arm in build.build(
+          experiment("ablations"), build.load(experiment("ablations"))).arms}
   assert len(plan_structures) == 1
 
 
@@ -147,7 +148,7 @@ def test_init_gain_undoes_the_constant():
   config = tiny.config(arms=(
       {"activation.c": 0.1}, {"activation.c": 0.1, "init": "init_matched"},
       {"init": "variance_preserving"}))
-  plan = plans.build(config, plans.load(config))
+  plan = build.build(config, build.load(config))
   gains = [arm.hypers["init_gain"] for arm in plan.arms]
   np.testing.assert_allclose(gains, [1.0, 5.0, np.sqrt(2 / (3 * 0.25))])
 
@@ -155,10 +156,10 @@ def test_init_gain_undoes_the_constant():
 def test_a_second_file_is_the_test_split(tmp_path):
   config = tiny.config(dataset="ethanol", test_dataset="ethanol")
   config.split.test = None
-  sources = plans.load(config)
+  sources = build.load(config)
   assert len(sources.dataset) == 4000 and sources.held_out == 2000
   with pytest.raises(ValueError, match="frame"):  # every training frame is in the test file
-    plans.build(config, sources)
+    build.build(config, sources)
 
 
 def test_tuning_chooses_by_validation_with_other_seeds():
@@ -166,7 +167,7 @@ def test_tuning_chooses_by_validation_with_other_seeds():
   config.tuning.learning_rates = (1e-9, 1e-2)
   config.tuning.seeds = (7, 8)
   with pytest.warns(UserWarning, match="edge of the grid for base, c=0.25"):
-    finished = running.run(running.prepare(config))
+    finished = jobs.run(jobs.prepare(config))
   tuning = finished.result.config["tuning"]
   assert tuning["chosen"] == {"base": 1e-2, "c=0.25": 1e-2} and tuning["seeds"] == [7, 8]
   assert {row.arm for row in finished.result.rows} == {"base", "c=0.25"}
@@ -176,12 +177,12 @@ def test_tuning_chooses_by_validation_with_other_seeds():
 def test_mixed_molecules_need_schnet():
   config = tiny.config(dataset="ethanol", test_dataset="benzene")
   config.split.test = None
-  sources = plans.load(config)
-  plan = plans.build(config, sources)
+  sources = build.load(config)
+  plan = build.build(config, sources)
   np.testing.assert_array_equal(plan.splits[0].test, np.arange(2000, 4000))
   config.model.name = "MLP"
   with pytest.raises(ValueError, match="benzene: frame 0 has other atoms.*take SchNet"):
-    plans.build(config, sources)
+    build.build(config, sources)
 
 
 @pytest.mark.parametrize("changes, words", [
@@ -215,5 +216,5 @@ def test_patience_counts_the_steps_that_there_are():
   """A chunk longer than the training is as long as the training."""
   config = tiny.mlp(patience=1000, chunk=2**31 - 1)
   configs.validate(config)
-  plan = plans.build(config, plans.load(config))
+  plan = build.build(config, build.load(config))
   assert plan.arms[0].make_program().patience == 1000 * plan.steps

@@ -6,9 +6,9 @@ import math
 import pytest
 from rich.console import Console
 
-from dcnn import display
-from dcnn.fitting import Choice
-from dcnn.sweeps import Progress
+from dcnn.jobs import display
+from dcnn.sweeps.memory import Choice
+from dcnn.sweeps.sweep import Progress
 
 NAMES = [
     f"c={c}{matched}{labels}" for labels in ("", ",standardize", ",min_max")

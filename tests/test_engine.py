@@ -13,7 +13,10 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from jax.sharding import PartitionSpec
 
-from dcnn import engine, fitting, groups, losses, plans, processes, running
+from dcnn import jobs, losses
+from dcnn.base import processes
+from dcnn.configs import build
+from dcnn.sweeps import engine, memory, plans
 
 SPLIT = "outer_dimension_partitions"  # XLA's mark of a loop that several cores share
 
@@ -45,7 +48,7 @@ def test_splitting_loops_changes_no_bit(monkeypatch):
   """A run alone, beside which a core is idle, is the run of a full machine."""
   def rows(cores):
     monkeypatch.setattr(processes, "usable_cores", lambda: cores)
-    return running.sweep(tiny.config(
+    return jobs.sweep(tiny.config(
         model__features=64, model__blocks=3, batch_size=10, steps=60, chunk=30, seeds=1)).rows
 
   assert rows(1) == rows(99)
@@ -105,17 +108,17 @@ def padded(tmp_path) -> str:
 @pytest.mark.parametrize("changed", [{}, {"loss__force_weight": 0.0}], ids=["forces", "energies"])
 def test_padded_molecules_weigh_the_same_on_one_device_and_on_two(padded, changed):
   config = tiny.config(dataset=padded, optimizer__eps=1e-2, **changed)
-  one = running.sweep(config)
+  one = jobs.sweep(config)
   config.devices_per_run = 2
-  two = running.sweep(config)
+  two = jobs.sweep(config)
   for name in ("energy_loss", "force_loss"):
     np.testing.assert_allclose(two.errors(name)["base"], one.errors(name)["base"], rtol=2e-5)
 
 
 def test_devices_of_a_run_meet_twice_a_step():
   """To count what is real, and to add up gradient and loss."""
-  plan = plans.build(config := tiny.config(devices_per_run=2), plans.load(config))
-  group, = groups.grouped(plan)
-  built = fitting.fitted(plan, group.program, group.runs).engine
+  plan = build.build(config := tiny.config(devices_per_run=2), build.load(config))
+  group, = plans.grouped(plan)
+  built = memory.fitted(plan, group.program, group.runs).engine
   text = built.programs["train"].as_text()
   assert len(re.findall(r"= \S+ all-reduce\(", text)) == 2

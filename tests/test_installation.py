@@ -13,7 +13,7 @@ import zipfile
 import pytest
 
 import dcnn
-from dcnn import version
+from dcnn.base import version
 
 ROOT = pathlib.Path(__file__).parents[1]
 HIDDEN = shutil.ignore_patterns("__pycache__", version.FILE)
@@ -37,7 +37,7 @@ def built(source, target) -> pathlib.Path:
 
 def revision_in(wheel: pathlib.Path) -> str:
   with zipfile.ZipFile(wheel) as files:
-    return files.read(f"dcnn/{version.FILE}").decode().strip()
+    return files.read(f"dcnn/base/{version.FILE}").decode().strip()
 
 
 @pytest.fixture
@@ -90,14 +90,14 @@ def test_the_wheel_has_what_it_needs(installed):
   names = {path.relative_to(installed / "dcnn").as_posix()
            for path in (installed / "dcnn").rglob("*") if path.is_file()}
   here = {path.relative_to(ROOT / "dcnn").as_posix() for path in (ROOT / "dcnn").rglob("*")
-          if path.is_file() and "__pycache__" not in path.parts} - {version.FILE}
+          if path.is_file() and "__pycache__" not in path.parts} - {f"base/{version.FILE}"}
   experiments = {f"experiments/{path.name}" for path in (ROOT / "experiments").glob("*.py")}
-  assert names == here | experiments | {version.FILE}
+  assert names == here | experiments | {f"base/{version.FILE}"}
   assert "py.typed" in names and "experiments/ablations.py" in names
 
 
 def test_a_plain_installation_knows_the_revision_it_was_built_from(checkout, installed):
-  assert python(installed, "-c", "from dcnn import version; print(version.revision())") == (
+  assert python(installed, "-c", "from dcnn.base import version; print(version.revision())") == (
       git(checkout, "rev-parse", "--short=12", "HEAD"))
 
 
@@ -117,7 +117,7 @@ def test_the_source_archive_passes_the_revision_on(checkout, tmp_path):
 
 def test_a_build_without_git_says_nothing(source):
   with zipfile.ZipFile(built(source, "wheel")) as files:
-    assert f"dcnn/{version.FILE}" not in files.namelist()
+    assert f"dcnn/base/{version.FILE}" not in files.namelist()
     assert "dcnn/experiments/ablations.py" in files.namelist()
 
 

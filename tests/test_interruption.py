@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from dcnn import interruption
+from dcnn.jobs import interruption
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
@@ -61,7 +61,7 @@ def test_without_a_signal_all_is_as_before():
 
 DEAF = """
 import sys, time
-from dcnn import interruption
+from dcnn.jobs import interruption
 interruption.GRACE_SECONDS = float(sys.argv[1])
 with interruption.heeded(lambda text: print(text, flush=True)):
   print("ready", flush=True)

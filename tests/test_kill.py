@@ -33,7 +33,7 @@ class Sweep:
     self.workdir, self.log = workdir, workdir.with_suffix(".log")
     with self.log.open("wb") as log:
       self.process = subprocess.Popen(
-          [sys.executable, "-m", "dcnn.main", f"--config={experiment}", f"--workdir={workdir}"],
+          [sys.executable, "-m", "dcnn", f"--config={experiment}", f"--workdir={workdir}"],
           stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
   def saved(self) -> list[str]:

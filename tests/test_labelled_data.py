@@ -16,8 +16,8 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from test_data import saved, tethered, xyz_text
 
-from dcnn import data, labels, wording
-from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL, Labels
+from dcnn import data, labels
+from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL, Labels, wording
 from dcnn.data import checks, consistency, loading, physics, raw
 from dcnn.data.units import UNITS, rare_units
 

@@ -19,8 +19,12 @@ import numpy as np
 import pytest
 from commands import assert_mistake
 
-from dcnn import arguments, checkpoints, configs, main, processes, results, running
+from dcnn import configs, jobs
+from dcnn.base import processes
+from dcnn.cli import arguments, main
 from dcnn.data import generation
+from dcnn.results import records
+from dcnn.sweeps import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 ABLATIONS = "experiments/ablations.py"
@@ -66,7 +70,7 @@ def process(*argv, **changes) -> subprocess.CompletedProcess[str]:
   """`dcnn ARGV` from the root of the repository."""
   environment = {**os.environ, **changes}
   return subprocess.run(
-      [sys.executable, "-m", "dcnn.main", *map(str, argv)], cwd=ROOT, env=environment,
+      [sys.executable, "-m", "dcnn", *map(str, argv)], cwd=ROOT, env=environment,
       capture_output=True, text=True, timeout=300)
 
 
@@ -174,7 +178,7 @@ def test_interrupt_in_training(tiny, workdir, call):
 
 def started(tiny, workdir, *flags) -> subprocess.Popen[str]:
   return subprocess.Popen(
-      [sys.executable, "-m", "dcnn.main", f"--config={tiny}", f"--workdir={workdir}", *flags],
+      [sys.executable, "-m", "dcnn", f"--config={tiny}", f"--workdir={workdir}", *flags],
       cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
       env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "0"})  # or compiling is soon over
 
@@ -375,16 +379,16 @@ def test_a_report_of_a_sweep_that_has_just_ended(call, tiny, workdir, monkeypatc
 def finished(monkeypatch) -> None:
   """Makes `running.run` return at once."""
   timing = {"runs": 4, "compile_seconds": 1.0, "train_seconds": 2.0, "evaluate_seconds": 3.0}
-  result = results.Result({"config": {}, "timing": timing}, (), (), (), {})
+  result = records.Result({"config": {}, "timing": timing}, (), (), (), {})
   monkeypatch.setattr(
-      running, "run", lambda *args, **options: running.Finished(result, ()))
+      jobs, "run", lambda *args, **options: jobs.Finished(result, ()))
 
 
 def test_full_disk_in_the_report(call, tiny, workdir, finished, monkeypatch):
   def save(result, directory):
     raise OSError(errno.ENOSPC, "No space left on device", str(directory))
 
-  monkeypatch.setattr(results, "save", save)
+  monkeypatch.setattr(records, "save", save)
   status, _, errors = call(f"--config={tiny}", f"--workdir={workdir}")
   assert (status, errors) == (1, f"dcnn: error: No space left on device: {workdir}\n")
 
@@ -392,7 +396,7 @@ def test_full_disk_in_the_report(call, tiny, workdir, finished, monkeypatch):
 @pytest.mark.parametrize("limit, where", [(4000, "checkpoints"), (30_000, "report")])
 def test_full_disk(call, tiny, workdir, limit, where):
   """A limit on the size of files stands for the disk; then there is room again."""
-  code = ("import resource, sys; from dcnn import main; "
+  code = ("import resource, sys; from dcnn.cli import main; "
           f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(main.entry())")
   flags = [f"--config={tiny}", f"--workdir={workdir}", "--config.checkpoint_every=1e-9"]
   told = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True)
@@ -417,7 +421,7 @@ def test_our_bugs_keep_their_traceback(call, tiny, workdir, monkeypatch):
   def run(*args, **options):
     return np.broadcast_shapes((2,), (3,))  # a ValueError of a library
 
-  monkeypatch.setattr(running, "run", run)
+  monkeypatch.setattr(jobs, "run", run)
   with pytest.raises(ValueError, match="shape mismatch"):
     call(f"--config={tiny}", f"--workdir={workdir}")
   assert not workdir.exists()

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcnn import metrics
 from dcnn.base import Labels
+from dcnn.tasks import metrics
 
 
 @pytest.fixture

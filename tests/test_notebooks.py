@@ -17,8 +17,12 @@ import pytest
 import tiny
 
 import dcnn
-from dcnn import checkpoints, configs, groups, plans, sweeps, wording, workdirs
+from dcnn import configs, sweeps
+from dcnn.base import wording
+from dcnn.configs import build
+from dcnn.jobs import workdirs
 from dcnn.labels import LabelTransform
+from dcnn.sweeps import checkpoints, plans
 
 PACKAGE = pathlib.Path(dcnn.__file__).parent
 ARMS = ({}, {"activation.c": 0.25})
@@ -180,7 +184,7 @@ def test_a_network_with_atomic_references_serves_other_compositions(tmp_path):
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     result = dcnn.sweep(config, None, workdir=tmp_path / "w")
-    plan = plans.build(config, plans.load(config))
+    plan = build.build(config, build.load(config))
   run = jax.tree.map(lambda leaf: leaf[0],
                      checkpoints.load(tmp_path / "w" / "checkpoints")["base"])
   transform = run["transform"]
@@ -188,8 +192,8 @@ def test_a_network_with_atomic_references_serves_other_compositions(tmp_path):
   test = plan.dataset.take(plan.splits[0].test)
   kinds = np.unique(test.systems.species, axis=0)
   assert len(kinds) == 2  # so that one of them is not that of the first frame
-  group = groups.grouped(plan)[0]
-  systems, _ = groups.shared_data(test)
+  group = plans.grouped(plan)[0]
+  systems, _ = plans.shared_data(test)
   output = group.program.task.predict(
       run["best"], {**group.runs[0].arm.hypers, "scale": 1.0}, systems).energy
   predicted = transform.scale * np.asarray(output) + transform.shift_of(test.systems.species)

@@ -8,7 +8,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from dcnn import arguments, configs
+from dcnn import configs
+from dcnn.cli import arguments
 
 KEYS = tuple(configs.flat(configs.default()))
 GROUPS = ("model", "loss", "optimizer", "split", "activation", "data", "tuning")

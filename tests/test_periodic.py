@@ -9,7 +9,10 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from commands import TINY, call
 
-from dcnn import groups, plans, results, running
+from dcnn import jobs
+from dcnn.configs import build
+from dcnn.results import records
+from dcnn.sweeps import plans
 
 FRAMES = 40
 CRYSTAL = '''
@@ -52,7 +55,7 @@ def test_crystals_train_by_the_command_line(file, tmp_path, monkeypatch, capsys)
       monkeypatch, capsys, f"--config={tmp_path / 't.py'}", f"--workdir={tmp_path / 'out'}",
       f"--config.dataset={file}")
   assert status == 0, errors
-  found = results.load(tmp_path / "out")
+  found = records.load(tmp_path / "out")
   curve = [point.value for point in found.history
            if (point.split, point.metric) == ("valid", "force_loss")]
   assert len(curve) == 6 and curve[-1] < 0.8 * curve[0]
@@ -60,16 +63,16 @@ def test_crystals_train_by_the_command_line(file, tmp_path, monkeypatch, capsys)
 
 
 def plan_of(config):
-  return plans.build(config, plans.load(config))
+  return build.build(config, build.load(config))
 
 
 def test_cells_and_lists_go_along_into_batches(file):
   plan = plan_of(tiny.config(dataset=str(file), model__cutoff=4.0))
-  shared = groups.shared_data(plan.dataset)
+  shared = plans.shared_data(plan.dataset)
   systems, _ = shared
   assert systems.neighbours.first.dtype == systems.neighbours.shifts.dtype == np.int8
   assert systems.cell.dtype == systems.neighbours.positions.dtype == np.float32
-  batch = groups.take((shared, np.zeros(FRAMES, np.float32)), np.array([3, 1]))
+  batch = plans.take((shared, np.zeros(FRAMES, np.float32)), np.array([3, 1]))
   assert batch.systems.cell.shape == (2, 3, 3)
   np.testing.assert_array_equal(batch.systems.neighbours.second, systems.neighbours.second[[3, 1]])
 
@@ -87,23 +90,23 @@ def test_a_cutoff_that_no_list_serves_is_one_line(file):
 
 def test_large_frames_are_evaluated_few_at_a_time(monkeypatch):
   plan = plan_of(tiny.config())
-  assert groups.evaluation_batch(plan) == 10  # all of them: as many as bound the memory are more
-  monkeypatch.setattr(groups, "EVALUATION_ATOMS", 40)
-  assert groups.evaluation_batch(plan) == 4
+  assert plans.evaluation_batch(plan) == 10  # all of them: as many as bound the memory are more
+  monkeypatch.setattr(plans, "EVALUATION_ATOMS", 40)
+  assert plans.evaluation_batch(plan) == 4
 
 
 def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
   """From labels to test errors; which of the two is taken, the number of atoms decides."""
   config = tiny.config(seeds=1)
-  dense = running.sweep(config)
-  monkeypatch.setattr(plans, "LISTED_FROM", 9)
+  dense = jobs.sweep(config)
+  monkeypatch.setattr(build, "LISTED_FROM", 9)
   assert plan_of(config).dataset.systems.neighbours is not None
-  listed = running.sweep(config)
+  listed = jobs.sweep(config)
   for metric in ("energy_loss", "force_loss", "force_rmse"):
     np.testing.assert_allclose(
         listed.errors(metric)["base"], dense.errors(metric)["base"], rtol=1e-4)
 
 
 def test_a_network_of_all_pairs_has_no_list(monkeypatch):
-  monkeypatch.setattr(plans, "LISTED_FROM", 9)
+  monkeypatch.setattr(build, "LISTED_FROM", 9)
   assert plan_of(tiny.mlp()).dataset.systems.neighbours is None

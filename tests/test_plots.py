@@ -16,7 +16,7 @@ import pytest
 import synthetic_results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from dcnn import palette, plots, results
+from dcnn.results import palette, plots, records
 from dcnn.stats import Interval
 
 NAN, INF = float("nan"), float("inf")
@@ -263,7 +263,7 @@ def plain_drawing(tmp_path_factory):
   """Files of a result, and its figures as a process draws them that has no settings."""
   folder = tmp_path_factory.mktemp("plain")
   result = synthetic_results.result(seeds=2, chunks=2, frames=5)
-  results.save(dataclasses.replace(result, tables=result.tables[2:]), folder / "out")
+  records.save(dataclasses.replace(result, tables=result.tables[2:]), folder / "out")
   return folder / "out", drawn_by_a_process(folder / "out", folder, {})
 
 

@@ -17,9 +17,13 @@ import pytest
 from commands import TINY, assert_mistake, call
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dcnn import checkpoints, joining, processes, results, running
-from dcnn.arguments import Meeting
-from dcnn.checkpoints import Checkpoint
+from dcnn import jobs
+from dcnn.base import processes
+from dcnn.cli import joining
+from dcnn.cli.arguments import Meeting
+from dcnn.results import records
+from dcnn.sweeps import checkpoints
+from dcnn.sweeps.checkpoints import Checkpoint
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")
 # One arm that diverges and an odd number of runs; two programs, each with a run for each device.
@@ -63,7 +67,7 @@ class Company:
     self.workdir, port = workdir, free_port()
     self.logs = [workdir.with_suffix(f".{i}.log") for i in range(number)]
     self.processes = []
-    script = f"import sys\n{before}\nfrom dcnn import main\nsys.exit(main.entry())"
+    script = f"import sys\n{before}\nfrom dcnn.cli import main\nsys.exit(main.entry())"
     for i, log in enumerate(self.logs):
       join = [] if number == 1 else [
           "--distributed", f"--coordinator_address=127.0.0.1:{port}",
@@ -130,7 +134,7 @@ def assert_same(first: pathlib.Path, second: pathlib.Path) -> None:
 def assert_same_to_rounding(first: pathlib.Path, second: pathlib.Path) -> None:
   """The bound is that of test_devices.py; the size of a skill, 1 - error / error, is 1."""
   for mine, other in zip(*(
-      results.load(directory).rows for directory in (first, second)), strict=True):
+      records.load(directory).rows for directory in (first, second)), strict=True):
     assert mine._replace(value=0.0) == other._replace(value=0.0)
     np.testing.assert_allclose(
         mine.value, other.value, rtol=2e-5, atol=2e-5 * (mine.unit == "1"))
@@ -183,7 +187,7 @@ def test_checkpoints_for_another_process(saved):
 
 
 def told(config, **environment) -> dict:
-  manifest = running.describe(running.prepare(config))
+  manifest = jobs.describe(jobs.prepare(config))
   return {**manifest, "environment": {**manifest["environment"], **environment}}
 
 
@@ -195,11 +199,11 @@ def test_what_must_be_the_same(monkeypatch, other, word):
   manifest = told(tiny.mlp())
   seen = []
   monkeypatch.setattr(processes, "from_all", lambda mine: seen.append(mine) or mine[None])
-  running.check_same(manifest)
-  running.check_same({**manifest, **other})
+  jobs.check_same(manifest)
+  jobs.check_same({**manifest, **other})
   monkeypatch.setattr(processes, "from_all", lambda mine: np.stack(seen))
   with pytest.raises(ValueError, match=f"process 1 has other {word} than process 0"):
-    running.check_same(manifest)
+    jobs.check_same(manifest)
 
 
 # Mistakes in the flags.
@@ -264,7 +268,7 @@ def test_another_abort_is_not_explained():
 
 # Real processes.
 
-STREAMED = "from dcnn import windows\nwindows.DATA_SHARE = 0.0"
+STREAMED = "from dcnn.sweeps import streaming\nstreaming.DATA_SHARE = 0.0"
 
 
 @posix
@@ -393,13 +397,14 @@ def test_what_a_scheduler_says_is_found_out(tmp_path, environment):
 @pytest.mark.nightly
 def test_processes_may_be_late(tmp_path):
   """The first exchange of JAX's CPU collectives gives up after half a minute; later ones wait."""
-  late = "from dcnn import running as r, processes as p\nimport time\nprepare = r.prepare\n" + (
+  late = "from dcnn import jobs as r\nfrom dcnn.base import processes as p\nimport time\n" + (
+      "prepare = r.prepare\n"
       "r.prepare = lambda config: (time.sleep(40 * (not p.is_first())), prepare(config))[1]")
   with Company(written(tmp_path, ONE_PROGRAM), tmp_path / "w", before=late) as company:
     company.finish()
 
 
-SHORT = "from dcnn import joining\njoining.MEETING_SECONDS = 5"
+SHORT = "from dcnn.cli import joining\njoining.MEETING_SECONDS = 5"
 STARTED = "import jax\njax.devices()"
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import synthetic_results
 
-from dcnn import figures, report, results, stats
-from dcnn.results import Point, Result, Row, Table
+from dcnn import stats
+from dcnn.results import figures, records, report
+from dcnn.results.records import Point, Result, Row, Table
 
 HOSTILE = synthetic_results.HOSTILE
 UNITS = {"energy_loss": "eV", "force_loss": "eV/A", "energy_skill": "1", "force_skill": "1"}
@@ -53,7 +54,7 @@ def remembering(result, arm, seed):
 
 def written(result, directory):
   """The texts of the two reports and the summary."""
-  results.save(result, directory)
+  records.save(result, directory)
   report.write(directory)
   page, text = ((directory / f"report.{kind}").read_text() for kind in ("html", "md"))
   return page, text, json.loads((directory / "summary.json").read_text())
@@ -137,7 +138,7 @@ def test_summary_holds_the_statistics(main_job):
     assert (entry["title"], entry["baseline"]) == (table.title, table.baseline)
     for metric, contrasts in entry["contrasts"].items():
       errors = result.errors(metric)
-      listed = {arm: errors[arm] for arm in results.with_baseline(table)}
+      listed = {arm: errors[arm] for arm in records.with_baseline(table)}
       for each in stats.compare(listed, table.baseline):
         arm = summary["arms"][each.arm]
         assert (arm["n"], arm["failed"]) == (each.n, each.failed)
@@ -380,6 +381,6 @@ def test_a_folder_without_results(tmp_path):
 
 
 def test_an_unfinished_sweep(tmp_path):
-  results.save(dataclasses.replace(made(), rows=made().rows[:-4]), tmp_path)
+  records.save(dataclasses.replace(made(), rows=made().rows[:-4]), tmp_path)
   with pytest.raises(ValueError, match="arm 'b', seed 9"):
     report.write(tmp_path)

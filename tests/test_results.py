@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import synthetic_results
 
-from dcnn import results, stats
-from dcnn.results import Point, Result, Row, Table
+from dcnn import stats
+from dcnn.base import files
+from dcnn.results import records
+from dcnn.results.records import Point, Result, Row, Table
 
 NAN, INF = float("nan"), float("inf")
 
@@ -103,13 +105,13 @@ def test_table_without_a_baseline(baseline, message):
     (0.0, "0.00"), (18.25, "18.2"), (0.01234, "0.0123"), (999.6, "1000"), (4209.4, "4209"),
     (-0.369, "-0.369"), (3.2e7, "3.20e+07"), (NAN, "–"), (INF, "inf")])
 def test_numbers_have_three_significant_figures(value, text):
-  assert results.number_text(value) == text
+  assert records.number_text(value) == text
 
 
 @pytest.mark.parametrize(("p", "text"), [
     (1.0, "1.00"), (0.0994, "0.099"), (0.0996, "0.10"), (0.031, "0.031"), (0.0009, "< 0.001")])
 def test_p_values(p, text):
-  assert results.p_text(p) == text
+  assert records.p_text(p) == text
 
 
 @pytest.mark.parametrize(("interval", "text"), [
@@ -118,11 +120,11 @@ def test_p_values(p, text):
     ((18.23, 17.0, 19.55), "18.2 [17.0, 19.6]"), ((1.5, NAN, NAN), "1.50"),
     ((0.24, 0.0014, 24.18), "0.24 [0.00140, 24.2]"), ((NAN, NAN, NAN), "–")])
 def test_ratios(interval, text):
-  assert str(results.ratio_text(stats.Interval(*interval))) == text
+  assert str(records.ratio_text(stats.Interval(*interval))) == text
 
 
 def test_ends_have_the_decimals_of_the_error():
-  text = results.error_text(stats.Interval(0.0325, 0.0308, 0.1), 1000.0)
+  text = records.error_text(stats.Interval(0.0325, 0.0308, 0.1), 1000.0)
   assert str(text) == "32.5 [30.8, 100.0]"
 
 
@@ -130,7 +132,7 @@ def test_ends_have_the_decimals_of_the_error():
     ("eV", [0.1, 1.0, INF], (1000.0, "meV")), ("eV/A", [0.1], (1000.0, "meV/Å")),
     ("eV", [4000.0], (1.0, "eV")), ("1", [0.5], (1.0, "1")), ("eV/A", [], (1.0, "eV/Å"))])
 def test_small_values_are_shown_in_meV(unit, values, expected):
-  assert results.display_unit(unit, np.array(values)) == expected
+  assert records.display_unit(unit, np.array(values)) == expected
 
 
 @pytest.mark.parametrize(("text", "written"), [
@@ -139,7 +141,7 @@ def test_small_values_are_shown_in_meV(unit, values, expected):
     ("- a", "\\- a"), ("1. a", "1\\. a"), ("-1.5", "-1.5"), ("---", "\\---"), ("===", "\\==="),
     ("`x` *y* [z](w)", "\\`x\\` \\*y\\* \\[z\\](w)"), ("a\n# b", "a # b")])
 def test_markdown_text(text, written):
-  assert results.markdown_text(text) == written
+  assert records.markdown_text(text) == written
 
 
 # In notebooks.
@@ -201,8 +203,8 @@ def test_files_read_back_equal(made, tmp_path):
   odd = (row('say "a", b\n|ü', 0, NAN), row("= 1", 1, INF), row("x", 2, 0.1 + 0.2))
   result = dataclasses.replace(
       made, rows=made.rows + odd, history=(*made.history, Point("x", 1, 2, "valid", "m", -INF)))
-  results.save(result, tmp_path / "new" / "folder")
-  loaded = results.load(tmp_path / "new" / "folder")
+  records.save(result, tmp_path / "new" / "folder")
+  loaded = records.load(tmp_path / "new" / "folder")
   assert repr(loaded.rows) == repr(result.rows)
   assert repr(loaded.history) == repr(result.history)
   assert loaded.tables == result.tables
@@ -214,45 +216,45 @@ def test_files_read_back_equal(made, tmp_path):
 
 def test_equal_results_give_equal_bytes(made, tmp_path):
   for name in ("one", "two"):
-    results.save(made, tmp_path / name)
+    records.save(made, tmp_path / name)
   for file in sorted(path.name for path in (tmp_path / "one").iterdir()):
     assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_loaded_results_are_saved_to_equal_bytes(made, tmp_path):
-  results.save(made, tmp_path / "one")
-  results.save(results.load(tmp_path / "one"), tmp_path / "two")
-  for file in (results.CONFIG_FILE, results.ROWS_FILE, results.HISTORY_FILE):
+  records.save(made, tmp_path / "one")
+  records.save(records.load(tmp_path / "one"), tmp_path / "two")
+  for file in (records.CONFIG_FILE, records.ROWS_FILE, records.HISTORY_FILE):
     assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_csv_holds_repr_of_floats(tmp_path):
   result = dataclasses.replace(small(), rows=(
       row("a", 0, 0.1 + 0.2), row("a", 1, NAN), row("a", 2, INF), row("a", 3, np.float32(0.5))))
-  results.save(result, tmp_path)
+  records.save(result, tmp_path)
   lines = (tmp_path / "results.csv").read_text().splitlines()
   assert lines[0] == "experiment,arm,seed,split,metric,unit,value,step,status,cause"
   assert [line.split(",")[6] for line in lines[1:]] == ["0.30000000000000004", "nan", "inf", "0.5"]
 
 
 def test_curves_and_predictions_may_be_missing(made, tmp_path):
-  results.save(made, tmp_path)
-  (tmp_path / results.HISTORY_FILE).unlink()
-  (tmp_path / results.PARITY_FILE).unlink()
-  loaded = results.load(tmp_path)
+  records.save(made, tmp_path)
+  (tmp_path / records.HISTORY_FILE).unlink()
+  (tmp_path / records.PARITY_FILE).unlink()
+  loaded = records.load(tmp_path)
   assert (loaded.history, loaded.parity) == ((), {})
 
 
 def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
   path = tmp_path / "file"
-  results.write_file(path, b"old")
+  files.write_file(path, b"old")
 
   def broken(source, target):
     raise OSError("disk full")
 
   monkeypatch.setattr(os, "replace", broken)
   with pytest.raises(OSError, match="disk full"):
-    results.write_file(path, b"new")
+    files.write_file(path, b"new")
   assert [each.name for each in tmp_path.iterdir()] == ["file"]
   assert path.read_bytes() == b"old"
 
@@ -286,14 +288,14 @@ def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
          "config", "timing", "seeds", "no header", "latin rows", "latin curves", "wide", "empty",
          "garbage", "zip"])
 def test_damaged_files_are_named(made, tmp_path, file, content, message):
-  results.save(made, tmp_path)
+  records.save(made, tmp_path)
   (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
   with pytest.raises(ValueError, match=message) as error:
-    results.load(tmp_path)
+    records.load(tmp_path)
   *_, place = error.traceback
-  assert place.frame.f_globals["__name__"] == "dcnn.results"  # so that `main` tells it in a line
+  assert place.frame.f_globals["__name__"] == "dcnn.results.records"  # so `main` tells it in a line
 
 
 def test_a_folder_without_results(tmp_path):
   with pytest.raises(ValueError, match="with config.json, got .* has none"):
-    results.load(tmp_path)
+    records.load(tmp_path)

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 import tiny
 
-from dcnn import checkpoints, engine, results, running, saving, sweeps, workdirs
-from dcnn.wording import options_under
+from dcnn import jobs, sweeps
+from dcnn.base import files
+from dcnn.base.wording import options_under
+from dcnn.jobs import workdirs
+from dcnn.results import records
+from dcnn.sweeps import checkpoints, engine, plans, snapshots, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +69,9 @@ def two_launches(built_once, monkeypatch, request):
 
 
 def run(directory=None, on_progress=lambda progress: None, should_stop=lambda: False, **options):
-  experiment = running.prepare(tiny.mlp(**{**OPTIONS, **options}))
+  experiment = jobs.prepare(tiny.mlp(**{**OPTIONS, **options}))
   Steps.latest = experiment.config.steps
-  return running.run(
+  return jobs.run(
       experiment, on_progress, directory=directory, should_stop=should_stop).result
 
 
@@ -104,14 +108,14 @@ def test_stopped_at_every_visit(straight, tmp_path, streamed):
       break
     except sweeps.Interrupted:
       sessions += 1
-      rows, _ = saving.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
+      rows, _ = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
       assert len({(row.arm, row.seed) for row in rows}) == 6
   assert sessions == OPTIONS["steps"] + 1  # the launch that diverges needs one visit
   assert_same(result, straight)
 
 
 def _keys(result):
-  return [sweeps.Key(*key) for key in dict.fromkeys((row.arm, row.seed) for row in result.rows)]
+  return [plans.Key(*key) for key in dict.fromkeys((row.arm, row.seed) for row in result.rows)]
 
 
 def test_a_sweep_may_go_on_with_streamed_data_and_back(straight, tmp_path, monkeypatch):
@@ -123,7 +127,7 @@ def test_a_sweep_may_go_on_with_streamed_data_and_back(straight, tmp_path, monke
   assert_same(run(tmp_path), straight)
 
 
-@pytest.mark.parametrize("phase", [sweeps.COMPILING, sweeps.TRAINING, sweeps.EVALUATING])
+@pytest.mark.parametrize("phase", [sweep.COMPILING, sweeps.TRAINING, sweep.EVALUATING])
 @pytest.mark.parametrize("every", [30.0, 1e-9], ids=["saved-seldom", "saved-always"])
 def test_killed_in_every_phase(straight, tmp_path, phase, every):
   """Again and again, and later each time."""
@@ -376,7 +380,7 @@ def test_averages_and_patience_are_continued(tmp_path):
 
 def test_what_is_so_far(straight, tmp_path):
   interrupted(tmp_path, visits=3)
-  rows, history = saving.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
+  rows, history = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
   assert [(row.arm, row.seed, row.metric, row.step, row.status) for row in rows[:2]] == [
       ("base", 0, "energy_loss", 2, "interrupted@3"), ("base", 0, "force_loss", 2, "interrupted@3")]
   assert {(row.arm, row.status) for row in rows} == {
@@ -384,7 +388,7 @@ def test_what_is_so_far(straight, tmp_path):
   assert repr(history) == repr(tuple(
       point for point in straight.history if point.step == 2 and point.arm != "c=1e+30"))
   interrupted(tmp_path, visits=3)  # the first launch has ended, and in the second all has failed
-  rows, history = saving.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
+  rows, history = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
   assert {(row.arm, row.status) for row in rows} == {
       ("base", "finished"), ("c=0.25", "finished"), ("c=1e+30", "diverged@0")}
   assert {point.arm for point in history} == {"base", "c=0.25", "c=1e+30"}
@@ -401,7 +405,7 @@ def test_a_launch_that_ends_while_a_report_is_drawn_is_not_lost(straight, tmp_pa
     return found
 
   monkeypatch.setattr(checkpoints, "running", run_on)
-  rows, _ = saving.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
+  rows, _ = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
   assert repr(rows) == repr(straight.rows)
 
 
@@ -433,7 +437,7 @@ def directory(tmp_path):
   """A work directory with results and something like a checkpoint."""
   folder = tmp_path / "sweep"
   (folder / "checkpoints" / "finished" / "0").mkdir(parents=True)
-  (folder / results.ROWS_FILE).touch()
+  (folder / records.ROWS_FILE).touch()
   workdirs.begin(folder, MANIFEST)
   return folder
 
@@ -523,7 +527,7 @@ def test_results_without_checkpoints_are_not_continued(directory):
          "environment", "arms", "tables"])
 def test_foreign_config(directory, content):
   text = content if isinstance(content, str) else json.dumps(content)
-  (directory / results.CONFIG_FILE).write_text(text)
+  (directory / records.CONFIG_FILE).write_text(text)
   for use in (lambda: workdirs.check(directory, MANIFEST), lambda: workdirs.so_far(directory)):
     with pytest.raises(ValueError, match="config.json is not what dcnn wrote there") as error:
       use()
@@ -552,7 +556,7 @@ def test_a_claim_on_nothing_leaves_nothing(tmp_path):
 
 def test_unfinished_files_are_swept_up(directory):
   (directory / "figures").mkdir()
-  token, end = "0a" * 8, results.UNFINISHED
+  token, end = "0a" * 8, files.UNFINISHED
   ours = [directory / f".results.csv.{token}{end}", directory / f".report.md.{token}{end}",
           directory / "figures" / f".errors.svg.{token}{end}"]
   others = [directory / f".notes{end}", directory / f".results.csv.12{end}",

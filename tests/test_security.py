@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from test_data import saved, water
 
-from dcnn import data, report, version
+from dcnn import data
+from dcnn.base import version
+from dcnn.results import report
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = {str(path.relative_to(ROOT)): ast.parse(path.read_text())
@@ -89,8 +91,8 @@ def importers(package: str) -> list[str]:
 
 
 def test_one_function_starts_a_program_git_with_fixed_arguments():
-  assert importers("subprocess") == ["dcnn/main.py", "dcnn/version.py"]
-  (function,) = [node for node in ast.walk(MODULES["dcnn/version.py"])
+  assert importers("subprocess") == ["dcnn/base/version.py", "dcnn/cli/main.py"]
+  (function,) = [node for node in ast.walk(MODULES["dcnn/base/version.py"])
                  if isinstance(node, ast.FunctionDef)
                  and any("subprocess" in name for name, _ in calls(node))]
   assert function.name == version._described.__name__
@@ -100,11 +102,11 @@ def test_one_function_starts_a_program_git_with_fixed_arguments():
   command = call.args[0]
   assert isinstance(command, ast.List)
   variable = [ast.unparse(word) for word in command.elts if not isinstance(word, ast.Constant)]
-  assert ast.unparse(command.elts[0]) == "'git'" and variable == ["str(root)"]
+  assert ast.unparse(command.elts[0]) == "'git'" and variable == ["str(_checkout())"]
 
 
 def test_the_command_tries_jax_in_a_process_of_fixed_arguments():
-  (call,) = [call for name, call in calls(MODULES["dcnn/main.py"])
+  (call,) = [call for name, call in calls(MODULES["dcnn/cli/main.py"])
              if name.startswith("subprocess.")]
   program, *rest = call.args[0].elts
   assert ast.unparse(program) == "sys.executable"
@@ -112,8 +114,8 @@ def test_the_command_tries_jax_in_a_process_of_fixed_arguments():
 
 
 def test_one_function_runs_a_file_the_one_of_config():
-  assert importers("runpy") == ["dcnn/arguments.py"]
-  (function,) = [node for node in ast.walk(MODULES["dcnn/arguments.py"])
+  assert importers("runpy") == ["dcnn/cli/arguments.py"]
+  (function,) = [node for node in ast.walk(MODULES["dcnn/cli/arguments.py"])
                  if isinstance(node, ast.FunctionDef)
                  and any("runpy" in name for name, _ in calls(node))]
   assert function.name == "load_config"
@@ -141,9 +143,10 @@ def test_one_function_prints_and_one_makes_text_for_live_views():
             found.setdefault((module, name), set()).add(function.name)
           if name == "console.print":
             assert ast.unparse(call.args[0]).startswith("_text("), module
-  raw = found.pop(("dcnn/joining.py", "sys.stderr.write"))  # what libraries wrote, as it came
+  raw = found.pop(("dcnn/cli/joining.py", "sys.stderr.write"))  # what libraries wrote, as it came
   assert raw == {"_watch_for_abort", "watch"}
-  assert found == {("dcnn/display.py", "print"): {"say"}, ("dcnn/display.py", "Text"): {"_text"}}
+  display = "dcnn/jobs/display.py"
+  assert found == {(display, "print"): {"say"}, (display, "Text"): {"_text"}}
 
 
 def test_unescaped_templates():

@@ -14,7 +14,7 @@ VARIABLES = ("JAX_ENABLE_X64", "JAX_NUM_CPU_DEVICES", "JAX_DEFAULT_PRNG_IMPL", "
 def dcnn(folder, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
   environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
   return subprocess.run(
-      [sys.executable, "-m", "dcnn.main", f"--config={folder / 'tiny.py'}",
+      [sys.executable, "-m", "dcnn", f"--config={folder / 'tiny.py'}",
        f"--workdir={folder / 'w'}", *flags],
       capture_output=True, text=True, timeout=300, env={**environment, **variables})
 

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import tiny
 
-from dcnn import checkpoints, configs, engine, groups, plans, running, training
+from dcnn import configs, jobs
 from dcnn.base import System
+from dcnn.configs import build
+from dcnn.sweeps import checkpoints, engine, plans, training
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"}, {"init": "variance_preserving"})
 
 
 def run(config, **options):
-  return running.run(running.prepare(config), **options)
+  return jobs.run(jobs.prepare(config), **options)
 
 
 def rows_of(result, arm):
@@ -34,8 +36,8 @@ def test_numbers_share_a_program_and_structure_does_not():
       {}, {"activation.c": 0.1}, {"labels": "robust"}, {"optimizer.learning_rate": 1e-2},
       {"activation.name": "silu"}, {"model.features": 8}, {"loss.force_weight": 1.0},
       {"loss.force_weight": 0.0}, {"batch_size": 2}, {"optimizer.ema_decay": 0.9}))
-  plan = plans.build(config, plans.load(config))
-  names = [[arm.name for arm in group] for group in groups.arms_by_structure(plan.arms)]
+  plan = build.build(config, build.load(config))
+  names = [[arm.name for arm in group] for group in plans.arms_by_structure(plan.arms)]
   assert names == [
       ["base", "c=0.1", "robust", "learning_rate=0.01", "force_weight=1.0"],
       ["silu"], ["features=8"], ["force_weight=0.0"], ["batch_size=2"], ["ema_decay=0.9"]]
@@ -144,10 +146,10 @@ def test_checkpoints_by_arm_hold_what_their_use_needs(swept, tmp_path):
   shift, scale, atomic = arm["transform"]
   assert list(arm["seed"]) == [0, 1] and (shift < -309).all() and (scale < 2).all()
   assert atomic is None
-  plan = plans.build(tiny.config(), plans.load(tiny.config()))
+  plan = build.build(tiny.config(), build.load(tiny.config()))
   test = plan.dataset.take(plan.splits[0].test)
   group = swept.groups[0]
-  systems, _ = groups.shared_data(test)
+  systems, _ = plans.shared_data(test)
   hypers = {**group.runs[0].arm.hypers, "scale": 1.0}
   output = group.program.task.predict(
       jax.tree.map(lambda leaf: leaf[0], arm["best"]), hypers, systems).energy
@@ -169,10 +171,10 @@ def test_mapped_one_after_another_equals_vmapped():
 
 def test_each_seed_can_have_its_own_split():
   config = tiny.config(split__per_seed=True)
-  plan = plans.build(config, plans.load(config))
+  plan = build.build(config, build.load(config))
   first, second = (set(split.test.tolist()) for split in plan.splits)
   assert first != second
-  fixed = plans.build(tiny.config(), plans.load(config))
+  fixed = build.build(tiny.config(), build.load(config))
   np.testing.assert_array_equal(fixed.splits[0].test, fixed.splits[1].test)
 
 
@@ -207,19 +209,19 @@ class Traced(NamedTuple):
 
 def traced_step(force_weight) -> Traced:
   config = tiny.config(loss__force_weight=force_weight)
-  (group, *_) = groups.grouped(plans.build(config, plans.load(config)))
+  (group, *_) = plans.grouped(build.build(config, build.load(config)))
   program, (each, *_) = group
-  numbers = jax.tree.map(jax.numpy.float32, groups.hypers(each))
+  numbers = jax.tree.map(jax.numpy.float32, plans.hypers(each))
   state = training.init(program, jax.random.key(0), numbers)
-  systems, forces = groups.shared_data(plans.load(config).dataset)
+  systems, forces = plans.shared_data(build.load(config).dataset)
   rows, energy = np.arange(4), np.zeros(len(forces), np.float32)
 
   def step(forces):
-    batch = groups.take(((systems, forces), energy), rows)
+    batch = plans.take(((systems, forces), energy), rows)
     return training.step(program, state, numbers, batch, jax.random.key(0))[0].variables
 
   def energies(params):
-    model = plans._make_model(config, plans.load(config).dataset, [each.splits])(numbers)
+    model = build._make_model(config, build.load(config).dataset, [each.splits])(numbers)
     apply = functools.partial(model.apply, {**state.variables, "params": params})
     return jax.vmap(apply)(System(systems.positions[rows], systems.species[rows])).sum()
 

@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from dcnn import activations, derivatives, losses, training
+from dcnn import activations, derivatives, losses
 from dcnn.base import System
 from dcnn.models import MLP, SchNet
+from dcnn.sweeps import training
 from dcnn.tasks import forcefield
 
 SPECIES = np.array([8, 1, 1, 6])

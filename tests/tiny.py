@@ -1,6 +1,7 @@
 """Configurations that train in a blink, for tests of the engine around them."""
 
-from dcnn import configs, engine, windows
+from dcnn import configs
+from dcnn.sweeps import engine, streaming
 
 # In place of an engine where nothing is computed: everything stays where it is.
 HOST = engine.Engine(*(lambda tree: tree,) * 6, {}, 0.0, 0)
@@ -31,7 +32,7 @@ def let_runs_fit(patch, runs, *, streamed=False):
     runs: a device.
     streamed: whether their data come in windows, of two batches each.
   """
-  layout, build = windows.layout, engine.build
+  layout, build = streaming.layout, engine.build
 
   def weightless(*arguments, budget, **options):
     del budget
@@ -41,7 +42,7 @@ def let_runs_fit(patch, runs, *, streamed=False):
     return build(program, stacked, shapes, mesh)._replace(
         bytes_needed=len(stacked.key) // mesh.shape[engine.RUNS])
 
-  patch.setattr(windows, "layout", weightless)
+  patch.setattr(streaming, "layout", weightless)
   patch.setattr(engine, "build", built)
   patch.setattr(engine, "carried_bytes", lambda program, stacked: 1)
   patch.setattr(engine, "device_memory", lambda device: runs)

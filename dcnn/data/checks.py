@@ -9,10 +9,10 @@ import warnings
 import numpy as np
 
 from dcnn.base import HARTREE, KCAL_PER_MOL
+from dcnn.base.wording import option
 from dcnn.data import neighbours, physics
 from dcnn.data.raw import Raw, named_frames
 from dcnn.data.units import KJ_PER_MOL, UNITS, Units, rare_units
-from dcnn.wording import option
 
 COINCIDENT = 0.1  # angstrom; no two nuclei come this close in any calculation of use
 PAIRS_AT_ONCE = 500_000

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dcnn import results
+from dcnn.base import files
 
 TIMESTEP_FS = 0.5
 STEPS_PER_FRAME = 50  # 25 fs between frames
@@ -109,7 +109,7 @@ def save(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> None:
   """Writes a generated set as a compressed `.npz`, whole or not at all."""
   content = io.BytesIO()
   np.savez_compressed(content, allow_pickle=False, **arrays)
-  results.write_file(pathlib.Path(path), content.getvalue())
+  files.write_file(pathlib.Path(path), content.getvalue())
 
 
 class _Job(NamedTuple):

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dcnn import results
 from dcnn.base import Dataset, Labels, System
+from dcnn.base.text import one_line
+from dcnn.base.wording import option
 from dcnn.data import ase_formats, checks, consistency, embedded, npz, raw, xyz
 from dcnn.data import units as units_lib
 from dcnn.data.units import UNITS, Units
-from dcnn.wording import option
 
 # What to do with frames that lack forces.
 INCOMPLETE = ("refuse", "skip", "energies", "references")
@@ -487,7 +487,7 @@ def _summary(
       f"closest atoms {distances.min():.3g} A apart" if np.isfinite(distances).any() else "",
       f"{len(references)} atomic references" if references else "",
   ]
-  return results.one_line(f"{path.name}: {'; '.join(part for part in parts if part)}")
+  return one_line(f"{path.name}: {'; '.join(part for part in parts if part)}")
 
 
 def symbols(species: np.ndarray) -> list[str]:

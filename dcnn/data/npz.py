@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dcnn.base.wording import option
 from dcnn.data.raw import (
-    FREE_ENERGY,
-    UNIT_KEYS,
-    Keys,
-    Raw,
-    brief,
-    check_atoms,
-    likely_key,
-    require_key,
+  FREE_ENERGY,
+  UNIT_KEYS,
+  Keys,
+  Raw,
+  brief,
+  check_atoms,
+  likely_key,
+  require_key,
 )
 from dcnn.data.units import UNITS, Units
-from dcnn.wording import option
 
 
 class Convention(NamedTuple):

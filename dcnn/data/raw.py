@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dcnn.wording import option
+from dcnn.base.wording import option
 
 MOST_ATOMS = 10_000
 MOST_PADDED, MOST_PADDING = 5_000_000, 10  # atoms, and times the real ones

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dcnn.base import Dataset
-from dcnn.wording import has_settings, option
+from dcnn.base.wording import has_settings, option
 
 
 class Indices(NamedTuple):

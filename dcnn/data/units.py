@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL
+from dcnn.base.wording import option
 from dcnn.data.raw import Raw
-from dcnn.wording import option
 
 KJ_PER_MOL = KCAL_PER_MOL / 4.184
 

@@ -15,9 +15,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from dcnn import derivatives, losses, metrics
+from dcnn import derivatives, losses
 from dcnn.base import Labels, System
 from dcnn.losses import AddUp, alone
+from dcnn.tasks import metrics
 from dcnn.tasks.base import Hypers, Task, Variables
 
 

@@ -65,7 +65,7 @@ def measure(case: Case, rounds: int, burst: float) -> tuple[dict[str, Any], dict
     Environment, and by name of the part: `ms` and `cpu_ms` (medians), their ratios to the
     energy-only step, `workspace_bytes`, `operations`.
   """
-  from dcnn import provenance  # JAX may start only after the process is pinned
+  from dcnn.jobs import provenance  # JAX may start only after the process is pinned
 
   members = parts(case)
   counts = {name: _repeats(part, burst) for name, part in members.items()}
@@ -91,7 +91,7 @@ def parts(case: Case) -> dict[str, Part]:
   import jax.numpy as jnp
   import numpy as np
 
-  from dcnn import training
+  from dcnn.sweeps import training
   from experiments.benchmarks.contenders import ours
 
   example = ours.example(case)

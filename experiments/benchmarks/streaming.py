@@ -19,13 +19,16 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from dcnn import base, configs, fitting, groups, plans, windows
+from dcnn import configs
+from dcnn.base import systems
+from dcnn.configs import build
+from dcnn.sweeps import memory, plans, streaming
 
 FRAMES, CHUNK, CHUNKS_A_TURN, BATCH = 400_000, 40, 2, 32
 ALLOWED = 0.15  # GB, less than twice what the data take, and more than the runs do
 
 
-def many_frames(dataset: base.Dataset, frames: int) -> base.Dataset:
+def many_frames(dataset: systems.Dataset, frames: int) -> systems.Dataset:
   """A data set with its frames repeated and moved by 1e-3 angstrom, so that none are equal."""
   chosen = dataset.take(np.arange(frames) % len(dataset))
   noise = np.random.default_rng(0).normal(0.0, 1e-3, chosen.systems.positions.shape)
@@ -33,17 +36,17 @@ def many_frames(dataset: base.Dataset, frames: int) -> base.Dataset:
       chosen, systems=chosen.systems._replace(positions=chosen.systems.positions + noise))
 
 
-def turn(plan: groups.Plan) -> tuple[fitting.Choice, Callable[[], np.ndarray]]:
+def turn(plan: plans.Plan) -> tuple[memory.Choice, Callable[[], np.ndarray]]:
   """What was chosen for a plan of one group, and a function that trains.
 
   The function returns seconds a step, of the clock and of the processor.
   """
-  group, = groups.grouped(plan)
-  fit = fitting.fitted(plan, group.program, group.runs)
-  launch = next(groups.launches(group.runs, fit.size))
-  arguments = fit.engine.place(groups.stacked(launch.filled))
-  feed = windows.feed(
-      plan, launch, fit.layout, fit.engine, windows.whole(plan, fit.layout, fit.engine))
+  group, = plans.grouped(plan)
+  fit = memory.fitted(plan, group.program, group.runs)
+  launch = next(plans.launches(group.runs, fit.size))
+  arguments = fit.engine.place(plans.stacked(launch.filled))
+  feed = streaming.feed(
+      plan, launch, fit.layout, fit.engine, streaming.whole(plan, fit.layout, fit.engine))
   steps = CHUNK * CHUNKS_A_TURN
 
   def now() -> np.ndarray:
@@ -74,8 +77,8 @@ def main() -> None:
   config.chunk, config.steps = CHUNK, 100 * CHUNK
   config.split.train = FRAMES - 2 * BATCH
   config.split.valid = BATCH
-  source = plans.load(config).dataset
-  plan = plans.build(config, plans.Sources(many_frames(source, FRAMES), 0))
+  source = build.load(config).dataset
+  plan = build.build(config, build.Sources(many_frames(source, FRAMES), 0))
   (resident, on_device), (windowed, from_host) = (
       turn(plan._replace(max_memory=allowed)) for allowed in (None, ALLOWED * 1e9))
   assert windowed.streamed and not resident.streamed and windowed.launches == 1

@@ -9,7 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dcnn import configs, engine, groups, main, plans, provenance, training, windows
+from dcnn import configs
+from dcnn.cli import main
+from dcnn.configs.build import build as build_plan
+from dcnn.configs.build import load
+from dcnn.jobs import provenance
+from dcnn.sweeps import engine, plans, streaming, training
 from experiments.benchmarks.cases import CUTOFF, FORCE_WEIGHT, LEARNING_RATE, Case, Contender
 from experiments.benchmarks.contenders.base import Missing, Trainer
 
@@ -60,8 +65,8 @@ def example(case: Case) -> Example:
   data, batches = _first_run(plan, group, case)
   atoms, pairs = _sizes(data[0][0].positions[batches.reshape(-1)])
   return Example(
-      group.program, energies_alone.program, groups.hypers(group.runs[0]),
-      groups.take(data, batches[0]), atoms, pairs)
+      group.program, energies_alone.program, plans.hypers(group.runs[0]),
+      plans.take(data, batches[0]), atoms, pairs)
 
 
 def write_data(case: Case, path: str) -> dict[str, Any]:
@@ -78,12 +83,12 @@ def write_data(case: Case, path: str) -> dict[str, Any]:
   return {"atoms": atoms, "pairs": pairs, "environment": provenance.environment()}
 
 
-def _first_run(plan: groups.Plan, group: groups.Group, case: Case):
+def _first_run(plan: plans.Plan, group: plans.Group, case: Case):
   """The data of the first seed's run, as the engine sees them, and its batches."""
   run = group.runs[0]
   energy = (np.asarray(plan.dataset.labels.energy, np.float64) - run.shift).astype(np.float32)
-  return ((groups.shared_data(plan.dataset), energy),
-          groups.chunk_batches([run], plan, case.batch, 0)[0])
+  return ((plans.shared_data(plan.dataset), energy),
+          plans.chunk_batches([run], plan, case.batch, 0)[0])
 
 
 def _sizes(positions: np.ndarray) -> tuple[int, float]:
@@ -129,9 +134,9 @@ class _Launch(NamedTuple):
   window: engine.Window
 
 
-def _plan(chosen: configs.ConfigDict) -> tuple[groups.Plan, groups.Group]:
-  plan = plans.build(chosen, plans.load(chosen))
-  return plan, groups.grouped(plan)[0]
+def _plan(chosen: configs.ConfigDict) -> tuple[plans.Plan, plans.Group]:
+  plan = build_plan(chosen, load(chosen))
+  return plan, plans.grouped(plan)[0]
 
 
 def _launch(case: Case, runs: int, devices_per_run: int) -> _Launch:
@@ -140,12 +145,12 @@ def _launch(case: Case, runs: int, devices_per_run: int) -> _Launch:
   spread = mesh.shape[engine.RUNS]
   if runs % spread:
     raise Missing(f"{runs} runs do not spread evenly over {spread} devices")
-  layout = windows.layout(
+  layout = streaming.layout(
       plan, case.batch, seeds=len(plan.seeds), per_device=runs // spread, budget=math.inf)
-  arguments = groups.stacked(group.runs)
-  built = engine.build(group.program, arguments, windows.described(plan, layout, runs), mesh)
-  feed = windows.feed(plan, groups.Launch(group.runs, group.runs), layout, built,
-                      windows.whole(plan, layout, built))
+  arguments = plans.stacked(group.runs)
+  built = engine.build(group.program, arguments, streaming.described(plan, layout, runs), mesh)
+  feed = streaming.feed(plan, plans.Launch(group.runs, group.runs), layout, built,
+                      streaming.whole(plan, layout, built))
   with contextlib.closing(feed.training(0)) as parts:
     return _Launch(built, mesh, built.place(arguments), next(parts).window)
 

@@ -1,0 +1,15 @@
+"""The ground floor: records of atoms and labels, and what every package says and writes alike."""
+
+from dcnn.base.systems import (
+    BOHR,
+    HARTREE,
+    KCAL_PER_MOL,
+    Dataset,
+    Labels,
+    Neighbours,
+    System,
+    rounding,
+)
+
+__all__ = [
+    "BOHR", "HARTREE", "KCAL_PER_MOL", "Dataset", "Labels", "Neighbours", "System", "rounding"]

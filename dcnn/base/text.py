@@ -1,0 +1,17 @@
+"""Text for people: what is shown of names and numbers, and which word a misspelt one may mean."""
+
+
+def visible_text(text: str) -> str:
+  """Text in which nothing is hidden: what does not print, but for line breaks, as its escape.
+
+  Control characters, ANSI sequences, marks that turn the direction of writing and halves of
+  surrogate pairs would otherwise reach a terminal or a page out of the files of others.
+  """
+  return "".join(
+      mark if mark.isprintable() or mark == "\n"
+      else mark.encode("unicode_escape", "surrogatepass").decode() for mark in text)
+
+
+def one_line(text: str) -> str:
+  """Visible text in a line, its white space drawn together."""
+  return visible_text(" ".join(text.split()))

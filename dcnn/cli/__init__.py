@@ -1,0 +1,1 @@
+"""The command line: flags, messages, signals and the global settings of JAX."""

@@ -1,0 +1,330 @@
+"""What the user asked for: flags, experiment files and overrides, checked.
+
+Whatever is wrong with them ends in a `Stop`, whose text is one line for the user.
+"""
+
+import contextlib
+import difflib
+import math
+import os
+import pathlib
+import re
+import runpy
+import shlex
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
+
+from dcnn import configs
+from dcnn.base import processes
+
+FAILURE = 1  # exit status: something may have been written
+MISTAKE = 2  # exit status: nothing has been written
+LARGEST_SEED = 2**31 - 1  # RDKit's
+_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+
+
+class Stop(Exception):
+  """Ends the program: the text is a line for the user, `status` the exit status."""
+
+  def __init__(self, text: str, status: int = MISTAKE) -> None:
+    """The text may have line breaks; it is printed without."""
+    super().__init__(text)
+    self.status = status
+
+
+class Meeting(NamedTuple):
+  """Where processes meet, how many they are and which this is; None where JAX finds it out."""
+
+  coordinator_address: str | None
+  num_processes: int | None
+  process_id: int | None
+
+
+class Training(NamedTuple):
+  """A training command.
+
+  Attributes:
+    config: FILE.py[:VARIANT] or NAME[:VARIANT].
+    workdir: the work directory.
+    fresh: whether an old one is moved aside.
+    meeting: of the processes with --distributed, else None.
+    overrides: all other arguments.
+  """
+
+  config: str
+  workdir: pathlib.Path
+  fresh: bool
+  meeting: Meeting | None
+  overrides: list[str]
+
+
+def parse_train(arguments: Sequence[str]) -> Training:
+  """Takes a training command apart.
+
+  Args:
+    arguments: of the command line.
+
+  Raises:
+    Stop: where something is missing or unknown.
+  """
+  values = flag_values()
+  flags.DEFINE_string("config", None, "", flag_values=values)
+  flags.DEFINE_string("workdir", None, "", flag_values=values)
+  flags.DEFINE_boolean("fresh", False, "", flag_values=values)
+  flags.DEFINE_boolean("distributed", False, "", flag_values=values)
+  flags.DEFINE_string("coordinator_address", None, "", flag_values=values)
+  flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("process_id", None, "", lower_bound=0, flag_values=values)
+  rest = parse(values, arguments, known_only=True)
+  for unknown in rest:
+    if re.match("--?[a-zA-Z]", unknown) and not _override_key(unknown):
+      raise Stop(_unknown_flag(unknown, (
+          "config", "workdir", "fresh", "distributed", *Meeting._fields, "config.KEY")))
+  if not values.config:
+    raise Stop("--config is missing: which experiment to run, "
+               "as in --config=ablations, or your own, as in --config=FILE.py")
+  if not values.workdir:
+    raise Stop("--workdir is missing: where to write, as in --workdir=results/ablations")
+  return Training(
+      values.config, home_path(values.workdir), values.fresh, _meeting(values), rest)
+
+
+def load_config(argument: str) -> configs.ConfigDict:
+  """Runs an experiment file.
+
+  Args:
+    argument: `FILE.py`, or the name of an experiment that comes with dcnn; either with `:VARIANT`
+      behind it.
+
+  Returns:
+    What its `get_config` returned, locked.
+
+  Raises:
+    Stop: if there is no such experiment, or it fails, naming the line.
+  """
+  name, _, variant = argument.partition(":")
+  path = _experiment_file(name)
+  with _blamed_on(path):
+    module = runpy.run_path(path, run_name="experiment")
+  if "get_config" not in module:
+    raise Stop(f"{path}: expected a function get_config(arg=''), which returns the config")
+  with _blamed_on(path):
+    config = module["get_config"](*([variant] if variant else []))
+  if not isinstance(config, configs.ConfigDict):
+    raise Stop(f"{path}: get_config must return configs.default(), changed; it returned "
+               f"{type(config).__name__}")
+  return config.lock()
+
+
+def override(config: configs.ConfigDict, arguments: Sequence[str]) -> None:
+  """Sets what `--config.KEY=VALUE` asks for, in place.
+
+  Args:
+    config: locked.
+    arguments: these flags and nothing else.
+
+  Raises:
+    Stop: on an unknown key or a value of the wrong type.
+  """
+  for argument in arguments:
+    key = _override_key(argument)
+    if key:
+      _check_key(key, config)
+  values = flag_values()
+  try:
+    config_flags.DEFINE_config_dict(
+        "config", config, flag_values=values, sys_argv=["dcnn", *arguments])
+    left = parse(values, arguments)
+  except (LookupError, TypeError, ValueError, flags.Error) as error:
+    raise Stop(f"{shlex.join(arguments)}: {message(error)}") from error
+  if left:
+    raise Stop(f"unexpected argument {left[0]!r}: give each value as --config.KEY=VALUE")
+
+
+def parse_generate(arguments: Sequence[str]) -> flags.FlagValues:
+  """Flags of `dcnn generate`, checked.
+
+  Raises:
+    Stop: on an unknown or missing flag, a bad value, or an `--out` that exists.
+  """
+  values = flag_values()
+  flags.DEFINE_string("smiles", None, "", flag_values=values)
+  flags.DEFINE_string("out", None, "", flag_values=values)
+  flags.DEFINE_integer("frames", 2000, "", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer(
+      "seed", 0, "", lower_bound=0, upper_bound=LARGEST_SEED, flag_values=values)
+  flags.DEFINE_float("temperature", 500.0, "", flag_values=values)
+  flags.DEFINE_integer("workers", processes.usable_cores(), "", lower_bound=1, flag_values=values)
+  left = parse(values, arguments)
+  if left:
+    raise Stop(f"unexpected argument {left[0]!r}: give each value as --FLAG=VALUE")
+  if not values.smiles:
+    raise Stop("--smiles is missing: the molecule, as in --smiles=CCO for ethanol")
+  if not (math.isfinite(values.temperature) and values.temperature > 0):
+    raise Stop(f"--temperature={values.temperature:g}: expected kelvin, above 0")
+  _check_out(values.out)
+  return values
+
+
+def flag_values() -> flags.FlagValues:
+  """No flags yet; those to come may stand before and after other arguments."""
+  values = flags.FlagValues()
+  values.set_gnu_getopt(True)
+  return values
+
+
+def parse(
+    values: flags.FlagValues, arguments: Sequence[str], known_only: bool = False
+) -> list[str]:
+  """Sets the flags; returns the arguments that are none."""
+  try:
+    return values(["dcnn", *arguments], known_only=known_only)[1:]
+  except flags.IllegalFlagValueError as error:
+    raise Stop(_wrong_value(error, values)) from error
+  except flags.UnrecognizedFlagError as error:
+    raise Stop(_unknown_flag(error.flagname, list(values))) from error
+  except flags.Error as error:
+    raise Stop(message(error)) from error
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+  """A question that names the known word closest to `name`; nothing if none is close."""
+  close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+  return f"did you mean {close[0]}? " if close else ""
+
+
+def message(error: BaseException) -> str:
+  """What an exception says, without the decoration that some kinds add."""
+  if isinstance(error, SyntaxError):
+    return error.msg
+  if isinstance(error, OSError) and error.strerror:
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+  if len(error.args) == 1:
+    # ConfigDict raises an AttributeError of a KeyError, and tells all its fields.
+    inner = error.args[0]
+    text = message(inner) if isinstance(inner, BaseException) else str(inner)
+    return re.sub(r'Other fields present: .*}"', "", text, flags=re.DOTALL)
+  return str(error)
+
+
+def _experiment_file(name: str) -> str:
+  """Path of an experiment: that of a file; else that of what comes with dcnn under the name.
+
+  A file comes first, so that no later version of dcnn takes a name away from somebody's file.
+  """
+  name = os.path.expanduser(name)
+  if os.path.isfile(name):
+    return name
+  known = {path.stem: path for path in sorted(_experiments().glob("*.py"))}
+  if name in known:
+    return str(known[name])
+  stem = pathlib.PurePath(name).stem
+  files = [str(file) for file in pathlib.Path(name).parent.glob("*.py")]
+  close = suggestion(name, files) or suggestion(stem, known)
+  what = "no such file" if os.sep in name or name.endswith(".py") else "no such experiment"
+  raise Stop(f"--config={name}: {what}. {close}Those that come with dcnn are {', '.join(known)}; "
+             "one of your own is given as a file, as in --config=FILE.py")
+
+
+def _experiments() -> pathlib.Path:
+  """The folder of those that come with dcnn: in the package where it was built, else beside it."""
+  installed = _PACKAGE / "experiments"
+  return installed if installed.is_dir() else _PACKAGE.parent / "experiments"
+
+
+@contextlib.contextmanager
+def _blamed_on(path: str) -> Iterator[None]:
+  """Ends with one line, naming the place, on whatever the user's file raises."""
+  try:
+    yield
+  except (Exception, SystemExit) as error:
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == path]
+    if isinstance(error, SyntaxError) and error.filename == path:
+      lines.append(error.lineno)
+    where = f"{path}, line {lines[-1]}" if lines else path
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    raise Stop(f"{where}: {kind}{message(error)}") from error
+
+
+def _meeting(values: flags.FlagValues) -> Meeting | None:
+  """What --distributed and the flags that go with it say."""
+  meeting = Meeting(values.coordinator_address, values.num_processes, values.process_id)
+  given = [f"--{name}" for name, value in meeting._asdict().items() if value is not None]
+  if given and not values.distributed:
+    raise Stop(f"{given[0]} without --distributed: add it, or leave {given[0]} out")
+  if 0 < len(given) < len(meeting):
+    raise Stop(f"{' and '.join(given)} alone: give --coordinator_address=HOST:PORT, "
+               "--num_processes=N and --process_id=I, or none of them under SLURM, Open MPI or on "
+               "a TPU pod, where they are found out")
+  address, number, process = meeting
+  if address is not None and not re.fullmatch(r".+:\d{1,5}", address):
+    raise Stop(f"--coordinator_address={address}: expected HOST:PORT of process 0, as in "
+               "node1:12345")
+  if number is not None and process is not None and process >= number:
+    raise Stop(f"--process_id={process}: expected 0 to {number - 1} with --num_processes={number}")
+  return meeting if values.distributed else None
+
+
+def home_path(name: str) -> pathlib.Path:
+  """The path, with `~` as the home directory: a shell leaves it as it is behind a `=`."""
+  return pathlib.Path(os.path.expanduser(name))
+
+
+def _check_out(name: str | None) -> None:
+  if not name:
+    raise Stop("--out is missing: the file to write, as in --out=ethanol.npz")
+  path = home_path(name)
+  if path.suffix != ".npz":
+    raise Stop(f"--out={path}: expected a name that ends in .npz")
+  if os.path.lexists(path):
+    raise Stop(f"--out={path}: there is such a file; choose another name or remove it")
+  if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
+    raise Stop(f"--out={path}: {path.parent} is no directory that can be written to")
+
+
+def _unknown_flag(argument: str, known: Iterable[str]) -> str:
+  name = argument.lstrip("-").partition("=")[0]
+  known = [f"--{flag}" for flag in known]
+  return (f"unknown flag --{name}: {suggestion(f'--{name}', known)}known are "
+          f"{', '.join(known)}")
+
+
+def _override_key(argument: str) -> str:
+  """The dotted key of `--config.KEY=VALUE`; nothing for other arguments."""
+  found = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+  return found[1] if found else ""
+
+
+def _check_key(key: str, config: configs.ConfigDict) -> None:
+  known = configs.flat(config)
+  if key.partition("[")[0] in known:
+    return
+  inside = [name for name in known if name.startswith(f"{key}.")]
+  if inside:
+    raise Stop(f"config key {key} is a group of settings: set one of {', '.join(inside)}")
+  last = key.rpartition(".")[2]
+  namesakes = [name for name in known if name.rpartition(".")[2] == last]
+  close = f"did you mean {namesakes[0]}? " if namesakes else suggestion(key, known)
+  raise Stop(f"unknown config key {key}: {close}known are {', '.join(_siblings(key, config))}")
+
+
+def _siblings(key: str, config: configs.ConfigDict) -> list[str]:
+  """The keys beside an unknown one, or the first keys where its group is unknown too."""
+  group = f"{key.rpartition('.')[0]}."
+  return [name for name in configs.flat(config) if name.startswith(group)] or list(config)
+
+
+def _wrong_value(error: flags.IllegalFlagValueError, values: flags.FlagValues) -> str:
+  """`--FLAG=VALUE: expected a number`, in place of what Python says of the conversion."""
+  given = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
+  parser = values[given.lstrip("-").partition("=")[0]].parser
+  if isinstance(parser, flags.BooleanParser):
+    return f"{given}: expected true or false"
+  expected = parser.syntactic_help
+  return f"{given}: expected {expected}" if expected else str(error)

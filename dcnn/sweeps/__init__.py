@@ -1,0 +1,14 @@
+"""The machine: trains many runs as one program, and can be stopped and continued."""
+
+from dcnn.sweeps.sweep import (
+    TRAINING,
+    Diverged,
+    Interrupted,
+    Outcome,
+    Progress,
+    Trained,
+    run,
+)
+
+__all__ = [
+    "TRAINING", "Diverged", "Interrupted", "Outcome", "Progress", "Trained", "run"]

@@ -1,0 +1,551 @@
+"""The saved state of a sweep, through Orbax: written in the background, never half, never blindly.
+
+A folder of checkpoints holds `finished/N`, one for each launch whose runs have all ended, and
+`running/N`, the newest two states of the launch under way. Each carries digests of its files, so
+that damage is found out when it is read. Reading runs no code of the files.
+"""
+
+import concurrent.futures
+import contextlib
+import contextvars
+import errno
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import re
+import secrets
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dcnn.base import files, wording
+from dcnn.labels import LabelTransform
+
+FINISHED, RUNNING = "finished", "running"
+DIGESTS = "digests.json"  # of the other files of a checkpoint
+KEPT = 2  # states of the launch under way
+# Beginnings of the names of what is being written and of what is being removed. A token follows,
+# because nothing may be deleted that somebody else has put there; Orbax adds an ending of its own.
+_UNFINISHED, _TRASH = "unfinished", "trash"
+_TOKEN_BYTES = 8
+_OURS = re.compile(
+    rf"({_UNFINISHED}|{_TRASH})-\d+-[0-9a-f]{{{2 * _TOKEN_BYTES}}}(\.orbax-checkpoint-tmp(-\d+)?)?",
+    re.ASCII)
+# What shows that a numbered folder is a checkpoint: the first is the last that is written.
+_MARKS = (DIGESTS, "_CHECKPOINT_METADATA")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Checkpoint(NamedTuple):
+  """Nested dictionaries of NumPy arrays, and a dictionary that fits into JSON."""
+
+  arrays: dict[str, Any]
+  record: dict[str, Any]
+
+
+class TrainedRun(NamedTuple):
+  """The variables that a run has left, and what their use needs; NumPy."""
+
+  arm: str
+  seed: int
+  best: Any
+  last: Any
+  transform: LabelTransform
+
+
+class Memory:
+  """Stands in for a `Store` where nothing is written: what would be saved is kept."""
+
+  def __init__(self) -> None:
+    """Nothing is kept yet."""
+    self._finished: list[Checkpoint] = []
+    self._running: Checkpoint | None = None
+
+  def finished(self) -> list[Checkpoint]:
+    """The launches that have ended, in the order in which they did."""
+    return list(self._finished)
+
+  def running(self) -> Checkpoint | None:
+    """The newest state of the launch under way."""
+    return self._running
+
+  def save_running(self, checkpoint: Checkpoint) -> None:
+    """Keeps the state of the launch under way in place of an earlier one."""
+    self._running = checkpoint
+
+  def save_finished(self, checkpoint: Checkpoint) -> None:
+    """Keeps a launch that has ended, in place of its states on the way."""
+    self._finished.append(checkpoint)
+    self._running = None
+
+  def flush(self) -> None:
+    """There is nothing to wait for."""
+
+  def check(self) -> None:
+    """Nothing is written, so that nothing can fail."""
+
+
+class Store:
+  """Writes the checkpoints of a sweep in a thread of its own, one after another.
+
+  It is a context: what is being saved at its end is waited for.
+  """
+
+  def __init__(self, directory: str | os.PathLike[str], *, writes: bool = True) -> None:
+    """Checkpoints in `directory`, which is made with the first of them.
+
+    Args:
+      directory: claimed.
+      writes: whether this process writes them; of several only one does, the others take part.
+    """
+    self._writes = writes
+    self._directory = pathlib.Path(directory).absolute()
+    self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+    self._pending: concurrent.futures.Future[None] | None = None
+    self._trial: concurrent.futures.Future[None] | None = None
+    if writes:
+      _sweep_out(self._directory)
+      self._trial = self._writer.submit(
+          contextvars.copy_context().run, _try_saving, self._directory / RUNNING)
+
+  def __enter__(self) -> "Store":
+    """The store, which is closed when the context ends."""
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    """Waits for the last save, so that no other store meets it half done."""
+    self._writer.shutdown()
+
+  def check(self) -> None:
+    """Waits for a save that has been tried since the store was made: training may begin.
+
+    Raises:
+      OSError: if checkpoints cannot be saved here.
+    """
+    if self._trial is not None:
+      self._trial.result()
+
+  def finished(self) -> list[Checkpoint]:
+    """See `finished`."""
+    return finished(self._directory)
+
+  def running(self) -> Checkpoint | None:
+    """See `running`."""
+    return running(self._directory)
+
+  def save_running(self, checkpoint: Checkpoint) -> None:
+    """Saves the launch under way; returns at once unless the last save is still being written.
+
+    Args:
+      checkpoint: whose arrays nobody changes any more.
+
+    Raises:
+      OSError: if the last save failed.
+    """
+    self._start(RUNNING, checkpoint)
+
+  def save_finished(self, checkpoint: Checkpoint) -> None:
+    """Saves a launch that has ended, after which its states on the way are removed.
+
+    Raises:
+      OSError: if the last save failed.
+    """
+    self._start(FINISHED, checkpoint)
+
+  def flush(self) -> None:
+    """Waits until all is written.
+
+    Raises:
+      OSError: if the last save failed.
+    """
+    pending, self._pending = self._pending, None
+    if pending is not None:
+      pending.result()
+
+  def _start(self, kind: str, checkpoint: Checkpoint) -> None:
+    self.flush()
+    if self._writes:
+      context = contextvars.copy_context()  # messages are worded as those of this thread
+      self._pending = self._writer.submit(context.run, self._write, kind, checkpoint)
+
+  def _write(self, kind: str, checkpoint: Checkpoint) -> None:
+    folder = self._directory / kind
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      _save(folder / str(_next_number(folder)), checkpoint)
+      keep = 0 if kind == FINISHED else KEPT
+      states = sorted(_numbers(self._directory / RUNNING), reverse=True)
+      for number in states[keep:]:
+        _remove(self._directory / RUNNING / str(number))
+    except Exception as error:  # Orbax and tensorstore pass on a full disk in many ways
+      for path in _leftovers(folder):
+        shutil.rmtree(path, ignore_errors=True)
+      raise _cannot_save(folder, error) from error
+
+
+def finished(directory: str | os.PathLike[str]) -> list[Checkpoint]:
+  """The launches that have ended, in the order in which they did.
+
+  Raises:
+    ValueError: if one cannot be read, naming it.
+  """
+  folder = pathlib.Path(directory).absolute() / FINISHED
+  return [_finished(folder / str(number)) for number in sorted(_numbers(folder))]
+
+
+def running(directory: str | os.PathLike[str]) -> Checkpoint | None:
+  """The newest readable state of the launch under way; None if none was ever saved.
+
+  Warns, once, where the newest cannot be read and the one before is taken.
+
+  Raises:
+    ValueError: if there are some and none can be read.
+  """
+  folder = pathlib.Path(directory).absolute() / RUNNING
+  failures = []
+  for number in sorted(_numbers(folder), reverse=True):
+    path = folder / str(number)
+    try:
+      checkpoint = _read(path)
+    except Exception as error:  # a damaged file fails in many ways
+      if not path.exists():  # a sweep under way has replaced it by a newer one
+        return running(directory)
+      failures.append(f"{path}: {_reason(error)}")
+      continue
+    if failures:
+      warnings.warn(f"damaged checkpoint passed over ({'; '.join(failures)}): going on from "
+                    f"{path}, the one before", stacklevel=2)
+    return checkpoint
+  if failures:
+    raise ValueError(
+        f"no checkpoint can be read ({'; '.join(failures)}). Nothing was changed; "
+        + wording.either(command="--fresh moves the directory aside and starts over",
+                         python="once the directory is moved aside, the same call starts over"))
+  return None
+
+
+def has_any(directory: str | os.PathLike[str]) -> bool:
+  """Whether there is a checkpoint, readable or not, in this form or another."""
+  directory = pathlib.Path(directory)
+  kinds = (directory / FINISHED, directory / RUNNING)
+  if not directory.exists():
+    return False
+  return any(map(_numbers, kinds)) or any(path not in kinds for path in directory.iterdir())
+
+
+def load(directory: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+  """Trained variables with what their use needs, by the name of the arm.
+
+  Args:
+    directory: `checkpoints` in the work directory of a sweep.
+
+  Returns:
+    For each arm `best` (chosen on validation data) and `last` (variables), `seed`, and `transform`
+    (a `LabelTransform`), all with the leading axis `seeds`. One run is
+    `jax.tree.map(lambda leaf: leaf[i], load(directory)[arm])`; its energy of a system, in eV, is
+    `transform.scale * network + transform.shift_of(species)`, for any composition.
+
+  Raises:
+    ValueError: if there is none, or one cannot be read.
+  """
+  launches = finished(directory)
+  if not launches:
+    raise ValueError(f"{directory}: no checkpoints of finished runs there")
+  return by_arm(run for checkpoint in launches for run in trained_runs(checkpoint, str(directory)))
+
+
+def trained_runs(checkpoint: Checkpoint, where: str) -> Iterator[TrainedRun]:
+  """The runs of a launch that has ended; `where` it was saved, for a warning."""
+  arrays, record = checkpoint
+  transforms = _transforms(arrays, where)
+  for run, ((arm, seed), transform) in enumerate(zip(record["runs"], transforms, strict=True)):
+    best, last = (
+        jax.tree.map(lambda leaf, run=run: leaf[run], arrays["variables"][name])
+        for name in ("best", "last"))
+    yield TrainedRun(arm, seed, best, last, transform)
+
+
+def by_arm(runs: Iterable[TrainedRun]) -> dict[str, dict[str, Any]]:
+  """The runs of each arm with a leading axis `seeds`, in the form of `load`."""
+  arms: dict[str, list[TrainedRun]] = {}
+  for run in runs:
+    arms.setdefault(run.arm, []).append(run)
+  return {
+      name: {
+          **{key: jax.tree.map(lambda *leaves: np.stack(leaves), *(
+              getattr(run, key) for run in mine)) for key in ("best", "last")},
+          "transform": jax.tree.map(
+              lambda *leaves: np.stack([np.float64(leaf) for leaf in leaves]),
+              *(run.transform for run in mine)),
+          "seed": np.array([run.seed for run in mine])}
+      for name, mine in arms.items()}
+
+
+def transform_arrays(transforms: Sequence[LabelTransform]) -> dict[str, Any]:
+  """What a checkpoint keeps of the transforms of its runs; not all need have atomic references."""
+  with_references = [run for run, each in enumerate(transforms) if each.atomic is not None]
+  arrays = {name: np.array([float(getattr(each, name)) for each in transforms])
+            for name in ("shift", "scale")}
+  if with_references:  # Orbax refuses arrays without elements
+    arrays["atomic"] = np.stack([np.float64(transforms[run].atomic) for run in with_references])
+    arrays["with_atomic"] = np.array(with_references)
+  return arrays
+
+
+def _transforms(arrays: dict[str, Any], where: str) -> list[LabelTransform]:
+  """The transforms that `transform_arrays` describes, one for each run."""
+  if "transform" not in arrays:
+    warnings.warn(
+        f"{where}: saved by a dcnn that kept the label shift of the first frame alone. "
+        "With labels=atomic_reference the energies hold for the composition of that frame and for "
+        "no other; train again for those", stacklevel=3)
+  saved = arrays.get("transform", arrays)
+  atomic = dict(zip(map(int, saved.get("with_atomic", ())), saved.get("atomic", ()), strict=True))
+  return [LabelTransform(shift, scale, atomic.get(run))
+          for run, (shift, scale) in enumerate(zip(saved["shift"], saved["scale"], strict=True))]
+
+
+def packed(saved: tuple[list[Checkpoint], Checkpoint | None]) -> bytes:
+  """What `finished` and `running` gave, for another process."""
+  found, running = saved
+  every = [*found, running] if running is not None else found
+  leaves, form = jax.tree.flatten([checkpoint.arrays for checkpoint in every])
+  places = jax.tree.unflatten(form, range(len(leaves)))
+  record = json.dumps([places, [checkpoint.record for checkpoint in every], len(found)])
+  file = io.BytesIO()
+  np.savez(file, *leaves, record=np.array(record))
+  return file.getvalue()
+
+
+def unpacked(data: bytes) -> tuple[list[Checkpoint], Checkpoint | None]:
+  """What `packed` was given."""
+  with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+    places, records, found = json.loads(str(arrays["record"]))
+    every = [
+        Checkpoint(jax.tree.map(lambda place: arrays[f"arr_{place}"], tree), record)
+        for tree, record in zip(places, records, strict=True)]
+  return every[:found], every[found] if found < len(every) else None
+
+
+def _finished(path: pathlib.Path) -> Checkpoint:
+  try:
+    return _read(path)
+  except Exception as error:  # a damaged file fails in many ways
+    raise ValueError(
+        f"{path}: the checkpoint cannot be read ({_reason(error)}). Nothing was changed: "
+        "remove that folder to train its runs again, or "
+        + wording.either(command="pass --fresh to start over in a new directory",
+                         python="choose another workdir to start over")) from error
+
+
+def _try_saving(folder: pathlib.Path) -> None:
+  """Saves something small and reads it back, so that what is broken shows before training.
+
+  Importing Orbax takes most of its time, and is needed for the first checkpoint anyway.
+
+  Raises:
+    OSError: if that fails.
+  """
+  trial = _marked(folder / "0", _TRASH)
+  try:
+    trial.mkdir(parents=True)
+    _save(trial / "0", Checkpoint({"number": np.arange(2)}, {"step": 0}))
+    _read(trial / "0")
+  except Exception as error:  # as above
+    raise _cannot_save(folder, error) from error
+  finally:
+    shutil.rmtree(trial, ignore_errors=True)
+
+
+def _cannot_save(folder: pathlib.Path, error: Exception) -> OSError:
+  """For the user: what failed, and what helps against it."""
+  reason, code = _reason(error), _system_error(error)
+  if code in _FULL:
+    advice = "make room"
+  elif code is not None:
+    reason, advice = f"{reason} ({_orbax_version()})", "mend that"
+  else:
+    reason = f"{_orbax_version()} fails with {type(error).__name__}: {reason}"
+    advice = "install another version of it"
+  return OSError(f"{folder}: cannot save a checkpoint: {reason}. What was saved before is intact: "
+                 f"{advice}, then {wording.again()}")
+
+
+def _orbax_version() -> str:
+  try:
+    return f"orbax-checkpoint {importlib.metadata.version('orbax-checkpoint')}"
+  except importlib.metadata.PackageNotFoundError:
+    return "orbax-checkpoint without a version"
+
+
+def _save(path: pathlib.Path, checkpoint: Checkpoint) -> None:
+  """Writes a checkpoint and the digests of its files under another name, then renames it."""
+  ocp = _orbax()
+  unfinished = _marked(path, _UNFINISHED)
+  with _checkpointer(ocp) as checkpointer:
+    checkpointer.save(unfinished, args=ocp.args.Composite(
+        arrays=ocp.args.StandardSave(checkpoint.arrays),
+        record=ocp.args.JsonSave(checkpoint.record)))
+  files.write_json(unfinished / DIGESTS, _digests(unfinished))
+  unfinished.rename(path)
+
+
+def _read(path: pathlib.Path) -> Checkpoint:
+  """Reads a checkpoint whose files are as they were written.
+
+  Raises:
+    ValueError: naming a file that is not; Orbax would fill the screen first.
+    OSError: if a file cannot be read.
+  """
+  written = json.loads((path / DIGESTS).read_text())
+  found = _digests(path)
+  for name, digest in written.items():
+    if found.get(name) != digest:
+      raise ValueError(f"{name} is {'damaged' if name in found else 'missing'}")
+  ocp = _orbax()
+  with _checkpointer(ocp) as checkpointer:
+    read = checkpointer.restore(path, args=ocp.args.Composite(
+        arrays=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()))
+  return Checkpoint(jax.tree.map(np.asarray, read.arrays), dict(read.record))
+
+
+def _orbax() -> Any:
+  """Orbax, which takes half a second to import: in the thread that saves, while others train."""
+  import orbax.checkpoint
+
+  return orbax.checkpoint
+
+
+def _checkpointer(ocp: Any) -> Any:
+  # Of several processes one alone comes here; Orbax would wait for the others.
+  me = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+  return ocp.Checkpointer(
+      ocp.CompositeCheckpointHandler(
+          composite_options=ocp.CompositeOptions(multiprocessing_options=alone)),
+      multiprocessing_options=alone)
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  """SHA-256 of all files but the one that lists them."""
+  digests = {}
+  for path in sorted(folder.rglob("*")):
+    if path.is_file() and path.name != DIGESTS:
+      with path.open("rb") as file:
+        name = path.relative_to(folder).as_posix()
+        digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+  return digests
+
+
+def _numbers(folder: pathlib.Path) -> list[int]:
+  """Numbers of the checkpoints in a folder, sound or damaged."""
+  return [int(path.name) for path in _numbered(folder) if _is_checkpoint(path)]
+
+
+def _next_number(folder: pathlib.Path) -> int:
+  """Larger than any that is there, whoever made it."""
+  return max((int(path.name) for path in _numbered(folder)), default=-1) + 1
+
+
+def _numbered(folder: pathlib.Path) -> list[pathlib.Path]:
+  if not folder.is_dir():
+    return []
+  return [path for path in folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name)]
+
+
+def _is_checkpoint(path: pathlib.Path) -> bool:
+  """Whether we made a numbered folder; one that has lost all it held may be ours, too."""
+  if path.is_symlink() or not path.is_dir():
+    return False
+  names = {each.name for each in path.iterdir()}
+  return not names or bool(names & set(_MARKS))
+
+
+def _marked(path: pathlib.Path, kind: str) -> pathlib.Path:
+  """The name of a checkpoint while it is written or removed, which nobody can have foreseen."""
+  return path.with_name(f"{kind}-{path.name}-{secrets.token_hex(_TOKEN_BYTES)}")
+
+
+def _leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
+  """What a save or a removal that was cut short has left in a folder."""
+  if not folder.is_dir():
+    return []
+  return [path for path in sorted(folder.iterdir())
+          if _OURS.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
+
+
+def _remove(path: pathlib.Path) -> None:
+  """Under another name first: a removal cut short must not leave half a checkpoint.
+
+  A checkpoint in which somebody keeps a file of his own stays.
+  """
+  if _has_foreign_files(path):
+    return
+  trash = _marked(path, _TRASH)
+  path.rename(trash)
+  shutil.rmtree(trash, ignore_errors=True)
+
+
+def _has_foreign_files(path: pathlib.Path) -> bool:
+  """Whether there are files that the list of digests does not name; any, if it cannot be read."""
+  try:
+    listed = {*json.loads((path / DIGESTS).read_text()), DIGESTS}
+  except (OSError, ValueError, TypeError):
+    return any(path.iterdir())
+  return any(each.relative_to(path).as_posix() not in listed
+             for each in path.rglob("*") if each.is_symlink() or not each.is_dir())
+
+
+def _sweep_out(directory: pathlib.Path) -> None:
+  """Removes what a killed process left half written or half removed, and says so of the first."""
+  for path in (*_leftovers(directory / FINISHED), *_leftovers(directory / RUNNING)):
+    if path.name.startswith(_UNFINISHED):
+      warnings.warn(f"{path}: this save was cut short; going on from the one before it",
+                    stacklevel=3)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def clear(directory: str | os.PathLike[str]) -> None:
+  """Removes a folder that holds no checkpoint; what is in it and not ours stays, and so does it."""
+  directory = pathlib.Path(directory)
+  for folder in (directory / FINISHED, directory / RUNNING):
+    for path in _leftovers(folder):
+      shutil.rmtree(path, ignore_errors=True)
+  for folder in (directory / FINISHED, directory / RUNNING, directory):
+    with contextlib.suppress(OSError):  # missing, or not empty
+      folder.rmdir()
+
+
+def _reason(error: BaseException) -> str:
+  """What the system said, where that is known; else the first line."""
+  code = _system_error(error)
+  if code is not None:
+    return os.strerror(code)
+  return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
+
+
+def _system_error(error: BaseException) -> int | None:
+  """The number of the system's error behind an error, where there is one.
+
+  Libraries raise errors of their own for it, or others while they clean up after it.
+  """
+  behind: BaseException | None = error
+  while behind is not None:
+    if isinstance(behind, OSError) and behind.errno:
+      return behind.errno
+    text = str(behind)
+    code = re.search(r"os_error_code='(\d+)'", text)  # of tensorstore
+    if code:
+      return int(code[1])
+    for full in _FULL:
+      if os.strerror(full) in text:
+        return full
+    behind = behind.__cause__ or behind.__context__
+  return None

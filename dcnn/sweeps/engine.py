@@ -1,0 +1,333 @@
+"""Compiles a run's functions for many runs: mapped over the runs, spread over the devices.
+
+On an accelerator the runs of a device are vmapped. On a CPU they follow one another inside the
+compiled program, because one run's state fits a core's cache and that of many does not
+(BUILD_NOTES.md has the figures). Runs never talk to each other; where one run has several devices,
+each takes a part of its batch, and the gradients are added up as one vector.
+"""
+
+import concurrent.futures
+import functools
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float, Int
+
+from dcnn import losses
+from dcnn.base import processes
+from dcnn.sweeps import training
+from dcnn.sweeps.training import Program, RunState
+
+RUNS, BATCH = "runs", "batch"  # the axes of the mesh
+DEFAULT_MEMORY_SHARE = 0.8
+# What runs only once is compiled in half the time without optimisation.
+ONLY_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
+
+
+class Runs(NamedTuple):
+  """What the runs of a launch differ in, stacked along a leading `runs` axis.
+
+  Attributes:
+    hypers: the numbers of each run's arm.
+    key: of the seed; initialisation and training fold in different numbers.
+  """
+
+  hypers: dict[str, Float[Array | np.ndarray, " runs"]]
+  key: Array
+
+
+class Window(NamedTuple):
+  """The data that the runs of a launch read for some batches: all there are, or a part.
+
+  Attributes:
+    shared: what all runs see alike; leaves have a leading `frames` axis.
+    own: what only one run sees, (runs frames ...).
+    rows: the batches of each run, as places in these data; -1 is filling.
+  """
+
+  shared: Any
+  own: Any
+  rows: Int[Any, "runs rows batch"]
+
+
+class Windows(NamedTuple):
+  """The windows that an engine is made for; their shapes are enough.
+
+  Attributes:
+    train: for steps of training.
+    scored: for evaluation.
+    valid_rows: batches of a whole validation.
+    bytes: that all windows which are there at a time take on a device.
+  """
+
+  train: Window
+  scored: Window
+  valid_rows: int
+  bytes: int
+
+
+class Engine(NamedTuple):
+  """The compiled functions of a group, for one number of runs.
+
+  Attributes:
+    place: puts stacked arguments on the devices, each run on one or on its share of them.
+    share: puts what all runs see on every device.
+    init: (runs) -> states.
+    train: (states, runs, window, first, steps) -> states; the states are donated.
+    evaluate: (variables, runs, window, rows) -> sums of each of the first rows, 0 for the others.
+    validate: (states, runs, sums, steps) -> (states, validations); the states are donated.
+    programs: the compiled programs by name, to be looked at.
+    compile_seconds: that all this took.
+    bytes_needed: that a device needs to hold the runs and their data, and to train.
+  """
+
+  place: Callable[[Any], Any]
+  share: Callable[[Any], Any]
+  init: Callable[[Runs], RunState]
+  train: Callable[[RunState, Runs, Window, int, int], RunState]
+  evaluate: Callable[[Any, Runs, Window, int], dict[str, Array]]
+  validate: Callable[[RunState, Runs, Any, int], tuple[RunState, training.Validation]]
+  programs: Mapping[str, jax.stages.Compiled]
+  compile_seconds: float
+  bytes_needed: int
+
+
+def mesh_for(runs: int, devices_per_run: int = 1) -> Mesh:
+  """The devices of all processes: axis `runs` spreads the runs, axis `batch` the batch of each.
+
+  Args:
+    runs: to spread; the axis is no longer than this, but has devices of each process.
+    devices_per_run: length of the axis `batch`; divides the number of devices of a
+      process.
+  """
+  devices = processes.devices(runs, devices_per_run)
+  return Mesh(np.array(devices).reshape(-1, devices_per_run), (RUNS, BATCH))
+
+
+def one_after_another(mesh: Mesh) -> bool:
+  """Whether the runs of a device follow one another, so that one alone needs working memory."""
+  return mesh.devices.flat[0].platform == "cpu"
+
+
+def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+  """From a function of one run to a function of many.
+
+  Args:
+    function: of one run's arguments, a pytree, and of what all runs share.
+    mesh: with the axis `runs`; along another the function may ask for its place.
+
+  Returns:
+    The same function with a leading `runs` axis on its first argument and its result. The number
+    of runs must be a multiple of the length of the axis.
+  """
+  each = _one_after_another if one_after_another(mesh) else jax.vmap
+
+  def local(stacked, shared):
+    return each(lambda one: function(one, shared))(stacked)
+
+  return jax.shard_map(
+      local, mesh=mesh, in_specs=(PartitionSpec(RUNS), PartitionSpec()),
+      out_specs=PartitionSpec(RUNS), check_vma=False)
+
+
+def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
+  """Compiles initialisation, training and evaluation for runs of these shapes.
+
+  Args:
+    program: of the group.
+    runs: stacked arguments; their number is a multiple of the length of the axis `runs`.
+    windows: what the runs will read.
+    mesh: the devices.
+
+  Returns:
+    The engine.
+  """
+  started = time.monotonic()
+  program = program._replace(add_up=_adding_up(mesh))
+  split, common = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((RUNS,), ()))
+  place, share = (functools.partial(processes.placed, sharding=where) for where in (split, common))
+  runs, count = place(runs), share(np.int32(0))
+  train_window, scored_window = (
+      Window(_described(shared, common), *_described((own, rows), split))
+      for shared, own, rows in (windows.train, windows.scored))
+
+  def init_one(one: Runs, _):
+    return _init(program, one)
+
+  def train_one(arguments, everyone):
+    state, one, own, rows = arguments
+    shared, first, steps = everyone
+    return training.train(
+        program, state, one.hypers, (shared, own), _part(rows, mesh), first=first, steps=steps,
+        key=jax.random.fold_in(one.key, 1))
+
+  def evaluate_one(arguments, everyone):
+    variables, one, own, rows = arguments
+    shared, count = everyone
+    return training.evaluate(
+        program, variables, one.hypers, (shared, own), _part(rows, mesh), count=count)
+
+  def validate_one(arguments, steps):
+    state, one, sums = arguments
+    return training.validate(program, state, one.hypers, sums, steps=steps)
+
+  init, train, evaluate, validate = (
+      over_runs(function, mesh) for function in (init_one, train_one, evaluate_one, validate_one))
+
+  def init_all(runs):
+    return init(runs, None)
+
+  def train_all(states, runs, window, first, steps):
+    return train((states, runs, window.own, window.rows), (window.shared, first, steps))
+
+  def evaluate_all(variables, runs, window, rows):
+    return evaluate((variables, runs, window.own, window.rows), (window.shared, rows))
+
+  def validate_all(states, runs, sums, steps):
+    return validate((states, runs, sums), steps)
+
+  # What one program returns another is compiled to take, so that all place it alike.
+  jit = functools.partial(jax.jit, out_shardings=split)
+  traced_init = jit(init_all).trace(runs)
+  states = _described(traced_init.out_info, split)
+  best = states.best.variables
+  traced_evaluate = jit(evaluate_all).trace(best, runs, scored_window, count)
+  sums = {
+      name: jax.ShapeDtypeStruct((leaf.shape[0], windows.valid_rows), leaf.dtype, sharding=split)
+      for name, leaf in traced_evaluate.out_info.items()}
+  programs = _compiled({
+      "init": lambda: traced_init,
+      "evaluate": lambda: traced_evaluate,
+      "train": lambda: jit(train_all, donate_argnums=0).trace(
+          states, runs, train_window, count, count),
+      "validate": lambda: jit(validate_all, donate_argnums=0).trace(states, runs, sums, count),
+  }, mesh)
+  carried: Any = programs["init"].memory_analysis()
+  return Engine(
+      place=place,
+      share=share,
+      init=programs["init"],
+      train=lambda states, runs, window, first, steps: programs["train"](
+          states, runs, window, share(np.int32(first)), share(np.int32(steps))),
+      evaluate=lambda variables, runs, window, rows: programs["evaluate"](
+          variables, runs, window, share(np.int32(rows))),
+      validate=lambda states, runs, sums, steps: programs["validate"](
+          states, runs, place(sums), share(np.int32(steps))),
+      programs=programs,
+      compile_seconds=time.monotonic() - started,
+      bytes_needed=int(processes.from_all(
+          windows.bytes + carried.argument_size_in_bytes + carried.output_size_in_bytes + max(
+              _working_bytes(programs[name]) for name in ("train", "evaluate", "validate"))).max()),
+  )
+
+
+def _compiler_options(mesh: Mesh) -> dict[str, Any]:
+  """For XLA; the figures are in BUILD_NOTES.md."""
+  if mesh.devices.flat[0].platform != "cpu":
+    return {}
+  options: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
+  busy = len(mesh.local_devices) * processes.on_this_machine()
+  if busy >= processes.usable_cores():
+    # Loops are not to be split over cores that work for other devices.
+    options["xla_disable_hlo_passes"] = "cpu-parallel-task-assigner"
+  return options
+
+
+def _compiled(
+    traces: Mapping[str, Callable[[], jax.stages.Traced]], mesh: Mesh,
+) -> dict[str, jax.stages.Compiled]:
+  """Compiles programs beside each other: XLA works in a thread while the next one is traced."""
+  options = _compiler_options(mesh)
+  with concurrent.futures.ThreadPoolExecutor() as threads:
+    pending = {
+        name: threads.submit(
+            _compile, trace().lower(), ONLY_ONCE if name == "init" else options)
+        for name, trace in traces.items()}
+    return {name: each.result() for name, each in pending.items()}
+
+
+def _compile(lowered: jax.stages.Lowered, options: Mapping[str, Any]) -> jax.stages.Compiled:
+  """Compiles a program, without the options that this XLA does not have: they save time alone."""
+  try:
+    return lowered.compile(dict(options))
+  except jax.errors.JaxRuntimeError as error:
+    unknown = re.search(r"No such compile option: '(\w+)'", str(error))
+    if not unknown or unknown[1] not in options:
+      raise
+    warnings.warn(f"XLA of jax {jax.__version__} no longer knows {unknown[1]}, which made dcnn "
+                  "faster: results are the same to rounding", stacklevel=2)
+    return _compile(lowered, {
+        name: value for name, value in options.items() if name != unknown[1]})
+
+
+def carried_bytes(program: Program, runs: Runs) -> int:
+  """What one run carries from step to step, without compiling anything."""
+  one = jax.tree.map(lambda leaf: leaf[0], runs)
+  return sum(
+      leaf.size * leaf.dtype.itemsize
+      for leaf in jax.tree.leaves(jax.eval_shape(functools.partial(_init, program), one)))
+
+
+def _init(program: Program, one: Runs) -> RunState:
+  return training.init(program, jax.random.fold_in(one.key, 0), one.hypers)
+
+
+def _part(batches: Int[Array, "rows batch"], mesh: Mesh) -> Int[Array, "rows part"]:
+  """The part of each batch that is for this device."""
+  devices = mesh.shape[BATCH]
+  if devices == 1:
+    return batches
+  return batches.reshape(len(batches), devices, -1)[:, jax.lax.axis_index(BATCH)]
+
+
+def _adding_up(mesh: Mesh) -> losses.AddUp:
+  """Adds up over the devices of a run."""
+  if mesh.shape[BATCH] == 1:
+    return losses.alone
+
+  def add_up(found):
+    # As one vector: on a CPU each array of a tree would wait for the other devices anew.
+    vector, restored = ravel_pytree(found)
+    return restored(jax.lax.psum(vector, BATCH))
+
+  return add_up
+
+
+def _described(tree: Any, where: NamedSharding) -> Any:
+  return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree)
+
+
+def _working_bytes(compiled: jax.stages.Compiled) -> int:
+  """What a program needs beside its arguments."""
+  memory: Any = compiled.memory_analysis()
+  return (memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes)
+
+
+def device_memory(device: Any) -> float:
+  """Bytes that a device may be asked for; the devices of a CPU share the machine's.
+
+  Args:
+    device: of this process; of several processes the one with the least decides.
+  """
+  statistics = device.memory_stats() or {}
+  if "bytes_limit" in statistics:
+    available = float(statistics["bytes_limit"])
+  else:
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (
+        jax.local_device_count() * processes.on_this_machine())
+  return float(processes.from_all(available).min()) * DEFAULT_MEMORY_SHARE
+
+
+def _one_after_another(function: Callable) -> Callable:
+  """As `jax.vmap`, but a loop inside the compiled program."""
+  return lambda stacked: jax.lax.map(function, stacked)
