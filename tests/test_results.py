@@ -9,6 +9,7 @@ import synthetic_results
 
 from dcnn import stats
 from dcnn.base import files
+from dcnn.base.text import display_unit, number_text
 from dcnn.results import records
 from dcnn.results.records import Point, Result, Row, Table
 
@@ -105,7 +106,7 @@ def test_table_without_a_baseline(baseline, message):
     (0.0, "0.00"), (18.25, "18.2"), (0.01234, "0.0123"), (999.6, "1000"), (4209.4, "4209"),
     (-0.369, "-0.369"), (3.2e7, "3.20e+07"), (NAN, "–"), (INF, "inf")])
 def test_numbers_have_three_significant_figures(value, text):
-  assert records.number_text(value) == text
+  assert number_text(value) == text
 
 
 @pytest.mark.parametrize(("p", "text"), [
@@ -132,7 +133,7 @@ def test_ends_have_the_decimals_of_the_error():
     ("eV", [0.1, 1.0, INF], (1000.0, "meV")), ("eV/A", [0.1], (1000.0, "meV/Å")),
     ("eV", [4000.0], (1.0, "eV")), ("1", [0.5], (1.0, "1")), ("eV/A", [], (1.0, "eV/Å"))])
 def test_small_values_are_shown_in_meV(unit, values, expected):
-  assert records.display_unit(unit, np.array(values)) == expected
+  assert display_unit(unit, np.array(values)) == expected
 
 
 @pytest.mark.parametrize(("text", "written"), [

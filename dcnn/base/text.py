@@ -2,6 +2,13 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+_MILLI_BELOW = 10.0  # in units of what is shown
+_EXPONENT_FROM = 1e6
 
 
 def visible_text(text: str) -> str:
@@ -32,3 +39,53 @@ def suggestion(name: str, known: Iterable[str]) -> str:
   """
   close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
   return f"did you mean {close[0]!r}? " if close else ""
+
+
+class Unit(NamedTuple):
+  """How a metric is shown: value times factor, in the unit named."""
+
+  factor: float
+  name: str
+
+
+def display_unit(unit: str, values: Float[np.ndarray, " values"]) -> Unit:
+  """The unit in which to show values: thousandths of it where they are typically below 10.
+
+  Args:
+    unit: The unit of the values, such as `eV`, `eV/A` or, for numbers without one, `1`.
+    values: The values that are shown together; the median of the finite ones decides.
+
+  Returns:
+    A factor and the name of the unit shown, with the angstrom sign.
+  """
+  sizes = np.abs(values[np.isfinite(values)])
+  milli = unit != "1" and bool(sizes.size) and bool(np.median(sizes) < _MILLI_BELOW)
+  return Unit(1000.0 if milli else 1.0, ("m" if milli else "") + unit.replace("/A", "/Å"))
+
+
+def number_text(value: float, like: float | None = None) -> str:
+  """A number to three significant figures; a dash for nan.
+
+  Args:
+    value: to show.
+    like: take as many decimals as this number would have, if it is within a factor of ten.
+  """
+  if not np.isfinite(value):
+    return "–" if np.isnan(value) else "inf"
+  if like is None or not 0.1 * abs(like) <= abs(value) <= 10 * abs(like):
+    like = value
+  if max(abs(value), abs(like)) >= _EXPONENT_FROM:
+    return f"{value:.2e}"
+  exponent = int(np.floor(np.log10(float(f"{abs(like):.2e}")))) if like else 0
+  return f"{value:.{max(0, 2 - exponent)}f}"
+
+
+def duration(seconds: float) -> str:
+  """A span of time as `41.5 s`, `3 min 51 s` or `2 h 5 min`; `unknown` where it is not finite."""
+  if not np.isfinite(seconds):
+    return "unknown"
+  if seconds < 100:
+    return f"{seconds:.1f} s"
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -24,7 +24,7 @@ from markupsafe import escape
 
 from dcnn import stats
 from dcnn.base import files, wording
-from dcnn.base.text import one_line
+from dcnn.base.text import Unit, display_unit, number_text, one_line
 from dcnn.results import schemas
 
 CONFIG_FILE = "config.json"
@@ -39,8 +39,6 @@ FINISHED, PATIENCE, DIVERGED, INTERRUPTED = "finished", "patience", "diverged", 
 _AGAIN = "The training command writes it again from its checkpoints"
 COMPARED = ("energy_loss", "force_loss")
 _LONGEST_NAME = 30  # of an arm in a `repr`
-_MILLI_BELOW = 10.0  # eV; typical errors below this are shown in meV
-_EXPONENT_FROM = 1e6
 
 
 class Row(NamedTuple):
@@ -97,12 +95,6 @@ class Table(NamedTuple):
   baseline: str
   arms: tuple[str, ...]
 
-
-class Unit(NamedTuple):
-  """How a metric is shown: value times factor, in the unit named."""
-
-  factor: float
-  name: str
 
 
 class IntervalText(NamedTuple):
@@ -314,38 +306,6 @@ def is_interrupted(status: str) -> bool:
 def with_baseline(table: Table) -> tuple[str, ...]:
   """The arms of a table in order, with the baseline first where the table does not list it."""
   return table.arms if table.baseline in table.arms else (table.baseline, *table.arms)
-
-
-def display_unit(unit: str, values: Float[np.ndarray, " values"]) -> Unit:
-  """The unit in which to show values: meV below 10 eV, eV above.
-
-  Args:
-    unit: of the values: eV, eV/A, 1, or another, which is kept.
-    values: those to be shown together; the median of the finite ones decides.
-
-  Returns:
-    Factor and name, with the angstrom sign.
-  """
-  finite = np.abs(values[np.isfinite(values)])
-  milli = unit in ("eV", "eV/A") and bool(finite.size) and np.median(finite) < _MILLI_BELOW
-  return Unit(1000.0 if milli else 1.0, ("m" if milli else "") + unit.replace("/A", "/Å"))
-
-
-def number_text(value: float, like: float | None = None) -> str:
-  """A number to three significant figures; a dash for nan.
-
-  Args:
-    value: to show.
-    like: take as many decimals as this number would have, if it is within a factor of ten.
-  """
-  if not np.isfinite(value):
-    return "–" if np.isnan(value) else "inf"
-  if like is None or not 0.1 * abs(like) <= abs(value) <= 10 * abs(like):
-    like = value
-  if max(abs(value), abs(like)) >= _EXPONENT_FROM:
-    return f"{value:.2e}"
-  exponent = int(np.floor(np.log10(float(f"{abs(like):.2e}")))) if like else 0
-  return f"{value:.{max(0, 2 - exponent)}f}"
 
 
 def error_text(interval: stats.Interval, factor: float = 1.0) -> IntervalText:

@@ -26,7 +26,7 @@ from markupsafe import Markup, escape
 
 from dcnn import stats
 from dcnn.base import files
-from dcnn.base.text import one_line, visible_text
+from dcnn.base.text import duration, number_text, one_line, visible_text
 from dcnn.results import records
 from dcnn.results.palette import PALETTE
 from dcnn.results.records import COMPARED, Result, Table
@@ -307,9 +307,9 @@ def _glance(result: Result) -> list[str]:
   if "steps" in settings:
     glance.append(_count(settings["steps"], "step"))
   if "total_seconds" in timing:
-    glance.append(_duration(float(timing["total_seconds"])))
+    glance.append(duration(float(timing["total_seconds"])))
   elif "train_seconds" in timing:
-    glance.append(f"trained in {_duration(float(timing['train_seconds']))}")
+    glance.append(f"trained in {duration(float(timing['train_seconds']))}")
   return glance
 
 
@@ -393,7 +393,7 @@ def _last_finite(result: Result) -> dict[str, dict[int, str]]:
   for (arm, seed), points in found.items():
     units = {metric: result.unit(metric) for metric in points}
     errors = " and ".join(
-        f"{records.number_text(points[metric].value * units[metric].factor)} {units[metric].name}"
+        f"{number_text(points[metric].value * units[metric].factor)} {units[metric].name}"
         for metric in COMPARED if metric in points)
     step = max(point.step for point in points.values())
     told.setdefault(arm, {})[seed] = f"{errors} at step {step}"
@@ -526,7 +526,7 @@ def _skill(values: Mapping[str, Any] | None, n: int) -> dict[str, str]:
   if values is None or not np.isfinite(values["centre"]):
     return {"centre": "–", "poor": ""}
   poor = values["no_better_than_constant"]
-  return {"centre": records.number_text(values["centre"]),
+  return {"centre": number_text(values["centre"]),
           "poor": f"{poor} of {n} ≤ 0" if poor else ""}
 
 
@@ -585,7 +585,7 @@ def _tuning(result: Result) -> dict[str, Any]:
       "seeds": ", ".join(map(str, tuning["seeds"])),
       "rows": [
           {"arm": arm, "scores": [
-              {"text": records.number_text(math.inf if score is None else score),
+              {"text": number_text(math.inf if score is None else score),
                "chosen": rate == tuning["chosen"][arm]}
               for rate, score in zip(rates, scores, strict=True)]}
           for arm, scores in tuning["scores"].items()]}
@@ -594,7 +594,7 @@ def _tuning(result: Result) -> dict[str, Any]:
 def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
   """Labels and values as text; a nested record takes one line."""
   return [
-      (key.removesuffix("_seconds").replace("_", " ") + " time", _duration(float(value)))
+      (key.removesuffix("_seconds").replace("_", " ") + " time", duration(float(value)))
       if key.endswith("_seconds") and isinstance(value, (int, float))
       else (key.replace("_", " "), _plain(value))
       for key, value in values.items()]
@@ -608,13 +608,3 @@ def _plain(value: Any) -> str:
   if isinstance(value, (list, tuple)):
     return ", ".join(map(_plain, value))
   return "unknown" if value is None else str(value)
-
-
-def _duration(seconds: float) -> str:
-  if not np.isfinite(seconds):
-    return "unknown"
-  if seconds < 100:
-    return f"{seconds:.1f} s"
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return (f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s")
