@@ -157,7 +157,7 @@ def train(argv: Sequence[str]) -> None:
     arguments.override(config, asked.overrides)
     with _told(), wording.options_under("config."):
       experiment = jobs.prepare(config)
-    display.say(f"data: {experiment.sources.dataset.summary}")
+    display.say(f"data: {experiment.data.summary}")
     manifest = jobs.describe(experiment, shlex.join(["dcnn", *argv]))
   with contextlib.ExitStack() as claim:
     with processes.together(), _told():

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dcnn.base.text import visible_text
-from dcnn.sweeps.memory import Choice
+from dcnn.sweeps.memory import Placement as Choice
 from dcnn.sweeps.sweep import TRAINING, Progress
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -75,8 +75,8 @@ def sweep_display(console: Console) -> Iterator[Callable[[Progress], None]]:
     def on_progress(progress: Progress) -> None:
       nonlocal phase, said_end, choice
       clock.update(progress)
-      if progress.choice not in (choice, None):
-        choice = progress.choice
+      if progress.placement not in (choice, None):
+        choice = progress.placement
         _print(console, choice_line(choice))
       turn = progress.phase not in (phase, TRAINING)
       end = progress.phase == TRAINING and progress.done == progress.total and not said_end
@@ -227,7 +227,7 @@ def sweep_view(status: Status, width: int, height: int) -> RenderableType:
       remarks,
       _text(""),
       _text("validation force_loss, meV/A", style="bold"),
-      arms_table(progress.force_loss, width, height - _LINES_AROUND_ARMS))
+      arms_table(progress.watched, width, height - _LINES_AROUND_ARMS))
 
 
 def arms_table(force_loss: Mapping[str, float], width: int, height: int) -> Table:
@@ -287,7 +287,7 @@ class _Clock:
     if self._progress is not None and progress.done < self._progress.done:
       self._started = self._updated  # a second sweep: tuning goes before
     # The sweep goes on changing its dictionary while another thread draws this one.
-    self._progress = progress._replace(force_loss=dict(progress.force_loss))
+    self._progress = progress._replace(watched=dict(progress.watched))
     self._updated = time.monotonic()
 
   def status(self) -> Status:
