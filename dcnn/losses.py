@@ -4,13 +4,12 @@ A penalty maps residuals of shape `... components` to one number for each leadin
 entries are removed by `masked_mean`, which divides by the number of entries that count.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 # From a pytree of what one device found, of one type, to its sum over the devices of a run.
 AddUp = Callable[[Any], Any]
@@ -64,6 +63,8 @@ def atom_norm(residual: Float[Array, "*batch 3"], delta: Float[Array, ""] | floa
 
 
 from typing import NamedTuple  # SHIM
+
+
 class Penalty(NamedTuple):
   function: Callable
   parameters: tuple = ("delta",)

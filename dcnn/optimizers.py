@@ -25,7 +25,9 @@ SCHEDULES: Mapping[str, Callable[[int], optax.Schedule]] = {
     "cosine": cosine, "linear": linear, "constant": constant}
 
 
-from typing import NamedTuple, Any  # SHIM
+from typing import Any, NamedTuple  # SHIM
+
+
 class Optimizer(NamedTuple):
   make: Any
   evaluated: Any

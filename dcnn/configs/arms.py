@@ -9,6 +9,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from dcnn import models
 from dcnn.base import objects
 from dcnn.base.text import suggestion
 from dcnn.configs import networks
@@ -69,13 +70,11 @@ def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDi
     ValueError: on an unknown key or a value of another type.
   """
   changed = copy.deepcopy(config)
-  network = overrides.get("model.name", config.model.name if "model" in config else "")
-  if objects.is_object(network):
-    with changed.model.unlocked():
-      for key in overrides:
-        group, _, name = key.partition(".")
-        if group == "model" and name not in changed.model and hasattr_field(network, name):
-          changed.model[name] = overrides[key]
+  values = {**flat(config), **overrides}
+  own = own_keys(values.get("model.name"))
+  with changed.unlocked():
+    for key in own & set(overrides) - set(flat(config)):
+      changed.update_from_flattened_dict({key: overrides[key]})
   try:
     changed.update_from_flattened_dict(dict(overrides))
   except (KeyError, AttributeError) as error:
@@ -87,9 +86,15 @@ def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDi
   return changed
 
 
-def hasattr_field(network: Any, name: str) -> bool:
-  """Whether a class has a field of this name that can be set."""
-  return name in getattr(network, "__dataclass_fields__", {})
+def own_keys(network: Any) -> set[str]:
+  """The settings that a network of one's own brings: the arguments that it is made with.
+
+  Args:
+    network: The value of `model.name`; a name brings no settings of its own.
+  """
+  if isinstance(network, str) or network is None:
+    return set()
+  return {f"model.{name}" for name in models.resolve(network).settings}
 
 
 def require_mappings(value: Any, name: str, example: str) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
-from dcnn.configs import forcefield, shared
+from dcnn.configs import advection, forcefield, shared
 from dcnn.configs.sections import Section
 from dcnn.configs.settings import ConfigDict, Setting, make_config, require_choice
 
 TASKS: Mapping[str, Section] = {
     "forcefield": forcefield.SECTION,
+    "advection": advection.SECTION,
 }
 
 

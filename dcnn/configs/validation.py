@@ -7,7 +7,7 @@ from typing import Any
 from dcnn import optimizers
 from dcnn.base.text import suggestion
 from dcnn.configs import networks
-from dcnn.configs.arms import arm_settings, effective, tables
+from dcnn.configs.arms import arm_settings, effective, own_keys, tables
 from dcnn.configs.settings import (
     MOST,
     ConfigDict,
@@ -95,8 +95,7 @@ def validate(config: ConfigDict) -> None:
 def _check_settings(config: ConfigDict, sweep: bool) -> None:
   """Checks each setting by itself: those of the sweep, or those that its arms may change."""
   found, table = flat(config), setting_table(config)
-  own = {f"model.{name}" for name in getattr(
-      config.model.name, "__dataclass_fields__", {})} if "model" in config else set()
+  own = own_keys(found.get("model.name"))
   unknown = next((key for key in found if key not in table and key not in own), None)
   if unknown is not None:  # to look for what is close takes time, also where nothing is wrong
     raise ValueError(f"unknown key {unknown!r}: {suggestion(unknown, table)}keep the settings of "

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
 from dcnn.base import Dataset
 from dcnn.base.splits import Indices

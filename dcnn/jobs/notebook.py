@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from dcnn import configs, sweeps
-from dcnn.base import files, wording
+from dcnn.base import wording
 from dcnn.configs import ConfigDict
 from dcnn.configs.tasks import TASKS
 from dcnn.jobs import interruption, workdirs

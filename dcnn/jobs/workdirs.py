@@ -20,9 +20,9 @@ import filelock
 
 from dcnn import configs
 from dcnn.base import files, measures, wording
+from dcnn.configs.tasks import TASKS
 from dcnn.results import records
 from dcnn.results.records import Result
-from dcnn.configs.tasks import TASKS
 from dcnn.sweeps import checkpoints, snapshots
 from dcnn.sweeps.plans import Key
 from dcnn.sweeps.snapshots import CHECKPOINTS, TUNING
