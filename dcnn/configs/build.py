@@ -28,7 +28,6 @@ from dcnn.configs.settings import (
   steps_per_chunk,
   tables,
 )
-from dcnn.models import mlp
 from dcnn.optimizers import SCHEDULES
 from dcnn.sweeps import plans
 from dcnn.sweeps.training import Program
@@ -53,7 +52,6 @@ HYPERS: Mapping[str, str] = {
 _NUMERIC_CHOICES = ("labels", "init")
 # Of larger molecules not all pairs lie within a cutoff (BUILD_NOTES.md has the figures).
 LISTED_FROM = 20  # atoms
-MOST_ATOMS_OF_MLP = 500
 REFERENCE_C = 0.5  # the paper's constant, which init_matched arms are matched to
 
 
@@ -142,8 +140,7 @@ def build(
       warnings.warn(f"arm {name!r}: data.incomplete=references has no effect with "
                     f"labels={settings.labels}; take atomic_reference or atomic/SCALE",
                     stacklevel=2)
-    if settings.model.name == "MLP":
-      _require_one_molecule(config, sources)
+    _check_systems(settings, sources)
   return plans.Plan(
       name=config.experiment,
       dataset=dataset,
@@ -371,45 +368,42 @@ def _make_model(
   record = ACTIVATIONS[config.activation.name]
   static = {name: config.activation[name] for name in record.static}
   traced = tuple(name for name in record.parameters if name not in record.static)
-  model = config.model
-  options = {name: model[name] for name in MODELS[model.name]}
-  if model.name == "MLP":
+  network = models.resolve(config.model.name)
+  options = {name: config.model[name] for name in network.settings}
+  if network.statistics:
     # All seeds have the same training data, or `validate` has refused.
-    systems = dataset.take(splits[0].train).systems
-    mean, deviation = mlp.descriptor_statistics(systems)
-    options |= {"descriptor_mean": mean, "descriptor_deviation": deviation}
+    options |= network.statistics(dataset.take(splits[0].train).systems)
+  if "normaliser" in network.takes:
+    options["normaliser"] = models.resolve_normaliser(config.model.normaliser)
+  everywhere = config.activation.where == "everywhere"
 
   def make_model(hypers):
     parameters = {name: hypers[name] for name in traced}
-    return getattr(models, model.name)(
-        activation=functools.partial(record.function, **static, **parameters),
-        normaliser=models.NORMALISERS[model.normaliser],
-        where=config.activation.where,
-        init_gain=hypers["init_gain"],
-        **options)
+    chosen = models.Nonlinearity(
+        functools.partial(record.function, **static, **parameters), hypers["init_gain"])
+    slots = ({"activation": chosen} if everywhere
+             else {"activation": jax.nn.silu, "output_activation": chosen})
+    return network.make(**slots, **options)
 
   return make_model
 
 
-def _require_one_molecule(config: ConfigDict, sources: Sources) -> None:
-  systems = sources.dataset.systems
-  require(systems.cell is None,
-          f"{config.dataset}: it has periodic frames, and model.name=MLP reads the distances of "
-          'one molecule in free space: take SchNet, or write pbc="F F F" if a cell is only a box')
-  species = np.asarray(systems.species)
-  atoms = species.shape[1]
-  require(atoms <= MOST_ATOMS_OF_MLP,
-          f"{config.dataset}: frames of {atoms} atoms, and model.name=MLP reads the distances of "
-          f"all pairs, of at most {MOST_ATOMS_OF_MLP} atoms: take SchNet")
-  other = np.flatnonzero((species != species[0]).any(axis=1))
-  if not other.size:
+def _check_systems(config: ConfigDict, sources: Sources) -> None:
+  """Makes sure that a network can take all frames, in messages that name the file."""
+  network = models.resolve(config.model.name)
+  if network.check is None:
     return
-  own = len(species) - sources.held_out
-  file, frame = ((config.dataset, other[0]) if other[0] < own
-                 else (config.test_dataset, other[0] - own))
-  raise ValueError(
-      f"{file}: frame {frame} has other atoms, or in another order, than the first frame of "
-      f"{config.dataset}, and model.name=MLP is for one fixed molecule: take SchNet")
+  own = len(sources.dataset) - sources.held_out
+  try:
+    network.check(sources.dataset.systems)
+  except models.FrameError as error:
+    if error.frame < own:
+      raise ValueError(f"{config.dataset}: {error}") from error
+    raise ValueError(
+        f"{config.test_dataset}: {models.FrameError(error.frame - own, error.reason)}; the first "
+        f"frame is that of {config.dataset}") from error
+  except ValueError as error:
+    raise ValueError(f"{config.dataset}: {error}") from error
 
 
 def _make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTransformation]:
