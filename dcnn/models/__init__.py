@@ -1,7 +1,8 @@
 """Networks: unbatched Flax Linen modules that map a `System` to its energy.
 
-A network takes its activations, each with the gain of its initialisation, and its normaliser as
-fields, so that a user swaps a function and never edits a layer. Batching is the caller's `jax.vmap`.
+A network takes its activations, each with the gain of the weights that read it, and its normaliser
+as fields, so that a user swaps a function and never edits a layer. Batching is the caller's
+`jax.vmap`.
 """
 
 from dcnn.models.layers import Nonlinearity

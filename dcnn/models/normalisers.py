@@ -40,7 +40,8 @@ def resolve_normaliser(spec: Any) -> Normaliser:
       raise ValueError(f"unknown normaliser {spec!r}: {text.suggestion(spec, NORMALISERS)}known "
                        f"are {', '.join(NORMALISERS)}")
     return NORMALISERS[spec]
+  own: Normaliser = spec
   if isinstance(spec, nn.Module) or not callable(spec):
     raise ValueError("expected the name of a normaliser or a function that makes a layer, such as "
                      f"flax.linen.LayerNorm, received {spec!r}")
-  return spec
+  return own

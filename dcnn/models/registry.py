@@ -85,7 +85,8 @@ def resolve(spec: Any) -> Network:
   settings = {key: value for key, value in fields.items() if key not in reserved}
   return Network(
       name=name, make=make, settings=tuple(settings),
-      defaults={key: value for key, value in settings.items() if value is not inspect.Parameter.empty},
+      defaults={key: value for key, value in settings.items()
+                if value is not inspect.Parameter.empty},
       limits=getattr(source, "LIMITS", {}),
       takes=tuple(key for key in _TAKEN if key in fields),
       statistics=getattr(source, "statistics", None), check=getattr(source, "check", None))
@@ -100,6 +101,6 @@ def _maker(spec: Any) -> Callable[..., Any]:
     return MODELS[spec]
   if not callable(spec) or hasattr(spec, "init") and not isinstance(spec, type):
     raise ValueError("expected the name of a network, its class or a function that makes it, "
-                     f"received {text.one_line(str(spec))[:60]!r}: pass the class, and its settings "
-                     "beside it")
+                     f"received {text.one_line(str(spec))[:60]!r}: pass the class, and the "
+                     "settings beside it")
   return spec
