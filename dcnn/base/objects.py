@@ -40,7 +40,7 @@ def name_of(value: Any) -> str:
   if isinstance(value, functools.partial):
     bound = [*map(name_of, value.args), *(f"{k}={name_of(v)}" for k, v in value.keywords.items())]
     return f"{name_of(value.func)}({', '.join(bound)})"
-  if hasattr(value, "_fields"):
+  if hasattr(value, "_fields") and not isinstance(value, type):
     fields = [f"{name}={name_of(field)}" for name, field in value._asdict().items()
               if field is not None]
     return f"{type(value).__name__}({', '.join(fields)})"
@@ -136,9 +136,8 @@ def _callable_parts(value: Any, seen: set[int]) -> Iterator[str]:
         yield name
         yield from _parts(used, seen)
     return
-  kind = type(value)
-  yield f"{kind.__module__}.{kind.__qualname__}"
   yield str(getattr(value, "__qualname__", ""))
+  yield from _class_parts(type(value), seen)
   yield from _parts(dict(getattr(value, "__dict__", {})), seen)
 
 

@@ -29,7 +29,7 @@ EVALUATION_BATCH = 1024
 
 AnyArray = Array | np.ndarray
 Activation = Callable[[Array], Array]
-Field = Callable[[Variables, Array, Array], Array]  # (variables, time, position) -> u
+Field = Callable[[Variables, Any, Any], Array]  # (variables, time, position) -> u
 Penalty = Callable[[Array, Hypers], Array]
 
 MEASURES = Measures(
