@@ -219,7 +219,7 @@ def test_what_must_be_the_same(monkeypatch, other, word):
     (["--distributed", "--coordinator_address=node1", "--num_processes=2", "--process_id=0"],
      ["--coordinator_address=node1", "HOST:PORT"]),
     (["--distributed", "--num_processes=0"], ["--num_processes=0", "positive"]),
-    (["--distribute"], ["unknown flag --distribute", "did you mean --distributed?"]),
+    (["--distribute"], ["unknown flag --distribute", "did you mean '--distributed'?"]),
 ], ids=["id", "number", "no-address", "id-too-large", "no-port", "none", "typo"])
 def test_mistakes_in_the_flags(monkeypatch, capsys, tmp_path, flags, words):
   (tmp_path / "tiny.py").write_text(TINY)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from dcnn.base import processes, wording
+from dcnn.base.measures import Metric
 from dcnn.results.records import Point, Row, is_failed
 from dcnn.sweeps import checkpoints, engine, memory, outcomes, snapshots, streaming, training
 from dcnn.sweeps.checkpoints import Memory, Store
@@ -45,8 +46,9 @@ class Progress(NamedTuple):
     done, total: steps of single runs, over all groups and launches; those that an ended run does
       not take count as done.
     reused: of those done, how many were read from checkpoints.
-    force_loss: the latest validation force_loss of each arm, eV/A: the geometric mean of its
-      finite runs, nan where there is none.
+    watched: The latest validation error of each arm: the geometric mean of its finite runs, nan
+      where there is none.
+    metric: Which error that is.
     diverged: runs that have become non-finite so far.
     compile_seconds: in this session so far.
     choice: how many runs train together, once that is known of a group.
@@ -56,7 +58,8 @@ class Progress(NamedTuple):
   done: int
   total: int
   reused: int
-  force_loss: dict[str, float]
+  watched: dict[str, float]
+  metric: Metric
   diverged: int
   compile_seconds: float
   choice: memory.Choice | None = None
@@ -143,7 +146,8 @@ class _Session:
     self.on_progress(Progress(
         phase, len(self.ended) * plan.steps + launch_steps,
         len(plan.arms) * len(plan.seeds) * plan.steps, self.reused, dict(self.force_loss),
-        failed + diverged, self.seconds["compile_seconds"], self.choice))
+        Metric("force_loss", "eV/A", "error"), failed + diverged, self.seconds["compile_seconds"],
+        self.choice))
 
 
 def run(
