@@ -59,6 +59,38 @@ def test_without_a_signal_all_is_as_before():
   assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN],
+                ids=["python", "default", "ignored"])
+def handler(request):
+  """What a program has set for Ctrl-C before it calls us."""
+  before = signal.signal(signal.SIGINT, request.param)
+  yield request.param
+  signal.signal(signal.SIGINT, before)
+
+
+def test_in_a_notebook_the_first_interrupt_is_a_request_and_the_second_interrupts(handler):
+  with interruption.listen() as request:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert request.is_made() and request.status == 130
+    with pytest.raises(KeyboardInterrupt):
+      os.kill(os.getpid(), signal.SIGINT)
+      time.sleep(1)
+  assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_in_another_thread_no_request_is_made(handler):
+  handlers = []
+
+  def train():
+    with interruption.listen() as request:
+      handlers.append((signal.getsignal(signal.SIGINT), request.is_made()))
+
+  thread = threading.Thread(target=train)
+  thread.start()
+  thread.join()
+  assert handlers == [(handler, False)]
+
+
 DEAF = """
 import sys, time
 from dcnn.jobs import interruption

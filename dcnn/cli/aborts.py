@@ -5,7 +5,7 @@ returned, and `abort` never does. What runs in time is faulthandler, whose handl
 stacks of all threads to a file. Here that file is a pipe with room for a few bytes more, which
 nobody reads. So the thread that aborts begins its report and then waits for room, and a thread of
 ours, which sees that there is more in the pipe than before, explains the abort and ends the
-process, or reads the pipe and thereby lets the abort go on.
+process, or empties the pipe and thereby lets the abort go on.
 
 Two simpler ways were tried with aborts in a thread of C++. `signal.set_wakeup_fd` writes its byte
 and returns, and the process is gone before another thread has read it. A handler of ctypes
@@ -32,8 +32,8 @@ def watch(explain: Callable[[str], None]) -> None:
   """Calls a function when C++ aborts this process; from now on, what C++ prints is held back.
 
   Args:
-    explain: Gets what C++ has printed, and ends the process if it knows why. Where it returns, the
-      held text and the report of the abort are printed, and the abort goes on.
+    explain: Gets what C++ has printed, and ends the process if it knows why. Where it returns, that
+      text and the stacks of all threads are printed, and the abort goes on.
   """
   held = _hold_output()
   reader, size = _almost_full_pipe()
@@ -44,9 +44,8 @@ def watch(explain: Callable[[str], None]) -> None:
     output = os.pread(held.fileno(), os.fstat(held.fileno()).st_size, 0).decode(errors="replace")
     explain(output)
     sys.stderr.write(output)
-    os.read(reader, size)
-    while True:  # until the thread that aborts has ended the process
-      sys.stderr.write(os.read(reader, size).decode(errors="replace"))
+    faulthandler.dump_traceback(sys.stderr)
+    os.read(reader, size)  # the thread that aborts goes on and ends the process
 
   threading.Thread(target=wait, daemon=True).start()
 

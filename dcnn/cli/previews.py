@@ -67,7 +67,7 @@ def print_config(asked: arguments.Training) -> None:
   for key, value in configs.flat(config).items():
     flag = _flag(key, value)
     if flag is None:
-      comments.append(f"# --config.{key} is {value!r}, which the experiment file sets")
+      comments.append(f"# --config.{key} is {value!r}, which no flag can say")
     else:
       lines.append(f"  {flag}")
   display.say("\n".join([" \\\n".join(lines), *comments]))
@@ -81,7 +81,13 @@ def _flag(key: str, value: Any) -> str | None:
   except Stop:
     return None
   gives_it = configs.flat(again)[key] == _plain(value) and text.isprintable()
-  return shlex.quote(f"--config.{key}={text}") if gives_it else None
+  return f"--config.{key}={_quote(text)}" if gives_it else None
+
+
+def _quote(text: str) -> str:
+  """Text quoted for a shell, in the quotation marks that are easier to read."""
+  plain = "'" in text and not set(text) & set('"$`\\!')
+  return f'"{text}"' if plain else shlex.quote(text) if text else ""
 
 
 def _flag_text(value: Any) -> str:
@@ -148,8 +154,8 @@ def total_text(stages: Sequence[Stage]) -> str:
   seconds = sum(estimate.seconds for estimate in estimates)
   return (f"in all {len(stages)} compilations, {_runs(sum(each.runs for each in estimates))}, "
           f"{launches:,} launches: about {duration(seconds)}, if no run ends early\n"
-          "nothing was written; the time for the report, a few seconds, comes on top, and programs "
-          "that the cache holds are not compiled again")
+          "nothing was written; the report takes a few seconds more, and the cache of compiled "
+          "programs\nmay save some")
 
 
 def _runs(number: int) -> str:
