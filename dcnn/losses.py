@@ -4,15 +4,13 @@ A penalty maps residuals of shape `... components` to one number for each leadin
 entries are removed by `masked_mean`, which divides by the number of entries that count.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
-Penalty = Callable[[Array, Array | float], Array]
 # From a pytree of what one device found, of one type, to its sum over the devices of a run.
 AddUp = Callable[[Any], Any]
 
@@ -64,24 +62,12 @@ def atom_norm(residual: Float[Array, "*batch 3"], delta: Float[Array, ""] | floa
   return jnp.broadcast_to(norm / residual.shape[-1], residual.shape)
 
 
-ENERGY_LOSSES: Mapping[str, Penalty] = {"l1": absolute, "l2": squared, "huber": huber}
-FORCE_LOSSES: Mapping[str, Penalty] = {**ENERGY_LOSSES, "atom_norm": atom_norm}
+from typing import NamedTuple  # SHIM
 
 
-def masked_mean(
-    values: Float[Array, "..."], mask: Bool[Array, "..."] | bool,
-    count: Int[Array | np.ndarray, ""] | None = None,
-) -> Float[Array, ""]:
-  """Mean over the entries where the mask, broadcast to `values`, is true; zero if there are none.
-
-  Args:
-    values: penalties.
-    mask: which of them are real.
-    count: of the real ones, where there are more of them than these values.
-
-  Returns:
-    A scalar: the mean, or what these values contribute to it.
-  """
-  mask = jnp.broadcast_to(mask, values.shape)
-  total = jnp.sum(jnp.where(mask, values, 0.0))
-  return total / jnp.maximum(jnp.sum(mask) if count is None else count, 1)
+class Penalty(NamedTuple):
+  function: Callable
+  parameters: tuple = ("delta",)
+ENERGY_LOSSES = {"l1": Penalty(absolute), "l2": Penalty(squared), "huber": Penalty(huber)}
+FORCE_LOSSES = {**ENERGY_LOSSES, "atom_norm": Penalty(atom_norm)}
+def resolve(spec, table): return table[spec] if isinstance(spec, str) else Penalty(spec, ())

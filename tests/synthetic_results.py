@@ -2,12 +2,38 @@
 
 import numpy as np
 
+from dcnn.base.measures import Measures, Metric, Picture
 from dcnn.results.records import Point, Result, Row, Table
 
 HOSTILE = '<script>alert("x")</script>|$\\frac{1}{2}$ *a_b* `c`'
-UNITS = {
-    "energy_loss": "eV", "force_loss": "eV/A", "energy_rmse": "eV", "force_rmse": "eV/A",
-    "energy_skill": "1", "force_skill": "1", "efwt": "1"}
+_LOSS = (
+    "Mean absolute error on test data that chose nothing, in the physical units of the data: "
+    "of the energy of a configuration, and of a Cartesian force component.")
+_RMSE = (
+    "Root mean square error, of the energy of a configuration and of a Cartesian force component.")
+_SKILL = (
+    "1 − error / error of the constant predictor, which answers with the mean training energy and "
+    "zero force. Shown is 1 − the geometric mean of these ratios over the finished runs. A run of "
+    "skill ≤ 0 has learnt nothing of use.")
+_EFWT = (
+    "Share of the configurations with the energy within 20 meV and every force component within "
+    "30 meV/Å; median over the finished runs.")
+MEASURES = Measures(
+    (Metric("energy_loss", "eV", "error", True, "energy", "energies", meaning=_LOSS),
+     Metric("force_loss", "eV/A", "error", True, "force", "forces", meaning=_LOSS),
+     Metric("energy_rmse", "eV", "error", label="energy", subject="energies", meaning=_RMSE),
+     Metric("force_rmse", "eV/A", "error", label="force", subject="forces", meaning=_RMSE),
+     Metric("energy_skill", "1", "skill", False, "energy", "energies", "energy_loss", _SKILL),
+     Metric("force_skill", "1", "skill", False, "force", "forces", "force_loss", _SKILL),
+     Metric("efwt", "1", "share", label="EFwT", meaning=_EFWT)),
+    watched="force_loss",
+    pictures=(
+        Picture("parity", "energy minus its mean", "eV",
+                {"true": "energy_true", "predicted": "energy_predicted"}, centred=True),
+        Picture("parity", "force component", "eV/A",
+                {"true": "forces_true", "predicted": "forces_predicted"})),
+    caption="Energies are relative to their mean.")
+UNITS = {metric.name: metric.unit for metric in MEASURES.metrics}
 CONSTANT = {"energy_loss": 0.143, "force_loss": 0.878}
 
 
@@ -36,6 +62,12 @@ def tables():
           HOSTILE)))
 
 
+def listed(measures):
+  """Measures as config.json holds them."""
+  return {**measures._asdict(), "metrics": [each._asdict() for each in measures.metrics],
+          "pictures": [{**each._asdict(), "axes": list(each.axes)} for each in measures.pictures]}
+
+
 def result(seeds=10, chunks=20, frames=400):
   """All runs of the main job; some of one arm diverge."""
   rng = np.random.default_rng(0)
@@ -49,7 +81,7 @@ def result(seeds=10, chunks=20, frames=400):
                for name, value in zip(CONSTANT, typical, strict=True)}
       rows += run_rows(arm, seed, final, "diverged@900" if diverged else "finished")
       history += run_history(arm, seed, final, chunks, rng, diverged)
-  return Result(config(seeds), tuple(rows), tuple(history), tables(), parity(frames, rng))
+  return Result(config(seeds), tuple(rows), tuple(history), tables(), predictions(frames, rng))
 
 
 def run_rows(arm, seed, final, status):
@@ -81,6 +113,7 @@ def run_history(arm, seed, final, chunks, rng, diverged):
 
 def config(seeds):
   return {
+      "measures": listed(MEASURES),
       "config": {
           "experiment": "ablations",
           "question": "What do the constant of IReLU and the scaling of the labels do to the "
@@ -98,10 +131,50 @@ def config(seeds):
                  "total_seconds": 255.3, "launches": 1, "groups": 1, "runs": 24 * seeds}}
 
 
-def parity(frames, rng):
+def predictions(frames, rng):
   energy = -4209 + rng.normal(0, 0.2, frames)
   forces = rng.standard_t(6, 27 * frames)
   return {
       "energy_true": energy, "energy_predicted": energy + rng.normal(0, 0.02, frames),
       "forces_true": forces, "forces_predicted": forces + rng.normal(0, 0.06, 27 * frames),
       "arm": np.array("c=1.0,standardize"), "seed": np.array(4)}
+
+
+def advection(seeds=10, arms=("tanh", "irelu")):
+  """A made-up task of another kind: a field over x and t, a residual, and no unit of energy."""
+  rng = np.random.default_rng(0)
+  rows, history = [], []
+  for arm, factor in zip(arms, (1.0, 0.5), strict=True):
+    for seed in range(seeds):
+      error = float(factor * 0.03 * np.exp(rng.normal(0, 0.1)))
+      values = {"solution_error": error, "residual": 20 * error, "solution_skill": 1 - error / 0.6,
+                "within": 1 - error, "largest": 3 * error}
+      rows += [Row("advection", arm, seed, split, metric.name, metric.unit, values[metric.name],
+                   500, "finished") for split in ("valid", "test") for metric in ADVECTION.metrics]
+      history += [Point(arm, seed, step, "valid", metric, values[metric] * 1000 / step)
+                  for step in (250, 500) for metric in ("solution_error", "residual")]
+  config = {"measures": listed(ADVECTION), "config": {
+      "experiment": "advection", "question": "Does a network solve the advection equation?"}}
+  return Result(config, tuple(rows), tuple(history), (), field(rng, arms[0]))
+
+
+def field(rng, arm, points=(30, 20)):
+  x, t = np.linspace(0, 1, points[0]), np.linspace(0, 2, points[1])
+  true = np.sin(2 * np.pi * (x[None] - t[:, None]))
+  return {"x": x, "t": t, "u_true": true, "arm": np.array(arm), "seed": np.array(1),
+          "u_predicted": true + 0.02 * rng.normal(size=true.shape)}
+
+
+ADVECTION = Measures(
+    (Metric("solution_error", "1", "error", True, "solution", "solutions",
+            meaning="Root mean square error of the solution."),
+     Metric("residual", "m/s", "error", True, "residual", "residuals",
+            meaning="Root mean square of u_t + u_x."),
+     Metric("largest", "1", "error"),
+     Metric("solution_skill", "1", "skill", False, "solution", "solutions", "solution_error"),
+     Metric("within", "1", "share", label="within 1 %", meaning="Share of the points within 1 %.")),
+    watched="residual",
+    pictures=(Picture("field", "solution u", "1",
+                      {"true": "u_true", "predicted": "u_predicted", "horizontal": "x",
+                       "vertical": "t"}, axes=("x", "t (s)")),),
+    caption="The equation is u_t + u_x = 0.")

@@ -8,7 +8,7 @@ from commands import TINY, assert_mistake, call
 
 from dcnn import jobs
 from dcnn.cli import main
-from dcnn.results import records
+from dcnn.results import storage
 
 ATOMS = "".join(
     "1\nProperties=species:S:1:pos:R:3:forces:R:3 "
@@ -121,10 +121,10 @@ def test_single_atoms(command, tmp_path, seeds):
   assert status == 0 and "error" not in errors
   assert f"exact in {seeds} of {seeds} runs" in output
   out = tmp_path / "out"
-  rows = [row for row in records.load(out).rows
+  rows = [row for row in storage.load(out).rows
           if (row.split, row.metric) == ("test", "force_loss")]
   assert len(rows) == 2 * seeds and {row.value for row in rows} == {0.0}
-  for name in (records.SUMMARY_FILE, records.CONFIG_FILE):
+  for name in (storage.SUMMARY_FILE, storage.CONFIG_FILE):
     json.loads((out / name).read_text(), parse_constant=lambda word: 1 / 0)
   assert command(*flags, change=change)[0] == 0  # it continues, and reports again
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from dcnn.base.measures import Metric
 from dcnn.jobs import display
-from dcnn.sweeps.memory import Choice
+from dcnn.sweeps.memory import Placement
 from dcnn.sweeps.sweep import Progress
 
 FORCE = Metric("force_loss", "eV/A", "error")
@@ -172,24 +172,24 @@ def test_log_gets_lines(monkeypatch):
   assert end.startswith("100%, 200 of 200 steps") and evaluating == "100%, evaluating"
 
 
-CHOICE = Choice(
+PLACEMENT = Placement(
     runs=20, launches=12, devices=8, devices_there=8, devices_per_run=2, bytes_per_run=3.14e6,
     bytes_of_data=250e6, bytes_needed=1_260_000_000, bytes_allowed=8e9, streamed=True)
 
 
-@pytest.mark.parametrize("choice, text", [
-    (CHOICE, "12 launches of 20 runs on 8 devices, 2 a run; on each 1.3 GB of 8.0 GB allowed: "
+@pytest.mark.parametrize("placement, text", [
+    (PLACEMENT, "12 launches of 20 runs on 8 devices, 2 a run; on each 1.3 GB of 8.0 GB allowed: "
              "3.1 MB a run, 250.0 MB of data at a time, streamed from the host"),
-    (CHOICE._replace(
+    (PLACEMENT._replace(
         runs=1, launches=1, devices=1, devices_there=1, devices_per_run=1, streamed=False),
      "1 launch of 1 run on 1 device; on each 1.3 GB of 8.0 GB allowed: 3.1 MB a run, 250.0 MB of "
      "data"),
-    (CHOICE._replace(runs=3, launches=1, devices=6),
+    (PLACEMENT._replace(runs=3, launches=1, devices=6),
      "1 launch of 3 runs on 6 of 8 devices (see devices_per_run), 2 a run; on each 1.3 GB of 8.0 "
      "GB allowed: 3.1 MB a run, 250.0 MB of data at a time, streamed from the host")],
     ids=["several", "one", "idle"])
-def test_choice(choice, text):
-  assert display.choice_line(choice) == text
+def test_placement(placement, text):
+  assert display.placement_line(placement) == text
 
 
 @pytest.mark.parametrize("size, text", [
@@ -200,14 +200,14 @@ def test_memory(size, text):
 
 
 @pytest.mark.parametrize("file", [io.StringIO, Terminal], ids=["log", "terminal"])
-def test_the_choice_of_each_group_is_printed_once_and_whole(file, monkeypatch):
+def test_the_placement_of_each_group_is_printed_once_and_whole(file, monkeypatch):
   monkeypatch.setenv("TERM", "xterm")
   shown = file()
   with display.sweep_display(Console(file=shown, width=60, height=24)) as on_progress:
-    for choice in (None, CHOICE, CHOICE, CHOICE._replace(runs=7)):
-      on_progress(progress(choice=choice))
-  for choice in (CHOICE, CHOICE._replace(runs=7)):
-    assert shown.getvalue().count(display.choice_line(choice)) == 1
+    for placement in (None, PLACEMENT, PLACEMENT, PLACEMENT._replace(runs=7)):
+      on_progress(progress(placement=placement))
+  for placement in (PLACEMENT, PLACEMENT._replace(runs=7)):
+    assert shown.getvalue().count(display.placement_line(placement)) == 1
 
 
 def test_second_sweep_starts_anew():

@@ -13,7 +13,7 @@ from commands import TINY, call
 from hypothesis import strategies as st
 
 from dcnn.jobs import workdirs
-from dcnn.results import records, report
+from dcnn.results import report, storage
 
 GONE = object()
 VALUES = (
@@ -90,16 +90,16 @@ def assert_continues_or_told(directory, manifest):
 
 
 def check_config(directory, path, value, monkeypatch, capsys):
-  original = (directory / records.CONFIG_FILE).read_text()
+  original = (directory / storage.CONFIG_FILE).read_text()
   manifest = json.loads(original)
   text = replaced(manifest, path, value)
-  (directory / records.CONFIG_FILE).write_text(text)
-  assert_drawn_or_told(directory, records.CONFIG_FILE, monkeypatch, capsys)
+  (directory / storage.CONFIG_FILE).write_text(text)
+  assert_drawn_or_told(directory, storage.CONFIG_FILE, monkeypatch, capsys)
   told = (directory / "report.md").read_text().split("## Definitions")[0]
   assert not {"None", "nan"} & set(told.split())
-  (directory / records.CONFIG_FILE).write_text(text)
+  (directory / storage.CONFIG_FILE).write_text(text)
   assert_continues_or_told(directory, manifest)
-  (directory / records.CONFIG_FILE).write_text(original)
+  (directory / storage.CONFIG_FILE).write_text(original)
 
 
 _QUIET = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck)}
@@ -109,7 +109,7 @@ _QUIET = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck
 @hypothesis.settings(max_examples=60, **_QUIET)
 @hypothesis.given(st.data())
 def test_config(edited, monkeypatch, capsys, data):
-  manifest = json.loads((edited / records.CONFIG_FILE).read_text())
+  manifest = json.loads((edited / storage.CONFIG_FILE).read_text())
   path = data.draw(st.sampled_from(list(paths(manifest))))
   check_config(edited, path, data.draw(st.sampled_from(VALUES)), monkeypatch, capsys)
 
@@ -118,7 +118,7 @@ def test_config(edited, monkeypatch, capsys, data):
 @pytest.mark.filterwarnings("ignore:.*results of both stand")
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:12])
 def test_config_at_every_key(edited, monkeypatch, capsys, value):
-  for path in paths(json.loads((edited / records.CONFIG_FILE).read_text())):
+  for path in paths(json.loads((edited / storage.CONFIG_FILE).read_text())):
     check_config(edited, path, value, monkeypatch, capsys)
 
 
@@ -133,7 +133,7 @@ def test_config_at_every_key(edited, monkeypatch, capsys, value):
     (("environment", "deep"), json.loads("[" * 90 + "]" * 90), "32 deep")],
     ids=["time", "split", "versions", "chosen", "scores", "huge", "surrogate", "deep"])
 def test_config_is_refused_by_its_part(edited, monkeypatch, capsys, path, value, told):
-  file = edited / records.CONFIG_FILE
+  file = edited / storage.CONFIG_FILE
   file.write_text(replaced(json.loads(file.read_text()), path, value))
   status, _, errors = call(monkeypatch, capsys, "report", edited)
   assert status == 2 and told in errors and str(file) in errors and errors.count("\n") == 1
@@ -141,7 +141,7 @@ def test_config_is_refused_by_its_part(edited, monkeypatch, capsys, path, value,
 
 @pytest.mark.parametrize("part", ["checksum", "name"])
 def test_what_continuing_needs_is_missed_by_name(edited, part):
-  file = edited / records.CONFIG_FILE
+  file = edited / storage.CONFIG_FILE
   manifest = json.loads(file.read_text())
   file.write_text(replaced(manifest, ("dataset", part), GONE))
   with pytest.raises(ValueError, match=f"{file} .*no 'dataset.{part}' in it"):
@@ -158,7 +158,7 @@ def rewrite(file, lines):
   file.write_text(text.getvalue())
 
 
-@pytest.mark.parametrize("name", [records.ROWS_FILE, records.HISTORY_FILE])
+@pytest.mark.parametrize("name", [storage.ROWS_FILE, storage.HISTORY_FILE])
 @hypothesis.settings(max_examples=40, **_QUIET)
 @hypothesis.given(st.data())
 def test_tables(edited, monkeypatch, capsys, name, data):
@@ -207,7 +207,7 @@ def test_cells_are_refused_by_their_column(edited, monkeypatch, capsys, name, co
   assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", [records.ROWS_FILE, records.HISTORY_FILE])
+@pytest.mark.parametrize("name", [storage.ROWS_FILE, storage.HISTORY_FILE])
 def test_a_line_twice(edited, monkeypatch, capsys, name):
   lines = lines_of(edited / name)
   rewrite(edited / name, [*lines, lines[1]])
@@ -221,17 +221,17 @@ def test_a_line_twice(edited, monkeypatch, capsys, name):
     {"seed": np.array("x")}, {"forces_predicted": np.ones(3, complex)}],
     ids=["length", "square", "scalar", "text", "empty", "arm", "seed", "complex"])
 def test_predictions(edited, monkeypatch, capsys, changes):
-  file = edited / records.PARITY_FILE
+  file = edited / storage.PREDICTIONS_FILE
   with np.load(file) as arrays:
     np.savez(file, **{**arrays, **changes})
-  assert_drawn_or_told(edited, records.PARITY_FILE, monkeypatch, capsys)
+  assert_drawn_or_told(edited, storage.PREDICTIONS_FILE, monkeypatch, capsys)
   status, _, errors = call(monkeypatch, capsys, "report", edited)
   assert status == 2 and str(file) in errors
 
 
 @pytest.mark.parametrize("content", ["", "[]", "nonsense", '{"arms": 3}'])
 def test_the_summary_is_written_not_read(edited, monkeypatch, capsys, content):
-  before = (edited / records.SUMMARY_FILE).read_text()
-  (edited / records.SUMMARY_FILE).write_text(content)
+  before = (edited / storage.SUMMARY_FILE).read_text()
+  (edited / storage.SUMMARY_FILE).write_text(content)
   assert call(monkeypatch, capsys, "report", edited)[0] == 0
-  assert (edited / records.SUMMARY_FILE).read_text() == before
+  assert (edited / storage.SUMMARY_FILE).read_text() == before

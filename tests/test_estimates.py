@@ -25,25 +25,25 @@ def test_groups_runs_and_launches_are_those_of_the_sweep(monkeypatch):
   """Three runs on two devices at a time: four runs of a group take two launches."""
   tiny.let_runs_fit(monkeypatch, 1)
   two, one = estimated(tiny.mlp(arms=ARMS))
-  assert (two.arms, two.runs, two.choice.launches, two.choice.runs) == (
+  assert (two.arms, two.runs, two.placement.launches, two.placement.runs) == (
       ("base", "c=0.25"), 4, 2, 2)
-  assert (one.arms, one.runs, one.choice.launches, one.choice.runs) == (("silu",), 2, 1, 2)
+  assert (one.arms, one.runs, one.placement.launches, one.placement.runs) == (("silu",), 2, 1, 2)
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("changes", [
-    {}, {"steps": 1, "chunk": 1}, {"steps": 2, "chunk": 5}, {"seeds": 3}, {"split__per_seed": True}],
-    ids=["usual", "one-step", "two-steps", "odd", "splits-differ"])
+    {}, {"steps": 1, "chunk": 1}, {"seeds": 3, "steps": 2, "chunk": 5}, {"split__per_seed": True}],
+    ids=["usual", "one-step", "odd", "splits-differ"])
 def test_times_are_numbers_that_add_up(monkeypatch, changes, streamed):
   if streamed:
     tiny.let_runs_fit(monkeypatch, 2, streamed=True)
-  config = tiny.config(arms=ARMS[:2], **changes)
+  config = tiny.config(arms=ARMS[:2], **changes)  # an MLP takes no splits that differ
   (found,) = estimated(config)
-  assert found.choice.streamed == streamed
+  assert found.placement.streamed == streamed
   assert all(math.isfinite(seconds) and seconds > 0 for seconds in found[3:])
   assert found.seconds == found.compile_seconds + found.train_seconds + found.evaluate_seconds
   np.testing.assert_allclose(found.train_seconds, (
-      config.steps * found.step_seconds * found.choice.runs * found.choice.launches))
+      config.steps * found.step_seconds * found.placement.runs * found.placement.launches))
 
 
 def test_ended_runs_are_left_out():

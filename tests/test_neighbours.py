@@ -177,10 +177,11 @@ def test_listed_pairs_give_what_all_pairs_give(variables):
       force_loss_gradient(variables, sparse), force_loss_gradient(variables, dense), 1e-13)
 
 
-@pytest.mark.parametrize("where, normaliser", [("everywhere", "layer"), ("output_block", "none")])
-def test_other_networks_give_the_same_with_lists(where, normaliser, x64):
-  network = SchNet(jax.nn.silu, features=8, blocks=2, radial=6, cutoff=CUTOFF, where=where,
-                   normaliser=NORMALISERS[normaliser])
+@pytest.mark.parametrize("output, normaliser", [(None, "layer"), (jax.nn.tanh, "none")],
+                         ids=["layer", "output_activation"])
+def test_other_networks_give_the_same_with_lists(output, normaliser, x64):
+  network = SchNet(jax.nn.silu, features=8, blocks=2, radial=6, cutoff=CUTOFF,
+                   output_activation=output, normaliser=NORMALISERS[normaliser])
   dense = molecule()
   sparse = dense._replace(neighbours=data.neighbour_list(dense, CUTOFF))
   forces_fn = quickly_compiled(derivatives.forces(network.apply))

@@ -16,7 +16,7 @@ import pytest
 import synthetic_results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from dcnn.results import palette, plots, records
+from dcnn.results import palette, plots, storage
 from dcnn.stats import Interval
 
 NAN, INF = float("nan"), float("inf")
@@ -51,17 +51,24 @@ def curves(arms=3, seeds=4, points=5, failed=0):
   return plots.CurvePanel("force_loss", "meV/Å", made)
 
 
-def parity():
-  rng = np.random.default_rng(0)
-  energy, forces = rng.normal(-4209, 0.2, 30), rng.normal(size=90)
-  return plots.parity_plot(
-      energy, energy + 0.01, forces_true=forces, forces_predicted=forces - 0.02)
+def parity(shift=0.01, **changes):
+  true = np.random.default_rng(0).normal(size=30)
+  return plots.Parity("width", "m", true, true + shift)._replace(**changes)
+
+
+def field(points=(7, 5), **changes):
+  x, t = (np.linspace(0, 1, count) for count in points)
+  true = np.sin(2 * np.pi * (x[None] - t[:, None]))
+  return plots.Field("speed", "m/s", true, true + 0.01, x, t, ("x (m)", "t (s)"))._replace(
+      **changes)
 
 
 FIGURES = {
     "strips": lambda: plots.strip_plot([panel(constant=15.0), panel()]),
     "curves": lambda: plots.learning_curves([curves(), curves(failed=1)]),
-    "parity": parity}
+    "parity": lambda: plots.prediction_plot([parity(), parity(unit="eV/A")]),
+    "field": lambda: plots.prediction_plot([field()]),
+    "mixed": lambda: plots.prediction_plot([parity(), field(), parity(), parity(), parity()])}
 
 
 def texts(figure):
@@ -155,14 +162,68 @@ def test_many_arms_take_more_rows_each_with_the_baseline(arms, rows):
   assert {f"arm_{i}" for i in range(1, arms)} <= set(texts(figure))
 
 
-# Parity.
+# Predictions.
 
 
-def test_parity_states_errors_with_units():
-  shown = " ".join(texts(parity()))
-  assert "MAE 10.0 meV\nRMSE 10.0 meV" in shown
-  assert "MAE 20.0 meV/Å\nRMSE 20.0 meV/Å" in shown
-  assert "reference (eV)" in shown and "reference (eV/Å)" in shown
+@pytest.mark.parametrize(("unit", "shift", "words"), [
+    ("eV/A", 0.02, ["MAE 20.0 meV/Å\nRMSE 20.0 meV/Å", "reference (eV/Å)", "error (meV/Å)"]),
+    ("eV", 0.01, ["MAE 10.0 meV\nRMSE 10.0 meV", "reference (eV)", "predicted (eV)"]),
+    ("m", 25.0, ["MAE 25.0 m\nRMSE 25.0 m", "error (m)"]),
+    ("1", 0.25, ["30 values\nMAE 0.250\nRMSE 0.250", "reference", "error"])],
+    ids=["per length", "small", "large", "none"])
+def test_parity_states_errors_with_units(unit, shift, words):
+  shown = texts(plots.prediction_plot([parity(shift, unit=unit)]))
+  for word in words:
+    assert any(word == text or "\n" in word and word in text for text in shown)
+
+
+def meshes(figure):
+  return [found for found in figure.findobj(matplotlib.collections.QuadMesh)
+          if found.get_array().ndim == 2 and found.get_array().shape[1] > 1]
+
+
+def test_a_field_is_drawn_as_reference_prediction_and_error():
+  panel = field()
+  reference, prediction, error = meshes(plots.prediction_plot([panel]))
+  np.testing.assert_array_equal(reference.get_array(), panel.true)
+  np.testing.assert_array_equal(prediction.get_array(), panel.predicted)
+  np.testing.assert_allclose(error.get_array(), 10.0)  # in thousandths
+  assert reference.get_clim() == prediction.get_clim() == (
+      min(panel.true.min(), panel.predicted.min()), max(panel.true.max(), panel.predicted.max()))
+  assert error.get_clim() == (-error.get_clim()[1], pytest.approx(10.0))
+  assert reference.get_cmap().name == prediction.get_cmap().name != error.get_cmap().name
+
+
+def test_cells_of_a_field_lie_around_its_coordinates():
+  panel = field((3, 2), horizontal=np.array([0.0, 1.0, 4.0]), vertical=np.array([5, 6]))
+  corners = meshes(plots.prediction_plot([panel]))[0].get_coordinates()
+  np.testing.assert_array_equal(corners[0, :, 0], [-0.5, 0.5, 2.5, 5.5])
+  np.testing.assert_array_equal(corners[:, 0, 1], [4.5, 5.5, 6.5])
+
+
+@pytest.mark.parametrize("true", [np.zeros((5, 7)), np.full((5, 7), NAN), np.full((5, 7), 1e9)],
+                         ids=["zero", "unknown", "huge"])
+@pytest.mark.filterwarnings("error")
+def test_fields_without_a_range(true):
+  ElementTree.fromstring(plots.svg(plots.prediction_plot([field(true=true, predicted=true)])))
+
+
+def test_neighbouring_parities_share_a_row_and_fields_have_their_own():
+  rows = [len(part.axes) for part in FIGURES["mixed"]().subfigs]
+  assert rows == [4, 5, 4, 4]  # two of a parity panel; three maps and two bars of a field
+
+
+def lightness(name):
+  colours = matplotlib.colormaps[name](np.linspace(0, 1, 65))
+  return np.array([luminance(matplotlib.colors.to_hex(colour)) for colour in colours])
+
+
+def test_colours_of_fields_can_be_read_by_their_lightness():
+  """So with any kind of colour vision, and in print."""
+  assert np.all(np.diff(lightness(plots.pictures.VALUE_COLOURS)) > 0)
+  errors = lightness(plots.pictures.ERROR_COLOURS)
+  assert errors.argmax() == 32 and np.all(np.diff(errors[:33]) > 0) and np.all(
+      np.diff(errors[32:]) < 0)
 
 
 # All figures.
@@ -178,7 +239,7 @@ def test_every_axis_has_a_label_with_a_unit_or_says_step(draw):
   figure = draw()
   labels = [label for ax in figure.axes for label in (ax.get_xlabel(), ax.get_ylabel()) if label]
   assert labels
-  assert all(re.search(r"\(m?eV(/Å)?\)$|step$", label) for label in labels)
+  assert all(re.search(r"\((meV/Å|mm?|s|m?m/s|eV/Å)\)$|step$", label) for label in labels)
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
@@ -247,12 +308,10 @@ def test_figures_do_not_follow_the_users_settings(settings):
 DRAWING = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from dcnn import report, results
+from dcnn.results import load, report, summary
 figures = report.load_figures()
-result = results.load(sys.argv[2])
-drawn, failed = figures.drawings(result, [(table, {
-    metric: result.compare(table, metric) for metric in results.COMPARED})
-    for table in result.comparisons])
+result = load(sys.argv[2])
+drawn, failed = figures.drawings(result, summary.compare(result))
 assert not failed and len(drawn) == 3, failed
 sys.stdout.buffer.write(b"".join(drawing.file for drawing in drawn.values()))
 """
@@ -263,13 +322,13 @@ def plain_drawing(tmp_path_factory):
   """Files of a result, and its figures as a process draws them that has no settings."""
   folder = tmp_path_factory.mktemp("plain")
   result = synthetic_results.result(seeds=2, chunks=2, frames=5)
-  records.save(dataclasses.replace(result, tables=result.tables[2:]), folder / "out")
+  storage.save(dataclasses.replace(result, tables=result.tables[2:]), folder / "out")
   return folder / "out", drawn_by_a_process(folder / "out", folder, {})
 
 
 def drawn_by_a_process(directory, folder, environment):
   told = subprocess.run(
-      [sys.executable, "-c", DRAWING, str(pathlib.Path(plots.__file__).parents[1]), directory],
+      [sys.executable, "-c", DRAWING, str(pathlib.Path(plots.__file__).parents[3]), directory],
       cwd=folder, env={**os.environ, **environment}, capture_output=True, timeout=120)
   assert told.returncode == 0, told.stderr.decode()[-2000:]
   return told.stdout
@@ -341,17 +400,19 @@ def test_what_does_not_print_is_no_part_of_a_figure(name):
     (lambda: plots.strip_plot([]), "at least one panel"),
     (lambda: plots.learning_curves([]), "at least one curve"),
     (lambda: plots.learning_curves([curves()], arms_per_row=9), "from 1 to 8, got 9"),
-    (lambda: plots.parity_plot(
-        np.ones(0), np.ones(0), forces_true=np.ones(3), forces_predicted=np.ones(3)),
-     "at least one")],
-    ids=["strips", "curves", "rows", "empty"])
+    (lambda: plots.prediction_plot([]), "at least one panel"),
+    (lambda: plots.prediction_plot([parity(true=np.ones(0), predicted=np.ones(0))]),
+     "of width, at least one")],
+    ids=["strips", "curves", "rows", "no panel", "empty"])
 def test_bad_input(call, message):
   with pytest.raises(ValueError, match=message):
     call()
 
 
-def test_pairs_must_match():
+@pytest.mark.parametrize("panel", [
+    lambda: parity(predicted=np.ones(2)), lambda: field(predicted=np.ones((7, 5)))],
+    ids=["parity", "field"])
+def test_pairs_must_match(panel):
   # The shape checker of the tests sees it first.
-  with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="energy_predicted"):
-    plots.parity_plot(
-        np.ones(3), np.ones(2), forces_true=np.ones(3), forces_predicted=np.ones(3))
+  with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="predicted"):
+    plots.prediction_plot([panel()])

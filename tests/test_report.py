@@ -10,11 +10,11 @@ import pytest
 import synthetic_results
 
 from dcnn import stats
-from dcnn.results import figures, records, report
+from dcnn.results import figures, records, report, storage, summary
 from dcnn.results.records import Point, Result, Row, Table
 
 HOSTILE = synthetic_results.HOSTILE
-UNITS = {"energy_loss": "eV", "force_loss": "eV/A", "energy_skill": "1", "force_skill": "1"}
+UNITS = synthetic_results.UNITS
 
 
 def made(seeds=10, factor=2.0, tables=True, config=None, **skill):
@@ -27,7 +27,8 @@ def made(seeds=10, factor=2.0, tables=True, config=None, **skill):
       rows += [Row("trial", arm, seed, "test", name, UNITS[name], value, 10, "finished")
                for name, value in values.items()]
   asked = (Table("Trial", "a", ("a", "b")),) if tables else ()
-  return Result(config or {}, tuple(rows), (), asked, {})
+  measures = synthetic_results.listed(synthetic_results.MEASURES)
+  return Result({"measures": measures, **(config or {})}, tuple(rows), (), asked, {})
 
 
 def asking(*tables):
@@ -54,7 +55,7 @@ def remembering(result, arm, seed):
 
 def written(result, directory):
   """The texts of the two reports and the summary."""
-  records.save(result, directory)
+  storage.save(result, directory)
   report.write(directory)
   page, text = ((directory / f"report.{kind}").read_text() for kind in ("html", "md"))
   return page, text, json.loads((directory / "summary.json").read_text())
@@ -157,7 +158,7 @@ def test_summary_names_failed_runs(main_job):
 
 
 def test_skill_is_one_minus_the_mean_ratio_to_the_constant_predictor():
-  metrics = report.arm_metrics(made(seeds=2, energy_skill=0.84, force_skill=-0.5))
+  metrics = summary.arm_metrics(made(seeds=2, energy_skill=0.84, force_skill=-0.5))
   assert metrics["a"]["energy_skill"]["centre"] == pytest.approx(0.84)
   assert metrics["a"]["energy_skill"]["no_better_than_constant"] == 0
   assert metrics["b"]["force_skill"]["no_better_than_constant"] == 2
@@ -213,7 +214,7 @@ def test_curve_of_a_run_out_of_patience_goes_on_at_its_last_error():
   result = dataclasses.replace(made(seeds=2), history=tuple(points))
   result = ending(result, "a", (1,), "patience@2")
   panel = figures.curve_panel(
-      result, figures.curves_of(result), Table("", "a", ("a",)), "force_loss")
+      result, figures.validation_curves(result), Table("", "a", ("a",)), "force_loss")
   np.testing.assert_allclose(panel.curves[0].errors, [[100, 200, 300], [100, 200, 200]])
 
 
@@ -257,7 +258,7 @@ def exact(result, arm, seeds):
 @pytest.mark.filterwarnings("error")
 def test_exact_runs(result, words, tmp_path):
   history = tuple(Point(row.arm, row.seed, step, "valid", row.metric, row.value)
-                  for row in result.rows for step in (5, 10) if row.metric in report.COMPARED)
+                  for row in result.rows for step in (5, 10) if row.metric in result.compared)
   page, text, summary = written(dataclasses.replace(result, history=history), tmp_path)
   assert all(word in text for word in words)
   for told in (text, "".join(parsed(page).text)):
@@ -381,6 +382,6 @@ def test_a_folder_without_results(tmp_path):
 
 
 def test_an_unfinished_sweep(tmp_path):
-  records.save(dataclasses.replace(made(), rows=made().rows[:-4]), tmp_path)
+  storage.save(dataclasses.replace(made(), rows=made().rows[:-4]), tmp_path)
   with pytest.raises(ValueError, match="arm 'b', seed 9"):
     report.write(tmp_path)

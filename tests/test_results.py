@@ -10,8 +10,9 @@ import synthetic_results
 from dcnn import stats
 from dcnn.base import files
 from dcnn.base.text import display_unit, number_text
-from dcnn.results import records
+from dcnn.results import storage
 from dcnn.results.records import Point, Result, Row, Table
+from dcnn.results.text import error_text, markdown_text, p_text, ratio_text
 
 NAN, INF = float("nan"), float("inf")
 
@@ -20,11 +21,11 @@ def row(arm, seed, value, *, metric="force_loss", split="test", status="finished
   return Row("trial", arm, seed, split, metric, unit, value, 10, status)
 
 
-def small(tables=(), config=None, history=(), parity=None):
+def small(tables=(), config=None, history=(), predictions=None):
   """Two arms, six seeds; b has twice the error of a."""
   rows = [row(arm, seed, factor * 0.01 * (1 + 0.1 * seed))
           for arm, factor in (("a", 1.0), ("b", 2.0)) for seed in range(6)]
-  return Result(config or {}, tuple(rows), tuple(history), tuple(tables), parity or {})
+  return Result(config or {}, tuple(rows), tuple(history), tuple(tables), predictions or {})
 
 
 def changed(result, arm, seed, **fields):
@@ -112,7 +113,7 @@ def test_numbers_have_three_significant_figures(value, text):
 @pytest.mark.parametrize(("p", "text"), [
     (1.0, "1.00"), (0.0994, "0.099"), (0.0996, "0.10"), (0.031, "0.031"), (0.0009, "< 0.001")])
 def test_p_values(p, text):
-  assert records.p_text(p) == text
+  assert p_text(p) == text
 
 
 @pytest.mark.parametrize(("interval", "text"), [
@@ -121,11 +122,11 @@ def test_p_values(p, text):
     ((18.23, 17.0, 19.55), "18.2 [17.0, 19.6]"), ((1.5, NAN, NAN), "1.50"),
     ((0.24, 0.0014, 24.18), "0.24 [0.00140, 24.2]"), ((NAN, NAN, NAN), "–")])
 def test_ratios(interval, text):
-  assert str(records.ratio_text(stats.Interval(*interval))) == text
+  assert str(ratio_text(stats.Interval(*interval))) == text
 
 
 def test_ends_have_the_decimals_of_the_error():
-  text = records.error_text(stats.Interval(0.0325, 0.0308, 0.1), 1000.0)
+  text = error_text(stats.Interval(0.0325, 0.0308, 0.1), 1000.0)
   assert str(text) == "32.5 [30.8, 100.0]"
 
 
@@ -142,7 +143,7 @@ def test_small_values_are_shown_in_meV(unit, values, expected):
     ("- a", "\\- a"), ("1. a", "1\\. a"), ("-1.5", "-1.5"), ("---", "\\---"), ("===", "\\==="),
     ("`x` *y* [z](w)", "\\`x\\` \\*y\\* \\[z\\](w)"), ("a\n# b", "a # b")])
 def test_markdown_text(text, written):
-  assert records.markdown_text(text) == written
+  assert markdown_text(text) == written
 
 
 # In notebooks.
@@ -204,46 +205,46 @@ def test_files_read_back_equal(made, tmp_path):
   odd = (row('say "a", b\n|ü', 0, NAN), row("= 1", 1, INF), row("x", 2, 0.1 + 0.2))
   result = dataclasses.replace(
       made, rows=made.rows + odd, history=(*made.history, Point("x", 1, 2, "valid", "m", -INF)))
-  records.save(result, tmp_path / "new" / "folder")
-  loaded = records.load(tmp_path / "new" / "folder")
+  storage.save(result, tmp_path / "new" / "folder")
+  loaded = storage.load(tmp_path / "new" / "folder")
   assert repr(loaded.rows) == repr(result.rows)
   assert repr(loaded.history) == repr(result.history)
   assert loaded.tables == result.tables
   assert loaded.config["environment"] == result.config["environment"]
-  assert set(loaded.parity) == set(result.parity)
-  for name, array in result.parity.items():
-    np.testing.assert_array_equal(loaded.parity[name], array)
+  assert set(loaded.predictions) == set(result.predictions)
+  for name, array in result.predictions.items():
+    np.testing.assert_array_equal(loaded.predictions[name], array)
 
 
 def test_equal_results_give_equal_bytes(made, tmp_path):
   for name in ("one", "two"):
-    records.save(made, tmp_path / name)
+    storage.save(made, tmp_path / name)
   for file in sorted(path.name for path in (tmp_path / "one").iterdir()):
     assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_loaded_results_are_saved_to_equal_bytes(made, tmp_path):
-  records.save(made, tmp_path / "one")
-  records.save(records.load(tmp_path / "one"), tmp_path / "two")
-  for file in (records.CONFIG_FILE, records.ROWS_FILE, records.HISTORY_FILE):
+  storage.save(made, tmp_path / "one")
+  storage.save(storage.load(tmp_path / "one"), tmp_path / "two")
+  for file in (storage.CONFIG_FILE, storage.ROWS_FILE, storage.HISTORY_FILE):
     assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_csv_holds_repr_of_floats(tmp_path):
   result = dataclasses.replace(small(), rows=(
       row("a", 0, 0.1 + 0.2), row("a", 1, NAN), row("a", 2, INF), row("a", 3, np.float32(0.5))))
-  records.save(result, tmp_path)
+  storage.save(result, tmp_path)
   lines = (tmp_path / "results.csv").read_text().splitlines()
   assert lines[0] == "experiment,arm,seed,split,metric,unit,value,step,status,cause"
   assert [line.split(",")[6] for line in lines[1:]] == ["0.30000000000000004", "nan", "inf", "0.5"]
 
 
 def test_curves_and_predictions_may_be_missing(made, tmp_path):
-  records.save(made, tmp_path)
-  (tmp_path / records.HISTORY_FILE).unlink()
-  (tmp_path / records.PARITY_FILE).unlink()
-  loaded = records.load(tmp_path)
-  assert (loaded.history, loaded.parity) == ((), {})
+  storage.save(made, tmp_path)
+  (tmp_path / storage.HISTORY_FILE).unlink()
+  (tmp_path / storage.PREDICTIONS_FILE).unlink()
+  loaded = storage.load(tmp_path)
+  assert (loaded.history, loaded.predictions) == ((), {})
 
 
 def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
@@ -289,14 +290,14 @@ def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
          "config", "timing", "seeds", "no header", "latin rows", "latin curves", "wide", "empty",
          "garbage", "zip"])
 def test_damaged_files_are_named(made, tmp_path, file, content, message):
-  records.save(made, tmp_path)
+  storage.save(made, tmp_path)
   (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
   with pytest.raises(ValueError, match=message) as error:
-    records.load(tmp_path)
+    storage.load(tmp_path)
   *_, place = error.traceback
-  assert place.frame.f_globals["__name__"] == "dcnn.results.records"  # so `main` tells it in a line
+  assert place.frame.f_globals["__name__"] == "dcnn.results.storage"  # so `main` tells it in a line
 
 
 def test_a_folder_without_results(tmp_path):
   with pytest.raises(ValueError, match="with config.json, got .* has none"):
-    records.load(tmp_path)
+    storage.load(tmp_path)

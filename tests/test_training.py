@@ -10,7 +10,7 @@ import pytest
 
 from dcnn import activations, derivatives, losses
 from dcnn.base import System
-from dcnn.models import MLP, SchNet
+from dcnn.models import MLP, Nonlinearity, SchNet
 from dcnn.sweeps import training
 from dcnn.tasks import forcefield
 
@@ -52,14 +52,16 @@ def adam(numbers):
   return optax.adam(numbers["learning_rate"])
 
 
+def irelu(numbers):
+  return Nonlinearity(functools.partial(activations.irelu, c=numbers["c"]), numbers["init_gain"])
+
+
 def mlp(numbers):
-  return MLP(functools.partial(activations.irelu, c=numbers["c"]), hidden=(8, 8),
-             init_gain=numbers["init_gain"])
+  return MLP(irelu(numbers), hidden=(8, 8))
 
 
 def schnet(numbers):
-  return SchNet(functools.partial(activations.irelu, c=numbers["c"]), features=4, blocks=2,
-                radial=4, init_gain=numbers["init_gain"])
+  return SchNet(irelu(numbers), features=4, blocks=2, radial=4)
 
 
 def reads_activation(path, _):

@@ -3,6 +3,7 @@
 Nothing here writes a file, not even into the cache of compiled programs.
 """
 
+import copy
 import shlex
 import textwrap
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ WIDTH = 96  # characters of the lines of a text
 
 def settings_help() -> str:
   """Every setting of an experiment: key, default, what it means, unit and choices."""
-  sections: dict[str, list[Any]] = {}
+  sections: dict[str, list[configs.Setting]] = {}
   for setting in configs.SETTINGS:
     section, dot, _ = setting.key.partition(".")
     sections.setdefault(section if dot else "", []).append(setting)
@@ -35,12 +36,14 @@ def settings_help() -> str:
   return "\n".join(parts)
 
 
-def _setting_help(setting: Any) -> str:
+def _setting_help(setting: configs.Setting) -> str:
   text = setting.meaning
   if setting.unit:
     text += f" Unit: {setting.unit}."
   if setting.choices:
     text += f" Choices: {', '.join(map(str, setting.choices))}."
+  if setting.objects:
+    text += " An experiment file may set an object instead."
   return "\n".join([
       f"  --config.{setting.key}={_flag_text(setting.default)}",
       *textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)])
@@ -65,7 +68,7 @@ def print_config(asked: arguments.Training) -> None:
   if asked.workdir is not None:
     lines.append(f"  --workdir={shlex.quote(str(asked.workdir))}")
   for key, value in configs.flat(config).items():
-    flag = _flag(key, value)
+    flag = _flag(config, key, value)
     if flag is None:
       comments.append(f"# --config.{key} is {value!r}, which no flag can say")
     else:
@@ -73,9 +76,9 @@ def print_config(asked: arguments.Training) -> None:
   display.say("\n".join([" \\\n".join(lines), *comments]))
 
 
-def _flag(key: str, value: Any) -> str | None:
-  """The flag that sets a setting to a value, quoted for a shell; None if no flag does."""
-  text, again = _flag_text(value), configs.default()
+def _flag(config: configs.ConfigDict, key: str, value: Any) -> str | None:
+  """The flag that sets a setting to its value, quoted for a shell; None if no flag does."""
+  text, again = _flag_text(value), copy.deepcopy(config)
   try:
     arguments.override(again, [f"--config.{key}={text}"])
   except Stop:
@@ -138,7 +141,7 @@ def stage_text(stage: Stage) -> str:
       max_lines=4, placeholder=", ...")
   return "\n".join([
       f"{'tuning' if stage.tuning else 'group'} of {arms}, {_runs(estimate.runs)}:", *names,
-      f"  {display.choice_line(estimate.choice)}",
+      f"  {display.placement_line(estimate.placement)}",
       f"  compiled in {duration(estimate.compile_seconds)}; "
       f"{1e3 * estimate.step_seconds:.3g} ms a step and run: "
       f"{duration(estimate.train_seconds)} of training, "
@@ -150,7 +153,7 @@ def total_text(stages: Sequence[Stage]) -> str:
   if not stages:
     return "all runs have ended: nothing is left to train"
   estimates = [stage.estimate for stage in stages]
-  launches = sum(estimate.choice.launches for estimate in estimates)
+  launches = sum(estimate.placement.launches for estimate in estimates)
   seconds = sum(estimate.seconds for estimate in estimates)
   return (f"in all {len(stages)} compilations, {_runs(sum(each.runs for each in estimates))}, "
           f"{launches:,} launches: about {duration(seconds)}, if no run ends early\n"

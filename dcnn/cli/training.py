@@ -76,7 +76,7 @@ def prepare(asked: arguments.Training) -> jobs.Experiment:
   arguments.override(config, asked.overrides)
   with stop_on_errors(), wording.options_under("config."):
     experiment = jobs.prepare(config)
-  display.say(f"data: {experiment.sources.dataset.summary}")
+  display.say(f"data: {experiment.data.summary}")
   return experiment
 
 
@@ -119,7 +119,7 @@ def _train_in_a_thread(
 ) -> jobs.Finished:
   """Runs an experiment in another thread: this one hears signals while compiled code holds it.
 
-  A request that comes in training is heard between two stretches of it. Compilations and
+  A request that comes in training is heard between two segments of it. Compilations and
   evaluations cannot be cut short; all has been saved before they begin, so that nobody waits for
   them.
 

@@ -1,20 +1,10 @@
-"""Configurations: the settings, their checks, and what they build."""
+"""Configurations: the tables of settings, their checks, and the plans that they build."""
 
-from dcnn.configs.settings import (
-    ConfigDict,
-    arm_name,
-    arm_settings,
-    default,
-    effective,
-    flat,
-    seeds,
-    tables,
-    to_dict,
-    tuning_seeds,
-    validate,
-    with_overrides,
-)
+from dcnn.configs.arms import arm_name, arm_settings, effective, tables, with_overrides
+from dcnn.configs.settings import ConfigDict, Setting, flat, to_dict
+from dcnn.configs.tasks import SETTINGS, default, section_of
+from dcnn.configs.validation import seeds, tuning_seeds, validate
 
 __all__ = [
-    "ConfigDict", "arm_name", "arm_settings", "default", "effective", "flat", "seeds", "tables",
-    "to_dict", "tuning_seeds", "validate", "with_overrides"]
+    "SETTINGS", "ConfigDict", "Setting", "arm_name", "arm_settings", "default", "effective", "flat",
+    "section_of", "seeds", "tables", "to_dict", "tuning_seeds", "validate", "with_overrides"]

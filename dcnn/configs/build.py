@@ -1,155 +1,62 @@
-"""From a checked configuration to a plan that runs: the one place where a string becomes an object.
+"""From a checked configuration to a plan that runs: the one place where a name becomes an object."""
 
-Which settings of an arm are numbers that can share a compiled program, and which change the
-program, is decided here, by `HYPERS`; the user never says.
-"""
-
-import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
 
 import jax
-import numpy as np
-import optax
 
-from dcnn import data, labels, losses, models
-from dcnn.activations import ACTIVATIONS
-from dcnn.base import Dataset, Labels, rounding, wording
-from dcnn.configs.settings import (
-  MODELS,
-  ConfigDict,
-  arm_settings,
-  effective,
-  flat,
-  require,
-  seeds,
-  steps_per_chunk,
-  tables,
-)
-from dcnn.models import mlp
-from dcnn.optimizers import SCHEDULES
-from dcnn.sweeps import plans
+from dcnn import optimizers
+from dcnn.configs import arms as arm_lib
+from dcnn.configs.arms import arm_settings, tables
+from dcnn.configs.sections import Data, Parts
+from dcnn.configs.settings import ConfigDict, flat, require
+from dcnn.configs.tasks import section_of
+from dcnn.configs.validation import seeds, steps_per_chunk
+from dcnn.sweeps.plans import Arm, Plan
 from dcnn.sweeps.training import Program
-from dcnn.tasks import forcefield
-
-# Numbers of an arm that enter the compiled program as arguments: hyper name -> dotted key.
-HYPERS: Mapping[str, str] = {
-    "c": "activation.c",
-    "offset": "activation.offset",
-    "negative_slope": "activation.negative_slope",
-    "energy_weight": "loss.energy_weight",
-    "force_weight": "loss.force_weight",
-    "energy_delta": "loss.energy_delta",
-    "force_delta": "loss.force_delta",
-    "learning_rate": "optimizer.learning_rate",
-    "weight_decay": "optimizer.weight_decay",
-    "clip_norm": "optimizer.clip_norm",
-    "eps": "optimizer.eps",
-    "ema_decay": "optimizer.ema_decay",
-}
-# Keys that become numbers, too: `labels` a shift and a scale, `init` a gain.
-_NUMERIC_CHOICES = ("labels", "init")
-# Of larger molecules not all pairs lie within a cutoff (BUILD_NOTES.md has the figures).
-LISTED_FROM = 20  # atoms
-MOST_ATOMS_OF_MLP = 500
-REFERENCE_C = 0.5  # the paper's constant, which init_matched arms are matched to
 
 
-class Sources(NamedTuple):
-  """The data of an experiment.
-
-  Attributes:
-    dataset: all frames.
-    held_out: how many of them, at the end, came from `test_dataset` and are the test split.
-  """
-
-  dataset: Dataset
-  held_out: int
-
-
-def load(config: ConfigDict) -> Sources:
+def load(config: ConfigDict) -> Data:
   """The data of a configuration.
-
-  Warns of what looks wrong; messages name settings as `data.units`, inside the prefixes that
-  `data.options_under` gives.
 
   Raises:
     ValueError, OSError: naming the file and the fix.
   """
-  options = config.data
-  load_one = functools.partial(
-      data.load, units=options.units or None, energy_key=options.energy_key or None,
-      forces_key=options.forces_key or None, positions_key=options.positions_key or None,
-      species_key=options.species_key or None, format=options.format or None,
-      incomplete=options.incomplete, check_units=options.check_units)
-  with wording.options_under("data."):
-    dataset = load_one(config.dataset)
-    if not config.test_dataset:
-      return Sources(_without_repeats(config, dataset), 0)
-    # References come with the training data; single atoms are no test of them.
-    way = "skip" if options.incomplete == "references" else options.incomplete
-    test = load_one(config.test_dataset, incomplete=way)
-    data.check_test_set(dataset, test, scales=options.check_units)
-  dataset = _without_repeats(config, dataset)
-  joined = _without_repeats(config, data.join(dataset, test))
-  require(len(joined) > len(dataset), f"all {len(test):,} frames of {config.test_dataset} are in "
-          f"{config.dataset}, too: test on others, or set split.test instead of test_dataset")
-  return Sources(joined, len(joined) - len(dataset))
+  return section_of(config).load(config)
 
 
-def _without_repeats(config: ConfigDict, dataset: Dataset) -> Dataset:
-  """The data, without repeated configurations where the user wants so; the first of each stays."""
-  if not config.data.drop_repeated:
-    return dataset
-  kept = data.distinct(dataset)
-  dropped = len(dataset) - len(kept)
-  return dataclasses.replace(kept, summary=f"{kept.summary}; {dropped:,} repeated frames dropped")
-
-
-def build(
-    config: ConfigDict, sources: Sources, arms: Mapping[str, ConfigDict] | None = None
-) -> plans.Plan:
+def build(config: ConfigDict, data: Data, arms: Mapping[str, ConfigDict] | None = None) -> Plan:
   """The plan of an experiment.
 
   Args:
-    config: valid.
-    sources: what `load` gave.
-    arms: full configuration of each arm; by default those of `arm_settings`.
+    config: A valid configuration.
+    data: What `load` gave.
+    arms: The full configuration of each arm; by default those of `arm_settings`.
 
   Returns:
     What `sweeps.run` takes.
 
   Raises:
-    ValueError: if the splits or devices_per_run are impossible, a batch is larger than the training
-      set, a label with a weight is the same in all training frames, or a network cannot take the
-      molecules.
+    ValueError: if devices_per_run is impossible, or the settings do not go with the data.
   """
   _require_devices(config.devices_per_run)
   arms = arm_settings(config) if arms is None else arms
   chosen = seeds(config)
-  dataset = with_neighbours(sources.dataset, arms)
-  common = None if config.split.per_seed else _splits(config, sources, chosen[0])
-  splits = tuple(common or _splits(config, sources, seed) for seed in chosen)
-  _require_equal_metrics(dataset, splits)
-  for name, settings in arms.items():
-    require(settings.batch_size <= config.split.train,
-             f"arm {name!r}: batch_size {settings.batch_size} is larger than the "
-             f"{config.split.train} training configurations: lower it or raise split.train")
-    _require_varied_labels(name, settings, sources.dataset, splits)
-    if sources.dataset.references and labels.rules(settings.labels)[0] != "atomic":
-      warnings.warn(f"arm {name!r}: data.incomplete=references has no effect with "
-                    f"labels={settings.labels}; take atomic_reference or atomic/SCALE",
-                    stacklevel=2)
-    if settings.model.name == "MLP":
-      _require_one_molecule(config, sources)
-  return plans.Plan(
+  parts = section_of(config).build(config, data, arms, chosen)
+  return Plan(
       name=config.experiment,
-      dataset=dataset,
-      arms=tuple(_arm(name, settings, dataset, splits) for name, settings in arms.items()),
+      problem=parts.problem,
+      arms=tuple(
+          Arm(
+              name=name,
+              structure=arm_lib.structure(settings),
+              make_program=functools.partial(_program, settings, parts),
+              hypers=arm_lib.hypers(settings),
+              fit=functools.partial(parts.fit, name, settings))
+          for name, settings in arms.items()),
       seeds=chosen,
-      splits=splits,
+      splits=parts.splits,
       steps=config.steps,
       chunk=steps_per_chunk(config),
       devices_per_run=config.devices_per_run,
@@ -167,110 +74,27 @@ def _require_devices(per_run: int) -> None:
           f"of {fitting}")
 
 
-def with_neighbours(dataset: Dataset, arms: Mapping[str, ConfigDict]) -> Dataset:
-  """The data with neighbour lists, where they are periodic or large and a network has a cutoff.
-
-  One list serves all arms: it reaches as far as the largest of their cutoffs.
-
-  Args:
-    dataset: float64.
-    arms: full configuration of each.
-
-  Raises:
-    ValueError: if the neighbours of a frame cannot be listed.
-  """
-  systems = dataset.systems
-  cutoffs = [settings.model.cutoff for settings in arms.values()
-             if "cutoff" in MODELS[settings.model.name]]
-  if not cutoffs or systems.cell is None and systems.species.shape[1] < LISTED_FROM:
-    return dataset
-  try:
-    neighbours = data.neighbour_list(systems, max(cutoffs))
-  except ValueError as error:
-    raise ValueError(f"{dataset.name}, model.cutoff={max(cutoffs):g}: {error}") from error
-  return dataclasses.replace(
-      dataset, systems=systems._replace(neighbours=jax.tree.map(_narrowed, neighbours)))
-
-
-def _narrowed(array: np.ndarray) -> np.ndarray:
-  """Whole numbers in as few bytes as they need: lists are by far the longest data."""
-  if not np.issubdtype(array.dtype, np.integer):
-    return array
-  largest = int(max(array.max(initial=0), -1 - array.min(initial=0)))
-  return array.astype(np.min_scalar_type(-1 - largest))
-
-
-def _splits(config: ConfigDict, sources: Sources, seed: int) -> data.Indices:
-  try:
-    with wording.options_under("data."):
-      return _split_frames(config, sources, seed)
-  except ValueError as error:
-    raise ValueError(f"{config.dataset}: {error}") from error
-
-
-def _split_frames(config: ConfigDict, sources: Sources, seed: int) -> data.Indices:
-  split, (dataset, held_out) = config.split, sources
-  test = 0 if held_out else split.test
-  sizes = {"train": split.train, "valid": split.valid, "test": test}
-  available = len(dataset) - held_out
-  if split.method == "blocks":
-    indices = data.block_indices(available, gap=split.gap, **sizes)
-  else:
-    own = seed if split.per_seed else split.seed
-    indices = data.split_indices(available, seed=own, **sizes)
-  if held_out:
-    indices = indices._replace(test=np.arange(available, len(dataset)))
-  require(len(indices.test) > 0, f"split leaves no test frames of {len(dataset)}: lower "
-           f"split.train ({split.train}) or split.valid ({split.valid})")
-  data.check_disjoint(dataset, indices)
-  return indices
-
-
-def _require_equal_metrics(dataset: Dataset, splits: Sequence[data.Indices]) -> None:
-  """Errors of forces are compared over seeds, each of which must have some or none."""
-  known = np.any(np.isfinite(np.asarray(dataset.labels.forces)), axis=(1, 2))
-  for name in ("valid", "test"):
-    some = [bool(np.any(known[getattr(indices, name)])) for indices in splits]
-    require(len(set(some)) == 1, f"of some seeds no frame of the {name} split has forces, of "
-            f"others some have: give split.{name} more frames, or set split.per_seed=False")
-
-
-def _require_varied_labels(
-    name: str, config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]
-) -> None:
-  """A weighted label that is the same everywhere teaches nothing, and was hardly computed."""
-  for indices in splits:
-    energy, forces = (np.asarray(label[indices.train]) for label in dataset.labels)
-    known = forces[np.isfinite(forces)]
-    require(config.loss.force_weight == 0 or known.size > 0,
-            f"{config.dataset}, arm {name!r}: none of the {len(forces)} training frames has "
-            "forces; set loss.force_weight=0 to train on energies alone")
-    spread = float(np.ptp(energy))
-    require(config.loss.energy_weight == 0 or spread > rounding(energy),
-            f"{config.dataset}, arm {name!r}: the energies of all {len(energy)} training frames "
-            f"are {energy[0]:.10g} eV; set loss.energy_weight=0 to train on forces alone, or take "
-            "frames that differ")
-    require(config.loss.force_weight == 0 or bool(known.any()),
-            f"{config.dataset}, arm {name!r}: all forces of the {len(forces)} training frames are "
-            "zero; set loss.force_weight=0 to train on energies alone, or put forces into the file")
+def _program(config: ConfigDict, parts: Parts) -> Program:
+  settings, on = config.optimizer, arm_lib.switches(config)
+  optimizer = optimizers.make(
+      settings.name, schedule=settings.schedule, steps=config.steps, warmup=settings.warmup,
+      parameters={name: settings[name] for name in settings},
+      clip=on["clip_norm"], weight_decay=on["weight_decay"])
+  return Program(
+      parts.make_task(config), optimizer.make, parts.problem.take, config.batch_size,
+      on["average"], patience=config.patience * steps_per_chunk(config),
+      evaluated=optimizer.evaluated)
 
 
 def warn_of_pitfalls(config: ConfigDict, arms: Mapping[str, ConfigDict]) -> None:
-  """Warns of what can be run, and may not say what it seems to: kinks and confounded arms."""
-  _warn_of_kinks(arms)
+  """Warns of what can be run, and may not say what it seems to.
+
+  Args:
+    config: A valid configuration.
+    arms: The full configuration of each arm.
+  """
+  section_of(config).warn(arms)
   _warn_of_confounding(config)
-
-
-def _warn_of_kinks(arms: Mapping[str, ConfigDict]) -> None:
-  """Training on forces needs one continuous derivative (methods: the order rule)."""
-  rough = sorted({
-      settings.activation.name for settings in arms.values()
-      if settings.loss.force_weight > 0 and _order(settings) < 1})
-  if rough:
-    warnings.warn(
-        f"{', '.join(rough)}: forces of this activation jump, and the gradient of the force loss "
-        "misses the jumps; use its integral (irelu for relu) or a smooth activation",
-        stacklevel=3)
 
 
 def _warn_of_confounding(config: ConfigDict) -> None:
@@ -284,152 +108,4 @@ def _warn_of_confounding(config: ConfigDict) -> None:
         warnings.warn(
             f"table {table.title!r}: {', '.join(heirs)} differ from {table.baseline} in {key}, too "
             f"({base[key]} against {value}); set it in these arms or change no base value",
-            stacklevel=3)
-
-
-def _order(config: ConfigDict) -> float:
-  record = ACTIVATIONS[config.activation.name]
-  return record.order_at(**_parameters(config))
-
-
-def _arm(
-    name: str, config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]
-) -> plans.Arm:
-  numbers = {hyper: float(flat(config)[key]) for hyper, key in HYPERS.items()}
-  return plans.Arm(
-      name=name,
-      structure=_structure(config),
-      make_program=functools.partial(_program, config, dataset, splits),
-      hypers={**numbers, "init_gain": _init_gain(config)},
-      fit_labels=functools.partial(_fit_labels, name, config.labels, dataset.references),
-  )
-
-
-def _fit_labels(
-    name: str, scheme: str, references: Mapping[int, float], training: Labels, species: np.ndarray
-) -> labels.LabelTransform:
-  try:
-    return labels.fit(scheme, training, species, references=references)
-  except ValueError as error:
-    raise ValueError(f"arm {name!r}, labels={scheme}: {error}") from error
-
-
-def _structure(config: ConfigDict) -> str:
-  """All settings of an arm that change its program, as text that can be compared."""
-  numeric = (*HYPERS.values(), *_NUMERIC_CHOICES)
-  structure = {key: value for key, value in effective(config).items() if key not in numeric}
-  return str(sorted(structure.items()) + sorted(_switches(config).items()))
-
-
-def _switches(config: ConfigDict) -> dict[str, bool]:
-  """Parts of the program that a zero leaves out."""
-  return {
-      "forces": config.loss.force_weight > 0,
-      "weight_decay": config.optimizer.weight_decay > 0,
-      "clip_norm": config.optimizer.clip_norm > 0,
-      "average": config.optimizer.ema_decay > 0,
-  }
-
-
-def _parameters(config: ConfigDict) -> dict[str, Any]:
-  """The parameters that the arm's activation takes."""
-  return {
-      name: config.activation[name] for name in ACTIVATIONS[config.activation.name].parameters}
-
-
-def _init_gain(config: ConfigDict) -> float:
-  """Factor on the initial weights that read the activation.
-
-  Weights that read c relu(x)^2 are divided by c / 0.5 in an `init_matched` arm, which makes its
-  network at initialisation the same function as that of c = 0.5.
-  """
-  if config.init == "init_matched":
-    return REFERENCE_C / config.activation.c
-  if config.init == "variance_preserving":
-    return float(ACTIVATIONS[config.activation.name].gain(**_parameters(config)))
-  return 1.0
-
-
-def _program(config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]) -> Program:
-  switches = _switches(config)
-  first, _ = plans.shared_data(dataset.take(np.arange(1)))  # a large set is not copied for it
-  example = jax.tree.map(lambda array: array[0], first)
-  task = forcefield.make_task(
-      _make_model(config, dataset, splits), example,
-      energy_loss=losses.ENERGY_LOSSES[config.loss.energy],
-      force_loss=losses.FORCE_LOSSES[config.loss.forces],
-      use_forces=switches["forces"])
-  return Program(
-      task, _make_optimizer(config), plans.take, config.batch_size, switches["average"],
-      patience=config.patience * steps_per_chunk(config))
-
-
-def _make_model(
-    config: ConfigDict, dataset: Dataset, splits: Sequence[data.Indices]
-) -> forcefield.MakeModel:
-  """From hypers to the network of an arm."""
-  record = ACTIVATIONS[config.activation.name]
-  static = {name: config.activation[name] for name in record.static}
-  traced = tuple(name for name in record.parameters if name not in record.static)
-  model = config.model
-  options = {name: model[name] for name in MODELS[model.name]}
-  if model.name == "MLP":
-    # All seeds have the same training data, or `validate` has refused.
-    systems = dataset.take(splits[0].train).systems
-    mean, deviation = mlp.descriptor_statistics(systems)
-    options |= {"descriptor_mean": mean, "descriptor_deviation": deviation}
-
-  def make_model(hypers):
-    parameters = {name: hypers[name] for name in traced}
-    return getattr(models, model.name)(
-        activation=functools.partial(record.function, **static, **parameters),
-        normaliser=models.NORMALISERS[model.normaliser],
-        where=config.activation.where,
-        init_gain=hypers["init_gain"],
-        **options)
-
-  return make_model
-
-
-def _require_one_molecule(config: ConfigDict, sources: Sources) -> None:
-  systems = sources.dataset.systems
-  require(systems.cell is None,
-          f"{config.dataset}: it has periodic frames, and model.name=MLP reads the distances of "
-          'one molecule in free space: take SchNet, or write pbc="F F F" if a cell is only a box')
-  species = np.asarray(systems.species)
-  atoms = species.shape[1]
-  require(atoms <= MOST_ATOMS_OF_MLP,
-          f"{config.dataset}: frames of {atoms} atoms, and model.name=MLP reads the distances of "
-          f"all pairs, of at most {MOST_ATOMS_OF_MLP} atoms: take SchNet")
-  other = np.flatnonzero((species != species[0]).any(axis=1))
-  if not other.size:
-    return
-  own = len(species) - sources.held_out
-  file, frame = ((config.dataset, other[0]) if other[0] < own
-                 else (config.test_dataset, other[0] - own))
-  raise ValueError(
-      f"{file}: frame {frame} has other atoms, or in another order, than the first frame of "
-      f"{config.dataset}, and model.name=MLP is for one fixed molecule: take SchNet")
-
-
-def _make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTransformation]:
-  """From hypers to Adam, with decoupled weight decay and clipping where they are asked for."""
-  switches = _switches(config)
-  warmup = config.optimizer.warmup
-  schedule = SCHEDULES[config.optimizer.schedule](config.steps - warmup)
-  if warmup:
-    rise = optax.linear_schedule(1 / (warmup + 1), 1.0, warmup)  # no step of size zero
-    schedule = optax.join_schedules([rise, schedule], [warmup])
-
-  def make_optimizer(hypers):
-    clip = optax.clip_by_global_norm(hypers["clip_norm"])
-    decay = optax.add_decayed_weights(hypers["weight_decay"])
-    # All parameters as one vector: a third of the kernels, to compile and to launch.
-    return optax.flatten(optax.chain(
-        *([clip] if switches["clip_norm"] else []),
-        optax.scale_by_adam(eps=hypers["eps"]),
-        *([decay] if switches["weight_decay"] else []),
-        optax.scale_by_schedule(schedule),
-        optax.scale(-hypers["learning_rate"])))
-
-  return make_optimizer
+            stacklevel=4)

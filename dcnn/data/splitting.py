@@ -4,18 +4,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
 from dcnn.base import Dataset
+from dcnn.base.splits import Indices
 from dcnn.base.wording import has_settings, option
-
-
-class Indices(NamedTuple):
-  """Which frames belong to which split; int64."""
-
-  train: Int[np.ndarray, " frames"]
-  valid: Int[np.ndarray, " frames"]
-  test: Int[np.ndarray, " frames"]
 
 
 class Splits(NamedTuple):

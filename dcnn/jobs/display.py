@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dcnn.base.measures import Metric
 from dcnn.base.text import display_unit, duration, number_text, visible_text
-from dcnn.sweeps.memory import Choice
+from dcnn.sweeps.memory import Placement
 from dcnn.sweeps.sweep import TRAINING, Progress
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -63,7 +63,7 @@ def sweep_display(console: Console) -> Iterator[Callable[[Progress], None]]:
     console: The console to show it on.
 
   Yields:
-    The function to call after every stretch of training.
+    The function to call after every segment of training.
   """
   clock = _Clock()
 
@@ -71,14 +71,14 @@ def sweep_display(console: Console) -> Iterator[Callable[[Progress], None]]:
     return sweep_view(clock.status(), console.width, console.height)
 
   with _live_view(console, view, lambda: sweep_line(clock.status())) as say:
-    phase, said_end, choice = "", False, None
+    phase, said_end, placement = "", False, None
 
     def on_progress(progress: Progress) -> None:
-      nonlocal phase, said_end, choice
+      nonlocal phase, said_end, placement
       clock.update(progress)
-      if progress.choice not in (choice, None):
-        choice = progress.choice
-        _print(console, choice_line(choice))
+      if progress.placement not in (placement, None):
+        placement = progress.placement
+        _print(console, placement_line(placement))
       turn = progress.phase not in (phase, TRAINING)
       end = progress.phase == TRAINING and progress.done == progress.total and not said_end
       phase, said_end = progress.phase, progress.done == progress.total and (said_end or end)
@@ -185,18 +185,18 @@ def throttle(
   return call
 
 
-def choice_line(choice: Choice) -> str:
+def placement_line(placement: Placement) -> str:
   """How the runs of a group are put on the devices, and how much memory they take there."""
-  launches = "1 launch" if choice.launches == 1 else f"{choice.launches:,} launches"
-  runs = "1 run" if choice.runs == 1 else f"{choice.runs:,} runs"
-  devices = "1 device" if choice.devices == 1 else f"{choice.devices} devices"
-  if choice.devices < choice.devices_there:
-    devices = f"{choice.devices} of {choice.devices_there} devices (see devices_per_run)"
-  shared = f", {choice.devices_per_run} a run" if choice.devices_per_run > 1 else ""
-  streamed = " at a time, streamed from the host" if choice.streamed else ""
-  return (f"{launches} of {runs} on {devices}{shared}; on each {_memory(choice.bytes_needed)} of "
-          f"{_memory(choice.bytes_allowed)} allowed: {_memory(choice.bytes_per_run)} a run, "
-          f"{_memory(choice.bytes_of_data)} of data{streamed}")
+  launches = "1 launch" if placement.launches == 1 else f"{placement.launches:,} launches"
+  runs = "1 run" if placement.runs == 1 else f"{placement.runs:,} runs"
+  devices = "1 device" if placement.devices == 1 else f"{placement.devices} devices"
+  if placement.devices < placement.devices_there:
+    devices = f"{placement.devices} of {placement.devices_there} devices (see devices_per_run)"
+  shared = f", {placement.devices_per_run} a run" if placement.devices_per_run > 1 else ""
+  streamed = " at a time, streamed from the host" if placement.streamed else ""
+  return (f"{launches} of {runs} on {devices}{shared}; on each {_memory(placement.bytes_needed)} "
+          f"of {_memory(placement.bytes_allowed)} allowed: {_memory(placement.bytes_per_run)} a "
+          f"run, {_memory(placement.bytes_of_data)} of data{streamed}")
 
 
 def _memory(size: int | float) -> str:

@@ -4,11 +4,9 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import jax
-
-from dcnn import configs
 from dcnn.configs import build
-from dcnn.jobs.experiment import Experiment
+from dcnn.jobs import tuning
+from dcnn.jobs.experiment import Experiment, full_precision
 from dcnn.sweeps import checkpoints, estimates, snapshots
 from dcnn.sweeps.estimates import Estimate
 from dcnn.sweeps.plans import Key, Plan
@@ -44,7 +42,7 @@ def estimate_stages(
     ValueError: If not even one run fits in memory.
   """
   stages = []
-  with jax.default_matmul_precision("highest"):  # as `experiment.run` trains
+  with full_precision():
     for folder, plan in _plans(experiment).items():
       ended = _ended_runs(directory / folder) if directory else set()
       for estimate in estimates.estimate(plan, ended):
@@ -55,17 +53,11 @@ def estimate_stages(
 
 def _plans(experiment: Experiment) -> Mapping[str, Plan]:
   """The plans of an experiment by the folders of their checkpoints, in the order of training."""
-  config, sources, arms = experiment
-  plans = {snapshots.CHECKPOINTS: build.build(config, sources, arms)}
+  config, data, arms = experiment
+  reported = {snapshots.CHECKPOINTS: build.build(config, data, arms)}
   if not config.tuning.learning_rates:
-    return plans
-  candidates = {
-      f"{name} at learning_rate={rate:g}": configs.with_overrides(
-          settings, {"optimizer.learning_rate": float(rate)})
-      for name, settings in arms.items() for rate in config.tuning.learning_rates}
-  tuning = configs.with_overrides(config, {"on_divergence": "record"})
-  tuning.seeds = config.tuning.seeds
-  return {snapshots.TUNING: build.build(tuning, sources, candidates), **plans}
+    return reported
+  return {snapshots.TUNING: tuning.make_plan(config, data, arms), **reported}
 
 
 def _ended_runs(folder: pathlib.Path) -> set[Key]:

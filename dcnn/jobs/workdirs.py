@@ -19,7 +19,8 @@ from typing import Any
 import filelock
 
 from dcnn import configs
-from dcnn.base import files, wording
+from dcnn.base import files, measures, wording
+from dcnn.configs.tasks import TASKS
 from dcnn.results import records
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
@@ -239,8 +240,20 @@ def so_far(directory: pathlib.Path) -> Result:
   arms = [configs.arm_name(arm) for arm in record["config"]["arms"]]
   keys = [Key(arm, seed) for arm in arms for seed in record["seeds"]]
   rows, history = snapshots.so_far(
-      directory / CHECKPOINTS, record["config"]["experiment"], keys)
+      directory / CHECKPOINTS, record["config"]["experiment"], keys, _measures(record))
   return Result(record, rows, history, records.tables_of(record), {})
+
+
+def task_of(record: Mapping[str, Any]) -> str:
+  """The task of a config.json; a dcnn before 0.3 knew no other than force fields."""
+  return record.get("config", {}).get("task", "forcefield")
+
+
+def _measures(record: Mapping[str, Any]) -> measures.Measures:
+  if "measures" in record:
+    return measures.from_json(record["measures"])
+  task = task_of(record)
+  return TASKS[task].measures(configs.default(task))
 
 
 def is_unfinished(directory: pathlib.Path) -> bool:
@@ -265,6 +278,9 @@ def _changed_setting(held: Mapping, asked: Mapping) -> str:
   if difference is None:
     return ""
   key, old, new = difference
+  if key.endswith(".digest"):
+    return (f"with another version of the function or class at {key.removesuffix('.digest')}, "
+            "which has been changed since: restore it to continue")
   why = ": learning rates follow a schedule over all steps" if key == "config.steps" else ""
   return f"of {key}={_shown(old)}, and {_shown(new)} is asked for{why}"
 

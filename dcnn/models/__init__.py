@@ -1,11 +1,15 @@
 """Networks: unbatched Flax Linen modules that map a `System` to its energy.
 
-A network takes its activation, its normaliser and the gain of its initialisation as fields, so
-that a user swaps a function and never edits a layer. Batching is the caller's `jax.vmap`.
+A network takes its activations, each with the gain of the weights that read it, and its normaliser
+as fields, so that a user swaps a function and never edits a layer. Batching is the caller's
+`jax.vmap`.
 """
 
-from dcnn.models.mlp import MLP
-from dcnn.models.normalisers import NORMALISERS
+from dcnn.models.layers import Nonlinearity
+from dcnn.models.mlp import MLP, FrameError
+from dcnn.models.normalisers import NORMALISERS, resolve_normaliser
+from dcnn.models.registry import MODELS, Network, resolve
 from dcnn.models.schnet import SchNet
 
-__all__ = ["MLP", "NORMALISERS", "SchNet"]
+__all__ = ["MLP", "MODELS", "NORMALISERS", "FrameError", "Network", "Nonlinearity", "SchNet",
+           "resolve", "resolve_normaliser"]

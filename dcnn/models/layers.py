@@ -1,7 +1,8 @@
-"""What the networks share: pairs of atoms, safe distances, and dense layers with a gain."""
+"""What the networks share: activations with their gain, dense layers, pairs and their messages."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +14,70 @@ from jaxtyping import Bool, Float, Int
 from dcnn.base import System
 from dcnn.models import primitives
 
-MOST_UNITS = 1_000_000  # of a layer; more fit no machine
-MOST_LAYERS = 64  # one after another; more compile for many minutes
+MOST_UNITS = 1_000_000  # in a layer; more fit no machine
+MOST_LAYERS = 64  # in sequence; more compile for many minutes
 
 Activation = Callable[[Array], Array]
-Where = Literal["everywhere", "output_block"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Nonlinearity:
+  """An activation function, and the gain of the weights that read its output.
+
+  It is called like the function, so a network takes either. It is no tuple, which Flax would take
+  apart, and no pytree: the gain may be traced in a network that is built inside `jax.vmap`.
+
+  Attributes:
+    function: The activation, an elementwise function of an array.
+    gain: Factor on the standard deviation of the initial weights of each layer that reads the
+      activation, without a unit.
+  """
+
+  function: Activation
+  gain: Float[Array, ""] | float = 1.0
+
+  def __call__(self, inputs: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """The function's value at each entry."""
+    return self.function(inputs)
+
+
+def dense(features: int, reads: Activation | None = None, **kwargs: Any) -> nn.Dense:
+  """A dense layer whose initial weights have the standard deviation gain / sqrt(inputs).
+
+  The gain is that of the activation that the layer reads, and may be traced: the arms of a vmapped
+  sweep can then differ in it.
+
+  Args:
+    features: Number of outputs.
+    reads: The activation whose output is the input of this layer. A plain function has a gain of
+      1, and so has a layer that reads no activation, which is None.
+    kwargs: Further settings of `flax.linen.Dense`, such as `name` and `use_bias`.
+
+  Returns:
+    A Flax layer that maps arrays (rows, inputs) to (rows, features).
+
+  >>> layer = dense(2, reads=Nonlinearity(jax.nn.relu, gain=2.0), use_bias=False)
+  >>> plain = dense(2, reads=jax.nn.relu, use_bias=False)
+  >>> key, rows = jax.random.key(0), jnp.ones((1, 3))
+  >>> print(layer.init_with_output(key, rows)[0] / plain.init_with_output(key, rows)[0])
+  [[2. 2.]]
+  """
+  gain = reads.gain if isinstance(reads, Nonlinearity) else 1.0
+  base = nn.initializers.lecun_normal()
+  return nn.Dense(
+      features, kernel_init=lambda key, shape, dtype: gain * base(key, shape, dtype),
+      dot_general=primitives.dot_general, **kwargs)
 
 
 def check_limits(network: Any) -> None:
-  """Makes sure that the numbers of a network are within its `LIMITS`.
+  """Makes sure that the numbers of a network lie within its `LIMITS`.
+
+  Args:
+    network: An instance of a network whose class has `LIMITS`: the least and the largest value of
+      some of its fields, by name.
 
   Raises:
-    ValueError: naming the first that is not.
+    ValueError: If one does not; the message names the first of them.
   """
   for name, (least, most) in network.LIMITS.items():
     value = getattr(network, name)
@@ -36,36 +89,57 @@ def check_limits(network: Any) -> None:
 
 
 def unordered_pairs(atoms: int) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
-  """Indices (i, j), i < j, of all pairs of atoms: each pair once."""
+  """Indices (i, j), i < j, of all pairs of atoms: each pair once.
+
+  Args:
+    atoms: Number of atoms.
+
+  Returns:
+    Indices of the first and of the second atom of each pair, in the order of `numpy.triu_indices`.
+  """
   first, second = np.triu_indices(atoms, k=1)
   return first, second
 
 
-class Pairs(NamedTuple):
-  """Who is paired with whom; each pair once.
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """Which atoms of a configuration send messages to one another; each pair once. A pytree.
 
   Attributes:
-    distance: angstrom; 0 on pairs that are not real.
-    real: 1 on pairs of real atoms, 0 on padding; a factor of all that a pair contributes. NaN
-      where pairs are missing, see `listed_pairs`, which a comparison would hide.
-    first, second: numbers of the atoms.
+    distance: Distance of the two atoms in angstrom; 0 on pairs that are not real.
+    real: 1 on pairs of real atoms and 0 on padding, a factor on all that a pair contributes. It is
+      NaN where the neighbour list is incomplete, see `listed_pairs`; a comparison would hide that.
+    first: Index of one atom of each pair.
+    second: Index of the other.
+    listed: Whether these are the pairs of a neighbour list, in any order. Otherwise they are all
+      pairs (i, j), i < j, in the order of `unordered_pairs`. Static.
   """
 
   distance: Float[Array, " pairs"]
   real: Float[Array, " pairs"]
   first: Int[Array | np.ndarray, " pairs"]
   second: Int[Array | np.ndarray, " pairs"]
+  listed: bool
+
+
+jax.tree_util.register_dataclass(
+    Pairs, data_fields=("distance", "real", "first", "second"), meta_fields=("listed",))
 
 
 def pairs(system: System, cutoff: float) -> Pairs:
-  """The pairs of the neighbour list where there is one, else all pairs of a molecule's atoms.
+  """The pairs of the neighbour list where there is one, otherwise all pairs of atoms.
+
+  This and `exchange`, which follows it, are the only places where a network meets the difference.
 
   Args:
-    system: one configuration.
-    cutoff: up to which a list must have all pairs, angstrom.
+    system: One configuration.
+    cutoff: Radius in angstrom within which a neighbour list must hold all pairs.
+
+  Returns:
+    The pairs, with their distances.
 
   Raises:
-    ValueError: on a cell without a neighbour list.
+    ValueError: If the configuration has a cell and no neighbour list.
   """
   return all_pairs(system) if system.neighbours is None else listed_pairs(system, cutoff)
 
@@ -73,8 +147,14 @@ def pairs(system: System, cutoff: float) -> Pairs:
 def all_pairs(system: System) -> Pairs:
   """All pairs of the atoms of a molecule.
 
+  Args:
+    system: One configuration in free space.
+
+  Returns:
+    atoms (atoms - 1) / 2 pairs, in the order of `unordered_pairs`.
+
   Raises:
-    ValueError: on a cell: pairs without their images would be wrong.
+    ValueError: If the configuration has a cell; the pairs would lack their periodic images.
   """
   if system.cell is not None:
     raise ValueError(
@@ -86,15 +166,22 @@ def all_pairs(system: System) -> Pairs:
   real = (species[first] > 0) & (species[second] > 0)
   positions = jnp.asarray(system.positions)
   distance = _lengths(positions[first] - positions[second], real)
-  return Pairs(distance, real.astype(distance.dtype), first, second)
+  return Pairs(distance, real.astype(distance.dtype), first, second, listed=False)
 
 
 def listed_pairs(system: System, cutoff: float) -> Pairs:
-  """The pairs of the neighbour list of a system.
+  """The pairs of a configuration's neighbour list.
 
-  Where the list is not complete up to the cutoff, because atoms have moved or it was made for a
-  smaller one, `real` is NaN, and with it all energies and forces: pairs are never missing in
+  If the list is not complete up to the cutoff, because atoms have moved or because it was made for
+  a smaller one, `real` is NaN, and so are all energies and forces: pairs are never missing in
   silence.
+
+  Args:
+    system: One configuration with a neighbour list.
+    cutoff: Radius in angstrom within which the list must hold all pairs.
+
+  Returns:
+    As many pairs as the list is long, padding included.
   """
   near, positions = system.neighbours, jnp.asarray(system.positions)
   assert near is not None
@@ -104,21 +191,25 @@ def listed_pairs(system: System, cutoff: float) -> Pairs:
   if system.cell is not None:
     vectors -= shifts.astype(vectors.dtype) @ system.cell
   sound = jnp.where(is_complete(system, cutoff), 1.0, jnp.nan)
-  return Pairs(_lengths(vectors, real), (real * sound).astype(vectors.dtype), first, second)
+  return Pairs(
+      _lengths(vectors, real), (real * sound).astype(vectors.dtype), first, second, listed=True)
 
 
 def is_complete(system: System, cutoff: float) -> Bool[Array, ""]:
-  """Whether the neighbour list of a system has all pairs within a cutoff.
+  """Whether a configuration's neighbour list holds all pairs within a cutoff.
 
   Atoms that were farther apart than the radius of the list have come no closer than
-  (1 - |strain|) radius - 2 |displacement|, where the displacement is the largest of an atom, apart
-  from the strain of the cell and the drift of all atoms. A list without a skin holds where it was
-  made: up to 0.01 % of the cutoff is taken for rounding, and a pair that is missing there would
-  send messages of 1e-15 of their size.
+  (1 - |strain|) radius - 2 |displacement|. The displacement is the largest of any atom, after the
+  strain of the cell and the drift of all atoms are taken off. A list without a skin is complete
+  only for the positions that it was made for; up to 0.01 % of the cutoff counts as rounding,
+  because a pair that is missing there would send messages of 1e-15 of the usual size.
 
   Args:
-    system: one configuration with a neighbour list.
-    cutoff: angstrom.
+    system: One configuration with a neighbour list.
+    cutoff: Radius in angstrom.
+
+  Returns:
+    A scalar. Nothing is differentiated through it.
   """
   system = jax.lax.stop_gradient(system)
   near, strain = system.neighbours, _strain(system)
@@ -132,7 +223,7 @@ def is_complete(system: System, cutoff: float) -> Bool[Array, ""]:
 
 
 def _strain(system: System) -> Float[Array, "3 3"]:
-  """What has deformed the cell since the list was made: cell = cell then @ (1 + strain)."""
+  """The strain since the list was made: cell now = cell then @ (1 + strain)."""
   near = system.neighbours
   assert near is not None
   dtype = jnp.asarray(system.positions).dtype
@@ -149,8 +240,8 @@ def _lengths(
     vectors: Float[Array, "pairs 3"], real: Bool[Array, " pairs"]) -> Float[Array, " pairs"]:
   """Lengths of vectors; 0 where a vector is 0 or not real.
 
-  There the first and second derivatives are 0, too: the force loss differentiates twice, and
-  d sqrt(x)/dx is infinite at 0. Both branches of the choice are finite, so no NaN reaches the
+  At these the first and second derivatives are 0, too: the force loss differentiates twice, and
+  d sqrt(x)/dx is infinite at 0. Both branches of the choice are finite, so that no NaN reaches the
   gradient.
   """
   square = jnp.sum(jnp.square(vectors), axis=-1)
@@ -158,29 +249,24 @@ def _lengths(
   return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
 
 
-def exchange_all(
+def exchange(
     pairs: Pairs, filters: Float[Array, "pairs features"], sent: Float[Array, "atoms features"]
 ) -> Float[Array, "atoms features"]:
-  """What each atom receives: the filters of `all_pairs` times what the other atoms send."""
-  del pairs  # all of them, in their usual order
-  return primitives.exchange(filters, sent)
+  """Message passing: received[i] = sum over the pairs (i, j) of filters[ij] sent[j].
 
+  Each filter serves both directions of its pair. Filters of padding must be zero, as they are
+  with the factor `pairs.real`. The cost is linear in the number of pairs.
 
-def exchange_listed(
-    pairs: Pairs, filters: Float[Array, "pairs features"], sent: Float[Array, "atoms features"]
-) -> Float[Array, "atoms features"]:
-  """The same for `listed_pairs`, at a cost linear in their number."""
+  Args:
+    pairs: The pairs that exchange messages, from `pairs`.
+    filters: Factor on the messages of each pair.
+    sent: What each atom sends to all its neighbours.
+
+  Returns:
+    What each atom receives.
+  """
+  if not pairs.listed:
+    return primitives.exchange(filters, sent)
   to_first, to_second = filters * sent[pairs.second], filters * sent[pairs.first]
   received = jnp.zeros(sent.shape, to_first.dtype).at[pairs.first].add(to_first)
   return received.at[pairs.second].add(to_second)
-
-
-def dense(features: int, gain: Float[Array, ""] | float = 1.0, **kwargs) -> nn.Dense:
-  """A dense layer whose weights start with standard deviation gain / sqrt(inputs).
-
-  The gain may be traced, so that it can differ between the arms of a vmapped sweep.
-  """
-  base = nn.initializers.lecun_normal()
-  return nn.Dense(
-      features, kernel_init=lambda key, shape, dtype: gain * base(key, shape, dtype),
-      dot_general=primitives.dot_general, **kwargs)

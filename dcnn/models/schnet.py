@@ -8,7 +8,6 @@ References:
 from collections.abc import Mapping
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -24,9 +23,19 @@ LARGEST_ATOMIC_NUMBER = 118
 def smooth_cutoff(distance: Float[Array, "*pairs"], cutoff: float) -> Float[Array, "*pairs"]:
   """cos^4(pi r / 2 cutoff) inside the cutoff, 0 beyond.
 
-  The square of the usual cosine cutoff. Its first three derivatives vanish at the cutoff, so that
-  forces, and the second derivatives that training on them takes, are continuous there; the usual
-  one's second derivative jumps.
+  This is the square of the usual cosine cutoff. Its first three derivatives vanish at the cutoff,
+  so that forces, and the second derivatives that training on forces needs, are continuous there;
+  the second derivative of the usual cosine cutoff jumps.
+
+  Args:
+    distance: Distances in angstrom, not negative.
+    cutoff: Radius in angstrom.
+
+  Returns:
+    Factors from 1 at distance 0 down to 0.
+
+  >>> print(smooth_cutoff(jnp.array([0.0, 2.5, 5.0, 7.0]), 5.0))
+  [1.   0.25 0.   0.  ]
   """
   inside = jnp.minimum(distance, cutoff)
   return jnp.square(0.5 * (1.0 + jnp.cos(jnp.pi * inside / cutoff)))
@@ -38,15 +47,18 @@ def radial_basis(
   """Gaussians with centres evenly spaced from 0 to the cutoff and a width of their spacing.
 
   Args:
-    distance: angstrom.
-    number: how many Gaussians, at least 2.
-    cutoff: angstrom.
+    distance: Distances in angstrom.
+    number: Number of Gaussians, at least 2.
+    cutoff: Radius in angstrom, the centre of the last Gaussian.
 
   Returns:
-    exp(-(r - centre)^2 / 2 width^2).
+    exp(-(r - centre)^2 / 2 width^2) for each distance and each Gaussian.
 
   References:
-    SchNet, Eq. 4 (there every 0.1 angstrom).
+    SchNet, Eq. 4 (there with a centre every 0.1 angstrom).
+
+  >>> print(radial_basis(jnp.array([0.0]), 3, 5.0).round(4))
+  [[1.     0.6065 0.1353]]
   """
   centres = jnp.linspace(0.0, cutoff, number, dtype=distance.dtype)
   width = cutoff / (number - 1)
@@ -54,25 +66,25 @@ def radial_basis(
 
 
 class SchNet(nn.Module):
-  """Energy as a sum over atoms whose features exchange distance-filtered messages.
+  """Energy as a sum over atoms, whose features are refined by distance-filtered messages.
 
-  The filters depend on distances alone, so each *unordered* pair is computed once and used in
-  both directions, and the first layer of all blocks' filter networks is one matrix product.
-  Deviations from the paper: no shift of the activation to pass through zero; a residual block has
-  one activation, as in the reference implementation; the cutoff above multiplies the filters.
+  The filters depend on distances alone, so each *unordered* pair is computed once and used in both
+  directions, and the first layer of the filter networks of all blocks is one matrix product.
+  Deviations from the paper: the activation is not shifted to pass through zero; a residual block
+  has one activation, as in the reference implementation; `smooth_cutoff` multiplies the filters.
 
   Attributes:
-    LIMITS: least and largest values of the numbers below: the output network has half the features,
-      a Gaussian basis two ends, and what is larger fits no machine or compiles for many minutes.
-    activation: function of an array.
-    features: size of the atom features and filters.
-    blocks: number of interaction blocks.
-    radial: number of Gaussians.
-    cutoff: angstrom.
-    normaliser: makes the layer applied to the atom features that enter a block.
-    where: `everywhere`, or `output_block` for the atom-wise output network alone.
-    elsewhere: the activation where `activation` does not apply.
-    init_gain: factor on the initial weights of the layers that read `activation`.
+    LIMITS: Least and largest values of the numbers below. The output network has half the
+      features, and a Gaussian basis has two ends; what is larger fits no machine or compiles for
+      many minutes.
+    activation: The activation of the filter and residual networks, a function of an array or a
+      `layers.Nonlinearity`.
+    output_activation: The activation of the atom-wise output network; None is `activation`.
+    features: Number of features of an atom and of a filter.
+    blocks: Number of interaction blocks.
+    radial: Number of Gaussians.
+    cutoff: Radius in angstrom beyond which atoms send no messages.
+    normaliser: Makes the layer that is applied to the atom features that enter a block.
   """
 
   LIMITS: ClassVar[Mapping[str, tuple[int | float, int | float]]] = {
@@ -85,41 +97,35 @@ class SchNet(nn.Module):
   radial: int = 32
   cutoff: float = 5.0
   normaliser: Normaliser = none
-  where: layers.Where = "everywhere"
-  elsewhere: layers.Activation = jax.nn.silu
-  init_gain: Float[Array, ""] | float = 1.0
+  output_activation: layers.Activation | None = None
 
   @nn.compact
   def __call__(self, system: System) -> Float[Array, ""]:
     """Scaled energy of one configuration."""
     layers.check_limits(self)
-    everywhere = self.where == "everywhere"
-    inner = self.activation if everywhere else self.elsewhere
-    inner_gain = self.init_gain if everywhere else 1.0
+    act, output_act = self.activation, self.output_activation or self.activation
     embedding = nn.Embed(
         LARGEST_ATOMIC_NUMBER + 1, self.features, embedding_init=nn.initializers.normal(1.0),
         name="embedding")
     atoms = embedding(system.species)
     pairs = layers.pairs(system, self.cutoff)
-    exchange = layers.exchange_all if system.neighbours is None else layers.exchange_listed
-    for block, filters in enumerate(self._filters(pairs, inner, inner_gain)):
+    for block, filters in enumerate(self._filters(pairs)):
       normalised = self.normaliser()(atoms)
       sent = layers.dense(self.features, use_bias=False, name=f"send_{block}")(normalised)
-      received = exchange(pairs, filters, sent)
-      hidden = inner(layers.dense(self.features, name=f"receive_{block}")(received))
-      atoms += layers.dense(self.features, inner_gain, name=f"update_{block}")(hidden)
-    hidden = self.activation(layers.dense(self.features // 2, name="output_hidden")(atoms))
-    energies = layers.dense(1, self.init_gain, name="output")(hidden)[:, 0]
+      received = layers.exchange(pairs, filters, sent)
+      hidden = act(layers.dense(self.features, name=f"receive_{block}")(received))
+      atoms += layers.dense(self.features, reads=act, name=f"update_{block}")(hidden)
+    hidden = output_act(layers.dense(self.features // 2, name="output_hidden")(atoms))
+    energies = layers.dense(1, reads=output_act, name="output")(hidden)[:, 0]
     return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
 
-  def _filters(
-      self, pairs: layers.Pairs, activation: layers.Activation, gain: Float[Array, ""] | float
-  ) -> list[Float[Array, "pairs features"]]:
+  def _filters(self, pairs: layers.Pairs) -> list[Float[Array, "pairs features"]]:
     """The filters of each block, the same for both directions of a pair."""
     envelope = (pairs.real * smooth_cutoff(pairs.distance, self.cutoff))[:, None]
     basis = radial_basis(pairs.distance, self.radial, self.cutoff)
-    hidden = activation(
+    hidden = self.activation(
         layers.dense(self.blocks * self.features, name="filter_hidden")(basis))
     return [
-        envelope * layers.dense(self.features, gain, name=f"filter_{block}")(part)
+        envelope * layers.dense(
+            self.features, reads=self.activation, name=f"filter_{block}")(part)
         for block, part in enumerate(jnp.split(hidden, self.blocks, axis=-1))]

@@ -1,7 +1,7 @@
-"""What the files of a work directory hold, checked as a whole when they are read.
+"""Checks of the files of a work directory, all of them when a file is read.
 
-People edit these files, copy parts of them and merge them. Whoever reads them afterwards, the
-reports and a sweep that goes on, relies on what is checked here and looks at no type again.
+People edit these files, copy parts of them and merge them. Whatever reads them afterwards, a report
+or a sweep that goes on, relies on these checks and looks at no type again.
 """
 
 import json
@@ -11,6 +11,10 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from dcnn.base.measures import Picture
+
 SPLITS = ("train", "valid", "test")
 LARGEST_SEED, MOST = 2**32 - 1, 2**63 - 1
 _DEEPEST = 32  # of records and lists inside one another; the writer makes six
@@ -19,7 +23,7 @@ _STATUS = re.compile(r"finished|(patience|diverged|interrupted)@\d{1,18}")
 Check = Callable[[Any], bool]
 
 
-def _whole(most: int) -> Check:
+def _integer(most: int) -> Check:
   return lambda value: type(value) is int and 0 <= value <= most
 
 
@@ -53,6 +57,51 @@ def _is_table(value: Any) -> bool:
           and _list_of(_is_text)(value.get("arms")))
 
 
+def _is_one_of(*words: str) -> Check:
+  return lambda value: value in words
+
+
+def _fits(required: Mapping[str, Check], optional: Mapping[str, Check]) -> Check:
+  """Whether a value is a record whose required and optional entries are as they should be."""
+  def holds(value: Any) -> bool:
+    return _is_record(value) and set(required) <= set(value) and all(
+        check(value[name]) for name, check in (*required.items(), *optional.items())
+        if name in value)
+  return holds
+
+
+_is_metric = _fits(
+    {"name": lambda value: _is_text(value) and bool(value),
+     "unit": lambda value: _is_text(value) and bool(value),
+     "kind": _is_one_of("error", "skill", "share")},
+    {"compared": lambda value: isinstance(value, bool),
+     **dict.fromkeys(("label", "subject", "of", "meaning"), _is_text)})
+# The arrays of a picture by its kind.
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    "parity": ("true", "predicted"), "field": ("true", "predicted", "horizontal", "vertical")}
+_is_drawable = _fits(
+    {"kind": _is_one_of(*_PARTS), "title": _is_text, "unit": _is_text, "arrays": _is_record},
+    {"centred": lambda value: isinstance(value, bool),
+     "axes": lambda value: _list_of(_is_text)(value) and len(value) == 2})
+
+
+def _is_picture(value: Any) -> bool:
+  return _is_drawable(value) and all(
+      _is_text(value["arrays"].get(part)) for part in _PARTS[value["kind"]])
+
+
+def _is_measures(value: Any) -> bool:
+  """Whether names of metrics are unique, and those that are referred to exist."""
+  if not value:
+    return True
+  if not {"metrics", "watched"} <= set(value):
+    return False
+  names = [metric["name"] for metric in value["metrics"]]
+  errors = [metric["name"] for metric in value["metrics"] if metric["kind"] == "error"]
+  return len(set(names)) == len(names) and value["watched"] in (*names, "") and all(
+      metric.get("of", "") in (*errors, "") for metric in value["metrics"])
+
+
 def _is_tuned(value: Any) -> bool:
   """Whether every arm has a rate that was chosen and a score at each rate."""
   scores, chosen, rates = (value.get(key) for key in ("scores", "chosen", "learning_rates"))
@@ -61,34 +110,43 @@ def _is_tuned(value: Any) -> bool:
   return set(scores) <= set(chosen) and all(len(each) == len(rates) for each in scores.values())
 
 
-# Parts of config.json, an example of each, and what holds for it: a part comes before its own.
-# A part that is missing is nobody's fault unless a reader asks for it.
+# Parts of config.json, an example of each, and what holds for it; a part comes before what is in
+# it. A part may be missing unless a reader requires it.
 _CONFIG: tuple[tuple[str, str, Check], ...] = (
     ("config", "{}", _is_record),
     ("config.experiment", '"ablations"', _is_text),
     ("config.question", '"What?"', _is_text),
     ("config.dataset", '"ethanol"', _is_text),
-    ("config.steps", "1", _whole(MOST)),
-    ("config.batch_size", "1", _whole(MOST)),
+    ("config.steps", "1", _integer(MOST)),
+    ("config.batch_size", "1", _integer(MOST)),
     ("config.split", "{}", _is_record),
-    ("config.split.train", "1", _or_null(_whole(MOST))),
-    ("config.split.valid", "1", _or_null(_whole(MOST))),
-    ("config.split.test", "1", _or_null(_whole(MOST))),
+    ("config.split.train", "1", _or_null(_integer(MOST))),
+    ("config.split.valid", "1", _or_null(_integer(MOST))),
+    ("config.split.test", "1", _or_null(_integer(MOST))),
     ("config.arms", "[{}]", _list_of(_is_record, fewest=1)),
     ("config.tables", "[{}]", _list_of(_is_record)),
     ("config.tables", "tables of title, baseline and arms", _list_of(_is_table)),
-    ("seeds", "[0]", _list_of(_whole(LARGEST_SEED), fewest=1)),
+    ("seeds", "[0]", _list_of(_integer(LARGEST_SEED), fewest=1)),
     ("command", '"dcnn --config=..."', _is_text),
     ("dataset", "{}", _is_record),
     ("dataset.name", '"ethanol"', _is_text),
     ("dataset.checksum", '"0123abcd"', _is_text),
+    ("measures", "{}", _is_record),
+    ("measures.metrics", '[{"name": "rmse", "unit": "1", "kind": "error"}], kind error, skill or '
+     'share', _list_of(_is_metric)),
+    ("measures.watched", '"rmse"', _is_text),
+    ("measures.pictures", '[{"kind": "parity", "title": "u", "unit": "1", "arrays": {"true": '
+     '"u_true", "predicted": "u_predicted"}}], kind parity or field', _list_of(_is_picture)),
+    ("measures.caption", '"A sentence."', _is_text),
+    ("measures", "metrics of different names, and watched one of these; a skill is of an error",
+     _is_measures),
     ("environment", "{}", _is_record),
     ("environment.versions", '{"jax": "1.0"}', _record_of(_is_text)),
     ("timing", "{}", _is_record),
     ("timing", '{"train_seconds": 1.0}', _record_of(_is_number)),
     ("tuning", "{}", _is_record),
     ("tuning.learning_rates", "[0.001]", _list_of(_is_number)),
-    ("tuning.seeds", "[0]", _list_of(_whole(LARGEST_SEED))),
+    ("tuning.seeds", "[0]", _list_of(_integer(LARGEST_SEED))),
     ("tuning.scores", '{"arm": [0.1]}', _record_of(_list_of(_or_null(_is_number)))),
     ("tuning.chosen", '{"arm": 0.001}', _record_of(_is_number)),
     ("tuning", "a score for each arm and learning rate, and a choice for each arm", _is_tuned),
@@ -96,37 +154,40 @@ _CONFIG: tuple[tuple[str, str, Check], ...] = (
 
 
 def config_problem(content: Any, required: Sequence[str] = ()) -> str:
-  """What is wrong with the content of a config.json; nothing if it can be relied on.
+  """What is wrong with the content of a config.json; empty if it can be relied on.
 
   Args:
-    content: that JSON read.
-    required: dotted names of the parts that the reader needs.
+    content: The JSON, read.
+    required: Dotted names of the parts that the reader needs.
 
   Returns:
     Words that name the part, what was expected and what is there.
   """
   if not _is_record(content):
     return f"expected a JSON object, got {type(content).__name__}"
-  for problem in _odd_leaves(content):
+  for problem in _leaf_problems(content):
     return problem
   for part, example, holds in _CONFIG:
     found = list(_parts(content, part))
     if found and not holds(found[0]):
-      return f"expected {part} like {example}, got {_shown(found[0])}"
+      return f"expected {part} like {example}, got {_excerpt(found[0])}"
   missing = [part for part in required if not list(_parts(content, part))]
   return f"no {missing[0]!r} in it" if missing else ""
 
 
-def row_problem(row: Any, earlier: Mapping[tuple, Any]) -> str:
-  """What is wrong with a line of results.csv; nothing if it can be relied on.
+def row_problem(
+    row: Any, earlier: Mapping[tuple, Any], is_error: Callable[[str], bool]
+) -> str:
+  """What is wrong with a line of results.csv; empty if it can be relied on.
 
   Args:
-    row: with the fields of `results.Row`.
-    earlier: rows before it, by arm, seed, split and metric; by arm and seed; and by metric.
+    row: The line, with the fields of `results.Row`.
+    earlier: The rows before it, by each of their `row_keys`.
+    is_error: Whether the metric of a name is an error, which is nowhere negative.
   """
   run, unit = earlier.get((row.arm, row.seed), row), earlier.get((row.metric,), row)
   return (
-      _record_problem(row, "arm, seed, split and metric", row_keys(row)[0] in earlier)
+      _line_problem(row, "arm, seed, split and metric", row_keys(row)[0] in earlier, is_error)
       or _unless(bool(row.unit), "unit", "a unit, 1 where there is none", row.unit)
       or _unless(_STATUS.fullmatch(row.status) is not None, "status",
                  "finished, patience@STEP, diverged@STEP or interrupted@STEP", row.status)
@@ -135,49 +196,82 @@ def row_problem(row: Any, earlier: Mapping[tuple, Any]) -> str:
       or _unless(row.unit == unit.unit, "unit", f"{unit.unit} as in the lines above", row.unit))
 
 
-def point_problem(point: Any, earlier: Mapping[tuple, Any]) -> str:
-  """The same of a line of history.csv, with the fields of `results.Point`."""
+def point_problem(
+    point: Any, earlier: Mapping[tuple, Any], is_error: Callable[[str], bool]
+) -> str:
+  """What is wrong with a line of history.csv; empty if it can be relied on.
+
+  Args:
+    point: The line, with the fields of `results.Point`.
+    earlier: The points before it, by their `point_keys`.
+    is_error: Whether the metric of a name is an error, which is nowhere negative.
+  """
   again = point_keys(point)[0] in earlier
-  return _record_problem(point, "arm, seed, split, metric and step", again)
+  return _line_problem(point, "arm, seed, split, metric and step", again, is_error)
 
 
 def row_keys(row: Any) -> tuple[tuple, ...]:
-  """What lines after this one are compared with it by."""
+  """The keys by which later lines of results.csv are compared with a line."""
   return (row.arm, row.seed, row.split, row.metric), (row.arm, row.seed), (row.metric,)
 
 
 def point_keys(point: Any) -> tuple[tuple, ...]:
-  """The same for a line of history.csv."""
+  """The keys by which later lines of history.csv are compared with a line."""
   return ((point.arm, point.seed, point.split, point.metric, point.step),)
 
 
-def _record_problem(record: Any, unique: str, again: bool) -> str:
-  """What is wrong with what both kinds of lines have; `again`: with a line there was before."""
-  negative = record.metric.endswith(("_loss", "_rmse")) and record.value < 0
+def _line_problem(
+    line: Any, unique: str, again: bool, is_error: Callable[[str], bool]
+) -> str:
+  """What is wrong with the columns that both files have."""
+  negative = line.value < 0 and is_error(line.metric)
   return (
-      _unless(0 <= record.seed <= LARGEST_SEED, "seed", f"0 to {LARGEST_SEED}", record.seed)
-      or _unless(0 <= record.step <= MOST, "step", f"0 to {MOST}", record.step)
-      or _unless(record.split in SPLITS, "split", ", ".join(SPLITS), record.split)
-      or _unless(bool(record.metric), "metric", "the name of a metric", record.metric)
-      or _unless(not negative, "value", "no negative error", record.value)
+      _unless(0 <= line.seed <= LARGEST_SEED, "seed", f"0 to {LARGEST_SEED}", line.seed)
+      or _unless(0 <= line.step <= MOST, "step", f"0 to {MOST}", line.step)
+      or _unless(line.split in SPLITS, "split", ", ".join(SPLITS), line.split)
+      or _unless(bool(line.metric), "metric", "the name of a metric", line.metric)
+      or _unless(not negative, "value", "no negative error", line.value)
       or _unless(not again, "line", f"one for each {unique}", "a second"))
 
 
-def arrays_problem(arrays: Mapping[str, Any]) -> str:
-  """What is wrong with the arrays of predictions.npz; nothing if they can be drawn."""
-  for name, array in arrays.items():
-    if name in ("arm", "seed"):
-      if array.shape or array.dtype.kind not in ("U" if name == "arm" else "iu"):
-        return f"expected {name} to be one {'text' if name == 'arm' else 'whole number'}"
-    elif array.ndim != 1 or array.dtype.kind not in "fiu" or (
-        not array.size and not name.startswith("forces")):  # which may all be unknown
-      return (f"expected {name} to be a list of numbers, got shape {array.shape} and type "
-              f"{array.dtype}")
-  for kind in ("energy", "forces"):
-    shapes = [arrays[name].shape for name in (f"{kind}_true", f"{kind}_predicted")
-              if name in arrays]
-    if len(set(shapes)) > 1:
-      return f"expected as many predicted as reference values of {kind}, got shapes {shapes}"
+def arrays_problem(arrays: Mapping[str, np.ndarray], pictures: Sequence[Picture]) -> str:
+  """What is wrong with the arrays of predictions.npz; empty if the pictures can be drawn.
+
+  Args:
+    arrays: The arrays, by name.
+    pictures: The pictures that are drawn of them. The arrays of one are all there or all missing,
+      and those of a parity picture may be empty, where no reference is known.
+
+  Returns:
+    Words that name the array, what was expected and what is there.
+  """
+  for name, kinds, what in (("arm", "U", "text"), ("seed", "iu", "whole number")):
+    if name in arrays and (arrays[name].shape or arrays[name].dtype.kind not in kinds):
+      return f"expected {name} to be one {what}"
+  return next(filter(None, (_picture_problem(arrays, picture) for picture in pictures)), "")
+
+
+def _picture_problem(arrays: Mapping[str, np.ndarray], picture: Picture) -> str:
+  names = [picture.arrays[part] for part in _PARTS[picture.kind]]
+  missing = [name for name in names if name not in arrays]
+  if missing:
+    return "" if len(missing) == len(names) else (
+        f"expected {missing[0]} beside the other arrays of {picture.title!r}, got none")
+  for name, part in zip(names, _PARTS[picture.kind], strict=True):
+    array, axes = arrays[name], 1
+    if picture.kind == "field" and part in ("true", "predicted"):
+      axes = 2
+    if array.ndim != axes or array.dtype.kind not in "fiu":
+      return (f"expected {name} to be a {'list' if axes == 1 else 'matrix'} of numbers, got shape "
+              f"{array.shape} and type {array.dtype}")
+  true, predicted, *coordinates = (arrays[name] for name in names)
+  for name, values in zip(names[2:], coordinates, strict=True):
+    if len(values) < 2 or not np.all(np.isfinite(values)) or np.any(values[1:] <= values[:-1]):
+      return f"expected {name} to hold at least two coordinates, each larger than the last"
+  shape = tuple(len(values) for values in coordinates[::-1]) or true.shape
+  if true.shape != shape or predicted.shape != shape:
+    return (f"expected {names[0]} and {names[1]} to have the shape {shape}, got {true.shape} and "
+            f"{predicted.shape}")
   return ""
 
 
@@ -190,8 +284,8 @@ def _parts(content: Any, part: str) -> Iterator[Any]:
   yield content
 
 
-def _odd_leaves(content: Any) -> Iterator[str]:
-  """What no part may hold, whoever reads it: numbers, texts and depths that no program wrote."""
+def _leaf_problems(content: Any) -> Iterator[str]:
+  """Numbers, texts and depths that no program wrote, in whatever part they stand."""
   left = [(content, 0)]
   while left:
     value, depth = left.pop()
@@ -202,14 +296,14 @@ def _odd_leaves(content: Any) -> Iterator[str]:
           value, dict) else [(each, depth + 1) for each in value]
     elif isinstance(value, str):
       if any("\ud800" <= mark <= "\udfff" for mark in value):
-        yield f"expected text, got half a character in {_shown(value)}"
+        yield f"expected text, got half a character in {_excerpt(value)}"
     elif isinstance(value, int | float) and not abs(value) <= 1e300:
-      yield f"expected numbers within 1e300, got {_shown(value)}"
+      yield f"expected numbers within 1e300, got {_excerpt(value)}"
 
 
 def _unless(good: bool, column: str, expected: str, got: Any) -> str:
   return "" if good else f"{column}: expected {expected}, got {got!r}"
 
 
-def _shown(value: Any) -> str:
+def _excerpt(value: Any) -> str:
   return textwrap.shorten(json.dumps(value), 60, placeholder=" ...")

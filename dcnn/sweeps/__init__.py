@@ -6,9 +6,8 @@ from dcnn.sweeps.sweep import (
     Interrupted,
     Outcome,
     Progress,
-    Trained,
     run,
 )
 
 __all__ = [
-    "TRAINING", "Diverged", "Interrupted", "Outcome", "Progress", "Trained", "run"]
+    "TRAINING", "Diverged", "Interrupted", "Outcome", "Progress", "run"]

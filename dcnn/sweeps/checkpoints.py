@@ -19,14 +19,13 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from dcnn.base import files, wording
-from dcnn.labels import LabelTransform
 
 FINISHED, RUNNING = "finished", "running"
 DIGESTS = "digests.json"  # of the other files of a checkpoint
@@ -51,17 +50,54 @@ class Checkpoint(NamedTuple):
 
 
 class TrainedRun(NamedTuple):
-  """The variables that a run has left, and what their use needs; NumPy."""
+  """The variables that a run has left, and what their use needs; NumPy.
+
+  Attributes:
+    arm: The name of the arm.
+    seed: The seed.
+    best: The variables that validation chose.
+    last: The variables after the last step, or where the run ended. Where a moving average is
+      kept, these have the averaged parameters.
+    kept: What else the use of the variables needs, see `tasks.base.Fitted`.
+  """
 
   arm: str
   seed: int
   best: Any
   last: Any
-  transform: LabelTransform
+  kept: dict[str, Any]
 
 
-class Memory:
+class Nothing:
+  """Stands in for a `Store` where nothing is saved."""
+
+  keeps = False  # whether it wants the states of a launch under way
+
+  def finished(self) -> list[Checkpoint]:
+    """No launches."""
+    return []
+
+  def running(self) -> Checkpoint | None:
+    """No launch under way."""
+    return None
+
+  def save_running(self, checkpoint: Checkpoint) -> None:
+    """Forgets it."""
+
+  def save_finished(self, checkpoint: Checkpoint) -> None:
+    """Forgets it."""
+
+  def flush(self) -> None:
+    """There is nothing to wait for."""
+
+  def check(self) -> None:
+    """Nothing is written, so that nothing can fail."""
+
+
+class Memory(Nothing):
   """Stands in for a `Store` where nothing is written: what would be saved is kept."""
+
+  keeps = True
 
   def __init__(self) -> None:
     """Nothing is kept yet."""
@@ -85,18 +121,14 @@ class Memory:
     self._finished.append(checkpoint)
     self._running = None
 
-  def flush(self) -> None:
-    """There is nothing to wait for."""
-
-  def check(self) -> None:
-    """Nothing is written, so that nothing can fail."""
-
 
 class Store:
   """Writes the checkpoints of a sweep in a thread of its own, one after another.
 
   It is a context: what is being saved at its end is waited for.
   """
+
+  keeps = True
 
   def __init__(self, directory: str | os.PathLike[str], *, writes: bool = True) -> None:
     """Checkpoints in `directory`, which is made with the first of them.
@@ -240,17 +272,11 @@ def has_any(directory: str | os.PathLike[str]) -> bool:
   return any(map(_numbers, kinds)) or any(path not in kinds for path in directory.iterdir())
 
 
-def load(directory: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-  """Trained variables with what their use needs, by the name of the arm.
+def load(directory: str | os.PathLike[str]) -> list[TrainedRun]:
+  """The trained runs of a folder of checkpoints, in the order in which they ended.
 
   Args:
     directory: `checkpoints` in the work directory of a sweep.
-
-  Returns:
-    For each arm `best` (chosen on validation data) and `last` (variables), `seed`, and `transform`
-    (a `LabelTransform`), all with the leading axis `seeds`. One run is
-    `jax.tree.map(lambda leaf: leaf[i], load(directory)[arm])`; its energy of a system, in eV, is
-    `transform.scale * network + transform.shift_of(species)`, for any composition.
 
   Raises:
     ValueError: if there is none, or one cannot be read.
@@ -258,58 +284,56 @@ def load(directory: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
   launches = finished(directory)
   if not launches:
     raise ValueError(f"{directory}: no checkpoints of finished runs there")
-  return by_arm(run for checkpoint in launches for run in trained_runs(checkpoint, str(directory)))
+  return [run for checkpoint in launches for run in trained_runs(checkpoint)]
 
 
-def trained_runs(checkpoint: Checkpoint, where: str) -> Iterator[TrainedRun]:
-  """The runs of a launch that has ended; `where` it was saved, for a warning."""
+def trained_runs(checkpoint: Checkpoint) -> Iterator[TrainedRun]:
+  """The runs of a launch that has ended."""
   arrays, record = checkpoint
-  transforms = _transforms(arrays, where)
-  for run, ((arm, seed), transform) in enumerate(zip(record["runs"], transforms, strict=True)):
+  for position, (arm, seed) in enumerate(record["runs"]):
     best, last = (
-        jax.tree.map(lambda leaf, run=run: leaf[run], arrays["variables"][name])
+        jax.tree.map(lambda leaf, position=position: leaf[position], arrays["variables"][name])
         for name in ("best", "last"))
-    yield TrainedRun(arm, seed, best, last, transform)
+    yield TrainedRun(arm, seed, best, last, kept_of(arrays, position))
 
 
-def by_arm(runs: Iterable[TrainedRun]) -> dict[str, dict[str, Any]]:
-  """The runs of each arm with a leading axis `seeds`, in the form of `load`."""
-  arms: dict[str, list[TrainedRun]] = {}
-  for run in runs:
-    arms.setdefault(run.arm, []).append(run)
-  return {
-      name: {
-          **{key: jax.tree.map(lambda *leaves: np.stack(leaves), *(
-              getattr(run, key) for run in mine)) for key in ("best", "last")},
-          "transform": jax.tree.map(
-              lambda *leaves: np.stack([np.float64(leaf) for leaf in leaves]),
-              *(run.transform for run in mine)),
-          "seed": np.array([run.seed for run in mine])}
-      for name, mine in arms.items()}
+def stack_kept(kept: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+  """What a checkpoint holds of `Fitted.kept` of its runs, which need not all have every value.
+
+  Args:
+    kept: Named records of values of each run; a value may be None.
+
+  Returns:
+    By record and name the values of the runs that have it, stacked, and under `with_NAME` the
+    positions of these runs where not all have it.
+  """
+  stacked: dict[str, dict[str, Any]] = {}
+  for record in kept[0]:
+    stacked[record] = {}
+    for name in kept[0][record]:
+      having = [i for i, run in enumerate(kept) if run[record][name] is not None]
+      if having:  # Orbax refuses arrays without elements
+        stacked[record][name] = np.stack([np.float64(kept[i][record][name]) for i in having])
+      if 0 < len(having) < len(kept):
+        stacked[record][f"with_{name}"] = np.array(having)
+  return stacked
 
 
-def transform_arrays(transforms: Sequence[LabelTransform]) -> dict[str, Any]:
-  """What a checkpoint keeps of the transforms of its runs; not all need have atomic references."""
-  with_references = [run for run, each in enumerate(transforms) if each.atomic is not None]
-  arrays = {name: np.array([float(getattr(each, name)) for each in transforms])
-            for name in ("shift", "scale")}
-  if with_references:  # Orbax refuses arrays without elements
-    arrays["atomic"] = np.stack([np.float64(transforms[run].atomic) for run in with_references])
-    arrays["with_atomic"] = np.array(with_references)
-  return arrays
-
-
-def _transforms(arrays: dict[str, Any], where: str) -> list[LabelTransform]:
-  """The transforms that `transform_arrays` describes, one for each run."""
-  if "transform" not in arrays:
-    warnings.warn(
-        f"{where}: saved by a dcnn that kept the label shift of the first frame alone. "
-        "With labels=atomic_reference the energies hold for the composition of that frame and for "
-        "no other; train again for those", stacklevel=3)
-  saved = arrays.get("transform", arrays)
-  atomic = dict(zip(map(int, saved.get("with_atomic", ())), saved.get("atomic", ()), strict=True))
-  return [LabelTransform(shift, scale, atomic.get(run))
-          for run, (shift, scale) in enumerate(zip(saved["shift"], saved["scale"], strict=True))]
+def kept_of(arrays: Mapping[str, Any], run: int) -> dict[str, Any]:
+  """What `stack_kept` was given of one run, without the values that are None."""
+  kept: dict[str, Any] = {}
+  for record, values in arrays.items():
+    if record in ("variables", "curves"):
+      continue
+    if not isinstance(values, Mapping):  # of a dcnn before 0.2
+      kept[record] = values[run]
+      continue
+    kept[record] = {}
+    for name, stacked in values.items():
+      having = values.get(f"with_{name}", range(len(stacked)))
+      if not name.startswith("with_") and run in having:
+        kept[record][name] = stacked[list(having).index(run)]
+  return kept
 
 
 def packed(saved: tuple[list[Checkpoint], Checkpoint | None]) -> bytes:

@@ -3,7 +3,7 @@
 On an accelerator the runs of a device are vmapped. On a CPU they follow one another inside the
 compiled program, because one run's state fits a core's cache and that of many does not
 (BUILD_NOTES.md has the figures). Runs never talk to each other; where one run has several devices,
-each takes a part of its batch, and the gradients are added up as one vector.
+each takes a shard of its batch, and the gradients are summed as one vector.
 """
 
 import concurrent.futures
@@ -20,11 +20,11 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from dcnn import losses
 from dcnn.base import processes
 from dcnn.sweeps import training
+from dcnn.sweeps.plans import Training
 from dcnn.sweeps.training import Program, RunState
 
 RUNS, BATCH = "runs", "batch"  # the axes of the mesh
@@ -33,25 +33,13 @@ DEFAULT_MEMORY_SHARE = 0.8
 ONLY_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
-class Runs(NamedTuple):
-  """What the runs of a launch differ in, stacked along a leading `runs` axis.
-
-  Attributes:
-    hypers: the numbers of each run's arm.
-    key: of the seed; initialisation and training fold in different numbers.
-  """
-
-  hypers: dict[str, Float[Array | np.ndarray, " runs"]]
-  key: Array
-
-
 class Window(NamedTuple):
   """The data that the runs of a launch read for some batches: all there are, or a part.
 
   Attributes:
-    shared: what all runs see alike; leaves have a leading `frames` axis.
-    own: what only one run sees, (runs frames ...).
-    rows: the batches of each run, as places in these data; -1 is filling.
+    shared: What all runs see alike; its leaves have a leading `frames` axis.
+    own: What only one run sees; its leaves have leading axes `runs frames`.
+    rows: The batches of each run, as positions in these data; -1 is padding.
   """
 
   shared: Any
@@ -63,10 +51,10 @@ class Windows(NamedTuple):
   """The windows that an engine is made for; their shapes are enough.
 
   Attributes:
-    train: for steps of training.
-    scored: for evaluation.
-    valid_rows: batches of a whole validation.
-    bytes: that all windows which are there at a time take on a device.
+    train: A window of training steps.
+    scored: A window of evaluation.
+    valid_rows: The number of batches of a whole validation.
+    bytes: The memory that all live windows take on one device.
   """
 
   train: Window
@@ -79,23 +67,24 @@ class Engine(NamedTuple):
   """The compiled functions of a group, for one number of runs.
 
   Attributes:
-    place: puts stacked arguments on the devices, each run on one or on its share of them.
-    share: puts what all runs see on every device.
-    init: (runs) -> states.
-    train: (states, runs, window, first, steps) -> states; the states are donated.
-    evaluate: (variables, runs, window, rows) -> sums of each of the first rows, 0 for the others.
-    validate: (states, runs, sums, steps) -> (states, validations); the states are donated.
-    programs: the compiled programs by name, to be looked at.
-    compile_seconds: that all this took.
-    bytes_needed: that a device needs to hold the runs and their data, and to train.
+    shard: Puts stacked arguments on the devices: each run on one, or on those that share it.
+    replicate: Puts what all runs see on every device.
+    init: `(runs) -> states`.
+    train: `(states, runs, window, first, steps) -> states`; the states are donated.
+    evaluate: `(variables, runs, window, rows) -> sums` of each of the first rows, 0 for the
+      others.
+    validate: `(states, runs, sums, steps) -> (states, validations)`; the states are donated.
+    programs: The compiled programs by name.
+    compile_seconds: The seconds spent compiling.
+    bytes_needed: The memory that one device needs to hold the runs and their data, and to train.
   """
 
-  place: Callable[[Any], Any]
-  share: Callable[[Any], Any]
-  init: Callable[[Runs], RunState]
-  train: Callable[[RunState, Runs, Window, int, int], RunState]
-  evaluate: Callable[[Any, Runs, Window, int], dict[str, Array]]
-  validate: Callable[[RunState, Runs, Any, int], tuple[RunState, training.Validation]]
+  shard: Callable[[Any], Any]
+  replicate: Callable[[Any], Any]
+  init: Callable[[Training], RunState]
+  train: Callable[[RunState, Training, Window, int, int], RunState]
+  evaluate: Callable[[Any, Training, Window, int], dict[str, Array]]
+  validate: Callable[[RunState, Training, Any, int], tuple[RunState, training.Validation]]
   programs: Mapping[str, jax.stages.Compiled]
   compile_seconds: float
   bytes_needed: int
@@ -105,9 +94,12 @@ def mesh_for(runs: int, devices_per_run: int = 1) -> Mesh:
   """The devices of all processes: axis `runs` spreads the runs, axis `batch` the batch of each.
 
   Args:
-    runs: to spread; the axis is no longer than this, but has devices of each process.
-    devices_per_run: length of the axis `batch`; divides the number of devices of a
-      process.
+    runs: The number of runs to spread. The axis `runs` is no longer than this, but has devices of
+      each process.
+    devices_per_run: The length of the axis `batch`; divides the number of devices of a process.
+
+  Returns:
+    The mesh.
   """
   devices = processes.devices(runs, devices_per_run)
   return Mesh(np.array(devices).reshape(-1, devices_per_run), (RUNS, BATCH))
@@ -122,8 +114,8 @@ def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any,
   """From a function of one run to a function of many.
 
   Args:
-    function: of one run's arguments, a pytree, and of what all runs share.
-    mesh: with the axis `runs`; along another the function may ask for its place.
+    function: A function of one run's arguments, a pytree, and of what all runs share.
+    mesh: The devices. Along another axis than `runs` the function may ask for its index.
 
   Returns:
     The same function with a leading `runs` axis on its first argument and its result. The number
@@ -139,42 +131,43 @@ def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any,
       out_specs=PartitionSpec(RUNS), check_vma=False)
 
 
-def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
+def build(program: Program, runs: Training, windows: Windows, mesh: Mesh) -> Engine:
   """Compiles initialisation, training and evaluation for runs of these shapes.
 
   Args:
-    program: of the group.
-    runs: stacked arguments; their number is a multiple of the length of the axis `runs`.
-    windows: what the runs will read.
-    mesh: the devices.
+    program: The program of the group.
+    runs: Stacked arguments; their number is a multiple of the length of the axis `runs`.
+    windows: The shapes of what the runs will read.
+    mesh: The devices.
 
   Returns:
-    The engine.
+    The compiled functions.
   """
   started = time.monotonic()
-  program = program._replace(add_up=_adding_up(mesh))
+  program = program._replace(psum=_psum(mesh))
   split, common = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((RUNS,), ()))
-  place, share = (functools.partial(processes.placed, sharding=where) for where in (split, common))
-  runs, count = place(runs), share(np.int32(0))
+  shard, replicate = (
+      functools.partial(processes.placed, sharding=where) for where in (split, common))
+  runs, count = shard(runs), replicate(np.int32(0))
   train_window, scored_window = (
-      Window(_described(shared, common), *_described((own, rows), split))
+      Window(_shapes(shared, common), *_shapes((own, rows), split))
       for shared, own, rows in (windows.train, windows.scored))
 
-  def init_one(one: Runs, _):
+  def init_one(one: Training, _):
     return _init(program, one)
 
   def train_one(arguments, everyone):
     state, one, own, rows = arguments
     shared, first, steps = everyone
     return training.train(
-        program, state, one.hypers, (shared, own), _part(rows, mesh), first=first, steps=steps,
+        program, state, one.hypers, (shared, own), _shard_of(rows, mesh), first=first, steps=steps,
         key=jax.random.fold_in(one.key, 1))
 
   def evaluate_one(arguments, everyone):
     variables, one, own, rows = arguments
     shared, count = everyone
     return training.evaluate(
-        program, variables, one.hypers, (shared, own), _part(rows, mesh), count=count)
+        program, variables, one.hypers, (shared, own), _shard_of(rows, mesh), count=count)
 
   def validate_one(arguments, steps):
     state, one, sums = arguments
@@ -198,13 +191,13 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
   # What one program returns another is compiled to take, so that all place it alike.
   jit = functools.partial(jax.jit, out_shardings=split)
   traced_init = jit(init_all).trace(runs)
-  states = _described(traced_init.out_info, split)
+  states = _shapes(traced_init.out_info, split)
   best = states.best.variables
   traced_evaluate = jit(evaluate_all).trace(best, runs, scored_window, count)
   sums = {
       name: jax.ShapeDtypeStruct((leaf.shape[0], windows.valid_rows), leaf.dtype, sharding=split)
       for name, leaf in traced_evaluate.out_info.items()}
-  programs = _compiled({
+  programs = _compile_all({
       "init": lambda: traced_init,
       "evaluate": lambda: traced_evaluate,
       "train": lambda: jit(train_all, donate_argnums=0).trace(
@@ -213,15 +206,15 @@ def build(program: Program, runs: Runs, windows: Windows, mesh: Mesh) -> Engine:
   }, mesh)
   carried: Any = programs["init"].memory_analysis()
   return Engine(
-      place=place,
-      share=share,
+      shard=shard,
+      replicate=replicate,
       init=programs["init"],
       train=lambda states, runs, window, first, steps: programs["train"](
-          states, runs, window, share(np.int32(first)), share(np.int32(steps))),
+          states, runs, window, replicate(np.int32(first)), replicate(np.int32(steps))),
       evaluate=lambda variables, runs, window, rows: programs["evaluate"](
-          variables, runs, window, share(np.int32(rows))),
+          variables, runs, window, replicate(np.int32(rows))),
       validate=lambda states, runs, sums, steps: programs["validate"](
-          states, runs, place(sums), share(np.int32(steps))),
+          states, runs, shard(sums), replicate(np.int32(steps))),
       programs=programs,
       compile_seconds=time.monotonic() - started,
       bytes_needed=int(processes.from_all(
@@ -242,10 +235,10 @@ def _compiler_options(mesh: Mesh) -> dict[str, Any]:
   return options
 
 
-def _compiled(
+def _compile_all(
     traces: Mapping[str, Callable[[], jax.stages.Traced]], mesh: Mesh,
 ) -> dict[str, jax.stages.Compiled]:
-  """Compiles programs beside each other: XLA works in a thread while the next one is traced."""
+  """Compiles programs side by side: XLA works in a thread while the next one is traced."""
   options = _compiler_options(mesh)
   with concurrent.futures.ThreadPoolExecutor() as threads:
     pending = {
@@ -269,40 +262,40 @@ def _compile(lowered: jax.stages.Lowered, options: Mapping[str, Any]) -> jax.sta
         name: value for name, value in options.items() if name != unknown[1]})
 
 
-def carried_bytes(program: Program, runs: Runs) -> int:
-  """What one run carries from step to step, without compiling anything."""
+def state_bytes(program: Program, runs: Training) -> int:
+  """The memory of what one run carries from step to step, found without compiling anything."""
   one = jax.tree.map(lambda leaf: leaf[0], runs)
   return sum(
       leaf.size * leaf.dtype.itemsize
       for leaf in jax.tree.leaves(jax.eval_shape(functools.partial(_init, program), one)))
 
 
-def _init(program: Program, one: Runs) -> RunState:
+def _init(program: Program, one: Training) -> RunState:
   return training.init(program, jax.random.fold_in(one.key, 0), one.hypers)
 
 
-def _part(batches: Int[Array, "rows batch"], mesh: Mesh) -> Int[Array, "rows part"]:
-  """The part of each batch that is for this device."""
+def _shard_of(batches: Int[Array, "rows batch"], mesh: Mesh) -> Int[Array, "rows shard"]:
+  """The shard of each batch that is for this device."""
   devices = mesh.shape[BATCH]
   if devices == 1:
     return batches
   return batches.reshape(len(batches), devices, -1)[:, jax.lax.axis_index(BATCH)]
 
 
-def _adding_up(mesh: Mesh) -> losses.AddUp:
-  """Adds up over the devices of a run."""
+def _psum(mesh: Mesh) -> training.Psum:
+  """The sum over the devices of a run."""
   if mesh.shape[BATCH] == 1:
-    return losses.alone
+    return training.identity
 
-  def add_up(found):
+  def psum(tree):
     # As one vector: on a CPU each array of a tree would wait for the other devices anew.
-    vector, restored = ravel_pytree(found)
-    return restored(jax.lax.psum(vector, BATCH))
+    vector, unravel = ravel_pytree(tree)
+    return unravel(jax.lax.psum(vector, BATCH))
 
-  return add_up
+  return psum
 
 
-def _described(tree: Any, where: NamedSharding) -> Any:
+def _shapes(tree: Any, where: NamedSharding) -> Any:
   return jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree)
 
@@ -314,10 +307,13 @@ def _working_bytes(compiled: jax.stages.Compiled) -> int:
 
 
 def device_memory(device: Any) -> float:
-  """Bytes that a device may be asked for; the devices of a CPU share the machine's.
+  """Bytes that may be used on a device; the devices of a CPU share the machine's memory.
 
   Args:
-    device: of this process; of several processes the one with the least decides.
+    device: A device of this process. Of several processes the one with the least decides.
+
+  Returns:
+    80 % of what the device has.
   """
   statistics = device.memory_stats() or {}
   if "bytes_limit" in statistics:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import jax
 
 from dcnn.base import processes
-from dcnn.sweeps import engine, memory, plans, streaming, training
-from dcnn.sweeps.memory import Choice
-from dcnn.sweeps.plans import Group, Key, Plan
+from dcnn.sweeps import batches, memory, plans, streaming, training
+from dcnn.sweeps.engine import Engine
+from dcnn.sweeps.memory import Placement
+from dcnn.sweeps.plans import Group, Key, Plan, Training
 
 MEASURED_SECONDS = 0.5  # of training, in each group
 
@@ -27,7 +28,7 @@ class Estimate(NamedTuple):
   Attributes:
     arms: The names of its arms.
     runs: The number of runs that are to be trained.
-    choice: How many of them train together, on which devices, and the memory that they need.
+    placement: How many of them train together, on which devices, and the memory that they need.
     compile_seconds: Seconds to compile its program.
     step_seconds: Seconds for a step of one run: those of a launch divided by its runs.
     train_seconds: Seconds for all steps of all runs, if none ends early.
@@ -36,7 +37,7 @@ class Estimate(NamedTuple):
 
   arms: tuple[str, ...]
   runs: int
-  choice: Choice
+  placement: Placement
   compile_seconds: float
   step_seconds: float
   train_seconds: float
@@ -59,51 +60,51 @@ def estimate(plan: Plan, ended: Container[Key] = ()) -> Iterator[Estimate]:
     An estimate for each group of which a run is left, as soon as it has been measured.
 
   Raises:
-    ValueError: If not even one run fits in memory, or labels cannot be scaled.
+    ValueError: If not even one run fits in memory, or an arm cannot be fitted to the data.
   """
-  for group in plans.grouped(plan):
+  for group in plans.make_groups(plan):
     runs = tuple(run for run in group.runs if run.key not in ended)
     if runs:
       yield _estimate_group(plan, group._replace(runs=runs))
 
 
 def _estimate_group(plan: Plan, group: Group) -> Estimate:
-  compiled, compile_seconds = _timed(lambda: memory.fitted(plan, group.program, group.runs))
+  compiled, compile_seconds = _timed(lambda: memory.compile_group(plan, group.program, group.runs))
   launch = next(plans.launches(group.runs, compiled.size))
-  built, choice = compiled.engine, compiled.choice
-  arguments = built.place(plans.stacked(launch.filled))
-  feed = streaming.feed(
-      plan, launch, compiled.layout, built, streaming.whole(plan, compiled.layout, built))
+  engine, placement = compiled.engine, compiled.placement
+  arguments = engine.shard(plans.stack(launch.padded))
+  shared = streaming.resident_data(plan, compiled.layout, engine)
+  feed = streaming.make_feed(plan, launch, compiled.layout, engine, shared)
   with (contextlib.closing(feed.training(0)) as parts,
         contextlib.closing(feed.validation()) as validation):
     part, window_seconds = _timed(lambda: next(parts))
-    state, step_seconds = _train_for_a_moment(built, arguments, part)
-    if choice.streamed:  # the next window is made meanwhile
+    state, step_seconds = _train_for_a_moment(engine, arguments, part)
+    if placement.streamed:  # the next window is made meanwhile
       step_seconds = max(step_seconds, window_seconds / part.rows)
     variables = training.evaluated_variables(group.program, state)
-    _evaluate(built, variables, arguments, validation)  # what comes first takes longer
-    rows, seconds = _timed(lambda: _evaluate(built, variables, arguments, validation))
-  scored = sum(map(len, plans.scored_batches(group.runs[0], plan).values()))
+    _evaluate(engine, variables, arguments, validation)  # what comes first takes longer
+    rows, seconds = _timed(lambda: _evaluate(engine, variables, arguments, validation))
+  scored = sum(map(len, batches.evaluation_batches(group.runs[0], plan).values()))
   validations = -(-plan.steps // plan.chunk)
   return Estimate(
       arms=tuple(dict.fromkeys(run.arm.name for run in group.runs)),
       runs=len(group.runs),
-      choice=choice,
+      placement=placement,
       compile_seconds=compile_seconds,
-      step_seconds=step_seconds / choice.runs,
-      train_seconds=choice.launches * plan.steps * step_seconds,
-      evaluate_seconds=choice.launches * (validations * rows + scored) * seconds / rows)
+      step_seconds=step_seconds / placement.runs,
+      train_seconds=placement.launches * plan.steps * step_seconds,
+      evaluate_seconds=placement.launches * (validations * rows + scored) * seconds / rows)
 
 
 def _train_for_a_moment(
-    built: engine.Engine, arguments: engine.Runs, part: streaming.Part
+    engine: Engine, arguments: Training, part: streaming.Part
 ) -> tuple[Any, float]:
   """Trains over and over on a window; returns the states and the seconds for a step of a launch."""
-  state = built.init(arguments)
+  state = engine.init(arguments)
   for doublings in itertools.count():
     steps = min(2**doublings, part.rows)
     started = time.monotonic()
-    state = built.train(state, arguments, part.window, 0, steps)
+    state = engine.train(state, arguments, part.window, 0, steps)
     jax.block_until_ready(state.step)
     seconds = time.monotonic() - started
     # The first step, which takes longer than others, is not counted.
@@ -113,12 +114,12 @@ def _train_for_a_moment(
 
 
 def _evaluate(
-    built: engine.Engine, variables: Any, arguments: engine.Runs, parts: Iterator[streaming.Part]
+    engine: Engine, variables: Any, arguments: Training, parts: Iterator[streaming.Part]
 ) -> int:
   """Evaluates a whole validation; returns the number of its batches."""
   rows = 0
   for part in parts:
-    processes.gathered(built.evaluate(variables, arguments, part.window, part.rows))
+    processes.gathered(engine.evaluate(variables, arguments, part.window, part.rows))
     rows += part.rows
     if not part.left:
       break

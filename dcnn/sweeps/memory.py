@@ -1,8 +1,8 @@
 """How many runs train together: as many as fit the memory, in launches of equal size.
 
-What the runs carry and their data take is known from shapes; what working memory they need only
-the compiled program tells. A device whose runs follow one another needs that of a single one, one
-that works on all of them at once needs it for each.
+What the runs carry and their data take is known from shapes; only the compiled program tells what
+working memory they need. A device whose runs follow one another needs the working memory of one
+run. A device that trains all runs at once needs it for each of them.
 """
 
 import bisect
@@ -18,20 +18,20 @@ from dcnn.sweeps.plans import Plan, Run
 from dcnn.sweeps.training import Program
 
 
-class Choice(NamedTuple):
+class Placement(NamedTuple):
   """How the runs of a group are put on the devices, for a display.
 
   Attributes:
-    runs: that are trained together.
-    launches: one after another.
-    devices: that they use.
-    devices_there: that JAX has.
-    devices_per_run: how many of them share the batch of a run.
-    bytes_per_run: on a device, without the data.
-    bytes_of_data: on a device, at most.
-    bytes_needed: on a device, all in all.
-    bytes_allowed: on a device.
-    streamed: whether the data come from the host while it trains.
+    runs: The number of runs that are trained together.
+    launches: The number of launches, one after another.
+    devices: The number of devices that they use.
+    devices_there: The number of devices that JAX has.
+    devices_per_run: The number of devices that share the batch of a run.
+    bytes_per_run: The memory of a run on a device, without the data.
+    bytes_of_data: The most memory that the data take on a device.
+    bytes_needed: The memory needed on a device in all.
+    bytes_allowed: The memory that may be used on a device.
+    streamed: Whether the data come from the host during training.
   """
 
   runs: int
@@ -46,27 +46,36 @@ class Choice(NamedTuple):
   streamed: bool
 
 
-class Fit(NamedTuple):
-  """An engine for launches of `size` runs, and the windows of data that it is made for."""
+class Compiled(NamedTuple):
+  """A group that is ready to be launched.
+
+  Attributes:
+    engine: The engine, for launches of `size` runs.
+    layout: The windows of data that it is compiled for.
+    size: The number of runs in a launch, padding included.
+    placement: How the runs are put on the devices.
+  """
 
   engine: engine.Engine
   layout: streaming.Layout
   size: int
-  choice: Choice
+  placement: Placement
 
 
-def fitted(plan: Plan, program: Program, runs: Sequence[Run], *, begun: int | None = None) -> Fit:
+def compile_group(
+    plan: Plan, program: Program, runs: Sequence[Run], *, begun: int | None = None
+) -> Compiled:
   """Compiles for all runs at once, or for as many as fit in memory.
 
   Args:
-    plan: of the sweep.
-    program: of the group.
-    runs: to be trained.
-    begun: size of a launch that was begun before, which is kept, so that the rest is cut as it
+    plan: The plan of the sweep.
+    program: The program of the group.
+    runs: The runs to train.
+    begun: The size of a launch that was begun before. It is kept, so that the rest is cut as it
       would have been.
 
   Returns:
-    The engine, what it reads, and what was chosen.
+    The engine, what it reads, and how the runs are placed.
 
   Raises:
     ValueError: if not even one run fits, with the numbers.
@@ -75,13 +84,13 @@ def fitted(plan: Plan, program: Program, runs: Sequence[Run], *, begun: int | No
   mesh = engine.mesh_for(count, plan.devices_per_run)
   spread = mesh.shape[engine.RUNS]
   budget = float(plan.max_memory or engine.device_memory(mesh.local_devices[0]))
-  carried = engine.carried_bytes(program, plans.stacked(runs[:1]))
+  carried = engine.state_bytes(program, plans.stack(runs[:1]))
   once = each = 0.0  # working memory, as far as it is known: for a device and for each run on it
 
   def sizes(per_device: int) -> streaming.Layout:
     seeds = min(len({run.seed for run in runs}), per_device * spread)
-    return streaming.layout(
-        plan, program.batch_size, seeds=seeds, per_device=per_device, budget=budget)
+    return streaming.choose_layout(
+        plan, program.batch_size, runs, seeds=seeds, per_device=per_device, budget=budget)
 
   def expected(per_device: int) -> float:
     return sizes(per_device).bytes + once + per_device * (carried + each)
@@ -90,11 +99,11 @@ def fitted(plan: Plan, program: Program, runs: Sequence[Run], *, begun: int | No
   while True:
     layout, needed = sizes(per_device), expected(per_device)
     if needed <= budget:
-      built = _built(plan, program, runs, per_device * spread, layout, mesh)
+      built = _build(plan, program, runs, per_device * spread, layout, mesh)
       needed = built.bytes_needed
       if needed <= budget:
         size = per_device * spread
-        return Fit(built, layout, size, _choice(runs, size, layout, built, mesh, budget))
+        return Compiled(built, layout, size, _placement(runs, size, layout, built, mesh, budget))
       working = max(0.0, needed - layout.bytes - per_device * carried)
       one_alone = engine.one_after_another(mesh)
       once, each = (working, 0.0) if one_alone else (0.0, working / per_device)
@@ -105,20 +114,21 @@ def fitted(plan: Plan, program: Program, runs: Sequence[Run], *, begun: int | No
     per_device = math.ceil(count / (launches * spread))  # no launch is left almost empty
 
 
-def _built(
+def _build(
     plan: Plan, program: Program, runs: Sequence[Run], size: int, layout: streaming.Layout,
     mesh: Mesh,
 ) -> engine.Engine:
   launch = next(plans.launches(runs, size))
   return engine.build(
-      program, plans.stacked(launch.filled), streaming.described(plan, layout, size), mesh)
+      program, plans.stack(launch.padded), streaming.window_shapes(plan, layout, launch.padded),
+      mesh)
 
 
-def _choice(
+def _placement(
     runs: Sequence[Run], size: int, layout: streaming.Layout, built: engine.Engine, mesh: Mesh,
     budget: float,
-) -> Choice:
-  return Choice(
+) -> Placement:
+  return Placement(
       runs=min(size, len(runs)),
       launches=math.ceil(len(runs) / size),
       devices=mesh.size,

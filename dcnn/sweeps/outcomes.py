@@ -9,22 +9,21 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dcnn.base import Labels
+from dcnn.base.measures import Measures
 from dcnn.results.records import DIVERGED, FINISHED, PATIENCE, Point, Row, is_failed
-from dcnn.sweeps import plans, training
+from dcnn.sweeps import batches
 from dcnn.sweeps.plans import Key, Plan, Run
 from dcnn.sweeps.training import NEVER, RunState, Validation
-from dcnn.tasks import metrics
-from dcnn.tasks.base import Task
+from dcnn.tasks.base import Problem, Task
 
 
 class Curves(NamedTuple):
   """Training loss terms and validation errors of the runs of a launch.
 
   Attributes:
-    steps: at which they were validated.
-    values: by `split.metric`; nan from where a run diverged.
-    counts: points of each run; one that has ended gets no more.
+    steps: The steps at which they were validated.
+    values: The values by `split.metric`; nan from where a run diverged.
+    counts: The number of points of each run; one that has ended gets no more.
   """
 
   steps: Int[np.ndarray, " points"]
@@ -39,30 +38,31 @@ class Ending(NamedTuple):
   cause: str
 
 
-def no_curves(runs: int) -> Curves:
-  """Those of runs that have not been validated yet."""
+def empty_curves(runs: int) -> Curves:
+  """The curves of runs that have not been validated yet."""
   return Curves(np.zeros(0, np.int64), {}, np.zeros(runs, np.int64))
 
 
-def extended(
-    curves: Curves, validation: Validation, step: int, *, running: Bool[np.ndarray, " runs"],
-    failed: Bool[np.ndarray, " runs"],
+def append_validation(
+    curves: Curves, validation: Validation, problem: Problem, step: int, *,
+    running: Bool[np.ndarray, " runs"], failed: Bool[np.ndarray, " runs"],
 ) -> Curves:
   """Curves with one more validation.
 
   Args:
-    curves: so far.
-    validation: of the runs.
-    step: number of steps taken.
-    running: which runs had not ended at the validation before.
-    failed: which runs have diverged; their curve ends with nan, not with their last error.
+    curves: The curves so far.
+    validation: What the validation of the runs found.
+    problem: Makes errors of its sums.
+    step: The number of steps taken.
+    running: Which runs had not ended at the validation before.
+    failed: Which runs have diverged; their curve ends with nan, not with their last error.
   """
   values = {
       f"train.loss_{name}": np.asarray(term, np.float64)
       for name, term in validation.terms.items()}
   values |= {
       f"valid.{name}": np.asarray(error, np.float64)
-      for name, error in metrics.mean_absolute_errors(validation.valid).items()}
+      for name, error in problem.errors(validation.valid).items()}
   none = np.zeros((0, len(running)))
   return Curves(
       np.append(curves.steps, step),
@@ -81,12 +81,21 @@ def points(curves: Curves, keys: Sequence[Key]) -> list[tuple[Point, ...]]:
       for i, key in enumerate(keys)]
 
 
-def latest_force_loss(curves: Curves, keys: Sequence[Key]) -> dict[str, float]:
-  """Geometric mean over the finite runs of each arm at their last validation; nan without any.
+def latest_errors(curves: Curves, keys: Sequence[Key], metric: str) -> dict[str, float]:
+  """The geometric mean over the finite runs of each arm of their last validation error.
 
-  Exact runs are left out of the mean; it is 0 where all finite runs are exact.
+  Exact runs are left out of the mean; it is 0 where all finite runs are exact, and nan where no
+  run is finite.
+
+  Args:
+    curves: The curves of the runs.
+    keys: The names of the runs.
+    metric: Which error.
+
+  Returns:
+    The means by arm.
   """
-  errors = curves.values.get("valid.force_loss")
+  errors = curves.values.get(f"valid.{metric}")
   latest: dict[str, list[float]] = {}
   for i, key in enumerate(keys):
     last = errors[curves.counts[i] - 1, i] if errors is not None and curves.counts[i] else math.nan
@@ -94,7 +103,7 @@ def latest_force_loss(curves: Curves, keys: Sequence[Key]) -> dict[str, float]:
   return {arm: _geometric_mean(np.array(values)) for arm, values in latest.items()}
 
 
-def _geometric_mean(errors: np.ndarray) -> float:
+def _geometric_mean(errors: Float[np.ndarray, " runs"]) -> float:
   finite = errors[np.isfinite(errors)]
   positive = finite[finite > 0]
   if not positive.size:
@@ -106,13 +115,13 @@ def ending(state: RunState, run: int, steps: int) -> Ending:
   """How a run of a launch ended.
 
   Args:
-    state: of the launch, on the host.
-    run: its place.
-    steps: that a run takes if nothing ends it.
+    state: The state of the launch, on the host.
+    run: The position of the run in the launch.
+    steps: The number of steps that a run takes if nothing ends it.
   """
   if state.diverged_at[run] != NEVER:
-    return diverged(
-        state.diverged_at[run], [name for name, flags in state.culprits.items() if flags[run]])
+    return divergence(
+        state.diverged_at[run], [name for name, flags in state.non_finite.items() if flags[run]])
   if np.isinf(state.best.score[run]):  # it has no checkpoint but its start
     return Ending(f"{DIVERGED}@{steps}", "validation")
   if state.stopped_at[run] != NEVER and state.stopped_at[run] < steps:
@@ -120,94 +129,85 @@ def ending(state: RunState, run: int, steps: int) -> Ending:
   return Ending(FINISHED, "")
 
 
-def diverged(step: Any, culprits: Sequence[str]) -> Ending:
+def divergence(step: Any, non_finite: Sequence[str]) -> Ending:
   """The ending of a run that became non-finite.
 
   Args:
-    step: at which it did.
-    culprits: what was not finite then, see `training.RunState`. The cause is the loss terms among
+    step: The step at which it did.
+    non_finite: What was not finite then, see `training.RunState`. The cause is the loss terms among
       them; where those were finite, the gradient or the new parameters.
   """
-  terms = [name for name in culprits if name not in ("gradient", "parameters")]
-  return Ending(f"{DIVERGED}@{step}", "+".join(terms or culprits[:1]) or "loss")
+  terms = [name for name in non_finite if name not in ("gradient", "parameters")]
+  return Ending(f"{DIVERGED}@{step}", "+".join(terms or non_finite[:1]) or "loss")
 
 
-def constant_errors(plan: Plan, run: Run) -> dict[str, dict[str, float]]:
-  """Errors of the constant predictor on each split of a run: the same for all arms of a seed."""
-  energy, forces = plan.dataset.labels
-  species = plan.dataset.systems.species
-  mean_energy = float(np.mean(energy[run.splits.train]))
-  return {
-      split: metrics.constant_predictor(
-          Labels(energy[frames], forces[frames]), species[frames], mean_energy)
-      for split, frames in run.splits._asdict().items()}
+def baseline_errors(plan: Plan, run: Run) -> dict[str, dict[str, float]]:
+  """Errors of the predictor that knows nothing on each split: the same for all arms of a seed."""
+  return {split: plan.problem.baseline(run.splits.train, frames)
+          for split, frames in run.splits._asdict().items()}
 
 
 def rows(
     plan: Plan, run: Run, sums: Mapping[str, Float[np.ndarray, " batches"]], *,
-    constant: Mapping[str, Mapping[str, float]], step: int, ended: Ending,
+    baseline: Mapping[str, Mapping[str, float]], step: int, ended: Ending,
 ) -> tuple[Row, ...]:
   """The lines of results.csv of one run.
 
   Args:
-    plan: of the sweep.
-    run: that was evaluated.
-    sums: of each batch of `groups.scored_batches`.
-    constant: from `constant_errors`.
-    step: of the checkpoint that was evaluated.
-    ended: how the run ended.
+    plan: The plan of the sweep.
+    run: The run that was evaluated.
+    sums: The sums of each batch of `batches.evaluation_batches`.
+    baseline: What `baseline_errors` gave.
+    step: The step of the checkpoint that was evaluated.
+    ended: How the run ended.
   """
   lines, start = [], 0
-  for split, batches in plans.scored_batches(run, plan).items():
-    part = slice(start, start + len(batches))
-    start = part.stop
-    values = metrics.finish({name: value[part] for name, value in sums.items()}, constant[split])
+  units = {metric.name: metric.unit for metric in plan.problem.measures.metrics}
+  for split, part in batches.evaluation_batches(run, plan).items():
+    mine = slice(start, start + len(part))
+    start = mine.stop
+    totals = {
+        name: float(np.sum(np.asarray(value[mine]), dtype=np.float64))
+        for name, value in sums.items()}
     lines += [
-        Row(plan.name, *run.key, split, metric, metrics.UNITS[metric], value, step, *ended)
-        for metric, value in values.items()]
+        Row(plan.name, *run.key, split, metric, units[metric], value, step, *ended)
+        for metric, value in plan.problem.finish(totals, baseline[split]).items()]
   return tuple(lines)
 
 
-def _valid_error(lines: Sequence[Row]) -> float:
-  """The validation force_loss among the rows of a run; energy_loss where no forces are known."""
-  errors = {row.metric: row.value for row in lines if row.split == "valid"}
-  return errors.get("force_loss", errors["energy_loss"])
-
-
-def median_run(rows_of_runs: Sequence[Sequence[Row]]) -> int | None:
-  """The run to show: of the arm of the lowest median validation force_loss the median run.
+def median_run(rows_of_runs: Sequence[Sequence[Row]], measures: Measures) -> int | None:
+  """The run to show: the median run of the arm of the lowest median validation error.
 
   Args:
-    rows_of_runs: of each run.
+    rows_of_runs: The rows of each run.
+    measures: Which error is watched. Where the rows lack it, because labels are not known, it is
+      another that is compared.
 
   Returns:
-    Its place; None if all failed.
+    The position of the run; None if all failed.
   """
+  choices = (measures.watched, *measures.compared)
   arms: dict[str, list[tuple[float, int]]] = {}
   for i, lines in enumerate(rows_of_runs):
     if not is_failed(lines[0].status):
-      arms.setdefault(lines[0].arm, []).append((_valid_error(lines), i))
+      errors = {row.metric: row.value for row in lines if row.split == "valid"}
+      error = next(errors[metric] for metric in choices if metric in errors)
+      arms.setdefault(lines[0].arm, []).append((error, i))
   medians = [sorted(runs)[(len(runs) - 1) // 2] for runs in arms.values()]
   return min(medians)[1] if medians else None
 
 
 def predictions(plan: Plan, task: Task, run: Run, variables: Any) -> dict[str, np.ndarray]:
-  """Reference and prediction on the test split of one run, for the parity plot."""
-  test = plan.dataset.take(run.splits.test)
-  predict = jax.jit(functools.partial(task.predict, variables, plans.hypers(run)))
+  """Reference and prediction on the test split of one run, for the pictures."""
+  test, problem = run.splits.test, plan.problem
+  predict = jax.jit(functools.partial(task.predict, variables, run.hypers))
   parts = []
   # Batch by batch: the test frames may be more than a device holds.
-  for batch in training.filled_batches(np.arange(len(test)), plans.evaluation_batch(plan)):
-    systems, _ = plans.shared_data(test.take(np.maximum(batch, 0)))
-    parts.append(jax.device_get(predict(systems)))
-  predicted = Labels(*(np.concatenate(part)[:len(test)] for part in zip(*parts, strict=True)))
-  known = np.asarray(metrics.known_forces(test.labels.forces, test.systems.species))
+  for batch in batches.pad_batches(np.arange(len(test)), batches.evaluation_batch(plan)):
+    frames = test[np.maximum(batch, 0)]
+    data = problem.shared(frames), run.fitted.own(frames)
+    parts.append(jax.device_get(predict(problem.take(data, np.arange(len(frames))))))
+  predicted = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:len(test)], *parts)
   return {
-      "energy_true": np.asarray(test.labels.energy),
-      "energy_predicted": (
-          np.asarray(predicted.energy, np.float64) + run.shift[run.splits.test]),
-      "forces_true": np.asarray(test.labels.forces)[known],
-      "forces_predicted": np.asarray(predicted.forces, np.float64)[known],
-      "arm": np.array(run.arm.name),
-      "seed": np.array(run.seed),
-  }
+      **problem.predictions(test, predicted, run.fitted),
+      "arm": np.array(run.arm.name), "seed": np.array(run.seed)}

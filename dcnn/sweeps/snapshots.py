@@ -13,35 +13,46 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dcnn.base.measures import Measures
 from dcnn.results.records import INTERRUPTED, Point, Row
 from dcnn.sweeps import checkpoints, outcomes
 from dcnn.sweeps.checkpoints import Checkpoint
 from dcnn.sweeps.outcomes import Curves
 from dcnn.sweeps.plans import Key, Launch
 from dcnn.sweeps.training import NEVER, RunState
-from dcnn.tasks import metrics
 
 CHECKPOINTS, TUNING = "checkpoints", "tuning"  # folders of a work directory
 
 
 class Ended(NamedTuple):
-  """What is kept of a run that has ended: results, and variables as `sweeps.Trained` has them."""
+  """What is kept of a run that has ended.
+
+  Attributes:
+    rows: Its lines of results.csv.
+    history: Its lines of history.csv.
+    best: The variables that validation chose.
+    last: The variables after the last step, or where the run ended.
+    score: The validation score of the best variables; inf if the run failed.
+    kept: What else the use of the variables needs, see `tasks.base.Fitted`.
+  """
 
   rows: tuple[Row, ...]
   history: tuple[Point, ...]
   best: Any
   last: Any
+  score: float
+  kept: dict[str, Any]
 
 
 class Begun(NamedTuple):
-  """A launch on its way.
+  """A launch under way.
 
   Attributes:
-    keys: of its runs.
-    size: number of runs it was filled up to.
-    step: steps taken.
-    state: the leaves of its `RunState` by their paths, without the filling.
-    curves: of its runs.
+    keys: The names of its runs.
+    size: The number of runs it was padded to.
+    step: The number of steps taken.
+    state: The leaves of its `RunState` by their paths, without the padding.
+    curves: The curves of its runs.
   """
 
   keys: tuple[Key, ...]
@@ -74,10 +85,11 @@ def from_ended(
       for trees in zip(*((each.best, each.last) for each in ended), strict=True))
   arrays = {
       "variables": {"best": best, "last": last},
-      "transform": checkpoints.transform_arrays([each.transform for each in launch.real]),
+      **checkpoints.stack_kept([run.fitted.kept for run in launch.real]),
       **_curve_arrays(curves)}
   return Checkpoint(arrays, {
       "runs": [list(key) for key in launch.keys],
+      "scores": [each.score if math.isfinite(each.score) else None for each in ended],
       "rows": [[list(row) for row in each.rows] for each in ended], **so_far})
 
 
@@ -89,17 +101,19 @@ def to_ended(checkpoint: Checkpoint) -> dict[Key, Ended]:
   variables = arrays["variables"]
   return {
       key: Ended(tuple(Row(*row) for row in record["rows"][i]), histories[i],
-                 of_run(variables["best"], i), of_run(variables["last"], i))
+                 of_run(variables["best"], i), of_run(variables["last"], i),
+                 math.inf if record["scores"][i] is None else record["scores"][i],
+                 checkpoints.kept_of(arrays, i))
       for i, key in enumerate(keys)}
 
 
-def named(state: RunState) -> dict[str, np.ndarray]:
+def leaves_by_path(state: RunState) -> dict[str, np.ndarray]:
   """The leaves of a state by their paths, whatever classes hold them."""
   return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
-def refilled(leaves: dict[str, np.ndarray], like: RunState, size: int) -> RunState:
-  """A state from its leaves, filled up with copies of the first run to `size` runs."""
+def restore_state(leaves: dict[str, np.ndarray], like: RunState, size: int) -> RunState:
+  """A state from its leaves, padded with copies of the first run to `size` runs."""
   def leaf(path, old):
     new = leaves[_name(path)]
     assert (new.dtype, new.shape[1:]) == (old.dtype, old.shape[1:]), _name(path)
@@ -114,14 +128,15 @@ def of_run(tree: Any, run: int) -> Any:
 
 
 def so_far(
-    directory: str | os.PathLike[str], experiment: str, keys: Sequence[Key]
+    directory: str | os.PathLike[str], experiment: str, keys: Sequence[Key], measures: Measures
 ) -> tuple[tuple[Row, ...], tuple[Point, ...]]:
   """Results and curves of a sweep that has not ended, from its checkpoints.
 
   Args:
-    directory: of the checkpoints.
-    experiment: its name.
-    keys: of all runs of the sweep, in the order of their rows.
+    directory: The folder of the checkpoints.
+    experiment: The name of the experiment.
+    keys: The names of all runs of the sweep, in the order of their rows.
+    measures: What the task reports.
 
   Returns:
     Rows of the runs that have ended and were evaluated; of the others the errors at their last
@@ -132,12 +147,12 @@ def so_far(
     ValueError: if a checkpoint cannot be read.
   """
   running = checkpoints.running(directory)  # first: a launch that ends meanwhile is then in both
-  return results_of(checkpoints.finished(directory), running, experiment, keys)
+  return results_of(checkpoints.finished(directory), running, experiment, keys, measures)
 
 
 def results_of(
     finished: Sequence[Checkpoint], running: Checkpoint | None, experiment: str,
-    keys: Sequence[Key],
+    keys: Sequence[Key], measures: Measures,
 ) -> tuple[tuple[Row, ...], tuple[Point, ...]]:
   """The same from checkpoints that have been read: those of ended launches, and one under way."""
   runs = {key: (each.rows, each.history) for checkpoint in finished
@@ -148,29 +163,30 @@ def results_of(
     for i, (key, points) in enumerate(zip(begun.keys, histories, strict=True)):
       ending = outcomes.Ending(f"{INTERRUPTED}@{begun.step}", "")
       if begun.state["diverged_at"][i] != NEVER:
-        ending = outcomes.diverged(begun.state["diverged_at"][i], _culprits(begun.state, i))
-      runs.setdefault(key, (_last_errors(experiment, key, points, ending), points))
+        ending = outcomes.divergence(begun.state["diverged_at"][i], _non_finite(begun.state, i))
+      runs.setdefault(key, (_last_errors(experiment, key, points, ending, measures), points))
   unbegun = outcomes.Ending(f"{INTERRUPTED}@0", "")
-  found = [runs.get(key) or (_last_errors(experiment, key, (), unbegun), ()) for key in keys]
+  found = [runs.get(key) or (_last_errors(experiment, key, (), unbegun, measures), ()) for key in keys]
   return (tuple(row for rows, _ in found for row in rows),
           tuple(point for _, points in found for point in points))
 
 
-def _culprits(state: dict[str, np.ndarray], run: int) -> list[str]:
+def _non_finite(state: dict[str, np.ndarray], run: int) -> list[str]:
   return [name.partition(".")[2] for name, flags in state.items()
-          if name.startswith("culprits.") and flags[run]]
+          if name.startswith("non_finite.") and flags[run]]
 
 
 def _last_errors(
-    experiment: str, key: Key, points: Sequence[Point], ending: outcomes.Ending
+    experiment: str, key: Key, points: Sequence[Point], ending: outcomes.Ending,
+    measures: Measures,
 ) -> tuple[Row, ...]:
   """The errors of the last validation that was finite; nan and step 0 without any."""
   last = {point.metric: (point.value, point.step) for point in points
           if point.split == "valid" and math.isfinite(point.value)}
   return tuple(
-      Row(experiment, *key, "valid", metric, metrics.UNITS[metric],
-          *last.get(metric, (math.nan, 0)), *ending)
-      for metric in ("energy_loss", "force_loss"))
+      Row(experiment, *key, "valid", metric.name, metric.unit,
+          *last.get(metric.name, (math.nan, 0)), *ending)
+      for metric in measures.metrics if metric.compared)
 
 
 def _name(path: Any) -> str:
@@ -183,4 +199,4 @@ def _curve_arrays(curves: Curves) -> dict[str, Any]:
 
 
 def _curves(arrays: dict[str, Any], runs: int) -> Curves:
-  return Curves(**arrays["curves"]) if "curves" in arrays else outcomes.no_curves(runs)
+  return Curves(**arrays["curves"]) if "curves" in arrays else outcomes.empty_curves(runs)

@@ -1,12 +1,13 @@
 """Trains all runs of an experiment, launch after launch, and can be stopped and continued.
 
 Between two visits of the host a launch trains for about a second, so that a request to stop is
-heard soon. How the training is cut into such stretches does not change its result, and neither
+heard soon. How the training is cut into such segments does not change its result, and neither
 does a stop: what is saved is all that a run carries.
 """
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,14 +19,15 @@ import numpy as np
 from dcnn.base import processes, wording
 from dcnn.base.measures import Metric
 from dcnn.results.records import Point, Row, is_failed
-from dcnn.sweeps import checkpoints, engine, memory, outcomes, snapshots, streaming, training
-from dcnn.sweeps.checkpoints import Memory, Store
+from dcnn.sweeps import checkpoints, memory, outcomes, plans, snapshots, streaming, training
+from dcnn.sweeps.checkpoints import Nothing, Store
+from dcnn.sweeps.memory import Compiled, Placement
 from dcnn.sweeps.outcomes import Curves
-from dcnn.sweeps.plans import Group, Key, Launch, Plan, Run, grouped, launches, stacked
+from dcnn.sweeps.plans import Group, Key, Launch, Plan, Training
 from dcnn.sweeps.snapshots import Begun, Ended
 from dcnn.sweeps.training import NEVER, Program, RunState
 
-STRETCH_SECONDS = 1.0  # of training between two visits of the host
+SEGMENT_SECONDS = 1.0  # of training between two visits of the host
 TIMES = ("compile_seconds", "train_seconds", "evaluate_seconds", "total_seconds")
 COMPILING, TRAINING, EVALUATING = "compiling", "training", "evaluating"
 
@@ -42,16 +44,17 @@ class Progress(NamedTuple):
   """Where a sweep stands, for a display.
 
   Attributes:
-    phase: `compiling`, `training` or `evaluating`; only in training there is something to lose.
-    done, total: steps of single runs, over all groups and launches; those that an ended run does
+    phase: `compiling`, `training` or `evaluating`. A stop is heard only while training.
+    done: Steps of single runs so far, over all groups and launches; those that an ended run does
       not take count as done.
-    reused: of those done, how many were read from checkpoints.
+    total: Steps of single runs in all.
+    reused: How many of those done were read from checkpoints.
     watched: The latest validation error of each arm: the geometric mean of its finite runs, nan
       where there is none.
     metric: Which error that is.
-    diverged: runs that have become non-finite so far.
-    compile_seconds: in this session so far.
-    choice: how many runs train together, once that is known of a group.
+    diverged: The number of runs that have become non-finite so far.
+    compile_seconds: The seconds spent compiling in this session so far.
+    placement: How many runs train together, once that is known of a group.
   """
 
   phase: str
@@ -62,235 +65,248 @@ class Progress(NamedTuple):
   metric: Metric
   diverged: int
   compile_seconds: float
-  choice: memory.Choice | None = None
-
-
-class Trained(NamedTuple):
-  """The runs of a group after training.
-
-  Attributes:
-    program: of the group.
-    runs: one for each entry of the leading axis of the variables.
-    best: variables that validation chose, NumPy.
-    last: variables after the last step, or where the run ended, NumPy; where a moving average is
-      kept, with the averaged parameters.
-  """
-
-  program: Program
-  runs: tuple[Run, ...]
-  best: Any
-  last: Any
+  placement: Placement | None = None
 
 
 class Outcome(NamedTuple):
   """What a sweep leaves behind.
 
   Attributes:
-    rows: the results, in the order arm, seed, split, metric.
-    history: the curves, in the order arm, seed, step.
-    groups: trained variables.
-    parity: predictions on its test split of one run: of the arm with the lowest median validation
-      force_loss, the median run. Empty if no run finished.
-    timing: seconds by phase, and counts.
+    rows: The results, in the order arm, seed, split, metric.
+    history: The curves, in the order arm, seed, step.
+    ended: What is kept of each run, in the order arm, seed.
+    programs: The program of each group.
+    predictions: Predictions on its test split of one run: the median run of the arm with the
+      lowest median validation error. Empty if no run finished.
+    timing: Seconds by phase, and counts.
   """
 
   rows: tuple[Row, ...]
   history: tuple[Point, ...]
-  groups: tuple[Trained, ...]
-  parity: dict[str, np.ndarray]
+  ended: dict[Key, Ended]
+  programs: tuple[Program, ...]
+  predictions: dict[str, np.ndarray]
   timing: dict[str, float]
 
 
 @dataclasses.dataclass
 class _Session:
-  """What goes along with a sweep: its callers' wishes, its clock and its counts."""
+  """What goes along with a sweep: its caller's wishes, its clock and its counts."""
 
   plan: Plan
   on_progress: Callable[[Progress], None]
-  store: Store | Memory | None
+  store: Store | Nothing
   should_stop: Callable[[], bool]
+  watched: dict[str, float]
   ended: dict[Key, Ended] = dataclasses.field(default_factory=dict)
   begun: Begun | None = None
   seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(TIMES, 0.0))
   seconds_before: Mapping[str, float] = dataclasses.field(default_factory=dict)
   launches: int = 0
   reused: int = 0
-  force_loss: dict[str, float] = dataclasses.field(default_factory=dict)
-  choice: memory.Choice | None = None
+  placement: Placement | None = None
   started: float = dataclasses.field(default_factory=time.monotonic)
   saved: float = dataclasses.field(default_factory=time.monotonic)
 
   @contextlib.contextmanager
-  def timed(self, phase: str) -> Iterator[None]:
+  def timer(self, phase: str) -> Iterator[None]:
     """Adds the time that the context lasts to that of a phase."""
     started = time.monotonic()
     yield
     self.seconds[phase] += time.monotonic() - started
 
-  def so_far(self) -> dict[str, Any]:
+  def counts(self) -> dict[str, Any]:
     """Times and counts, those of earlier sessions included."""
     spent = {**self.seconds, "total_seconds": time.monotonic() - self.started}
     return {
         "seconds": {name: self.seconds_before.get(name, 0.0) + spent[name] for name in TIMES},
         "launches": self.launches}
 
-  def take_up(self, so_far: Mapping[str, Any]) -> None:
-    """Goes on counting where an earlier session left off."""
-    self.seconds_before = so_far["seconds"]
-    self.launches = so_far["launches"] - (self.begun is not None)  # that one is counted again
+  def resume_counts(self, counts: Mapping[str, Any]) -> None:
+    """Goes on counting where an earlier session stopped."""
+    self.seconds_before = counts["seconds"]
+    self.launches = counts["launches"] - (self.begun is not None)  # that one is counted again
 
-  def tell(self, phase: str, launch_steps: int = 0, diverged: int = 0) -> None:
-    """Reports progress; `launch_steps` and `diverged` are of the launch under way."""
+  def report(self, phase: str, launch_steps: int = 0, diverged: int = 0) -> None:
+    """Reports progress; `launch_steps` and `diverged` are those of the launch under way."""
     plan = self.plan
-    failed = sum(is_failed(each.rows[0].status) for each in self.ended.values())
+    failed = sum(is_failed(ended.rows[0].status) for ended in self.ended.values())
+    measures = plan.problem.measures
     self.on_progress(Progress(
         phase, len(self.ended) * plan.steps + launch_steps,
-        len(plan.arms) * len(plan.seeds) * plan.steps, self.reused, dict(self.force_loss),
-        Metric("force_loss", "eV/A", "error"), failed + diverged, self.seconds["compile_seconds"],
-        self.choice))
+        len(plan.arms) * len(plan.seeds) * plan.steps, self.reused, dict(self.watched),
+        measures.metric(measures.watched), failed + diverged, self.seconds["compile_seconds"],
+        self.placement))
+
+
+class _Current(NamedTuple):
+  """The launch under way.
+
+  Attributes:
+    launch: Its runs.
+    program: Their program.
+    compiled: The engine and what it was compiled for.
+    arguments: What the runs differ in, on the devices.
+    feed: Their data.
+  """
+
+  launch: Launch
+  program: Program
+  compiled: Compiled
+  arguments: Training
+  feed: streaming.Feed
+
+  @property
+  def runs(self) -> int:
+    """The number of runs, without padding."""
+    return len(self.launch.real)
 
 
 def run(
     plan: Plan,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     *,
-    store: Store | Memory | None = None,
+    store: Store | Nothing | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
   """Trains and evaluates every arm with every seed.
 
   Args:
-    plan: what to run.
-    on_progress: called after every stretch of training.
-    store: where checkpoints go, and where those of an earlier, equal sweep are taken from; none
+    plan: What to run.
+    on_progress: Called after every segment of training.
+    store: Where checkpoints go, and where those of an earlier, equal sweep are taken from; none
       are kept without it. Of several processes all have one, and that of the first is written.
-    should_stop: asked after every stretch; of several processes any may ask for it.
+    should_stop: Asked after every segment; of several processes any may ask for it.
 
   Returns:
     Results, curves, trained variables and timings.
 
   Raises:
-    ValueError: if not even one run fits in memory, labels cannot be scaled, or no checkpoint of
-      those there are can be read.
+    ValueError: if not even one run fits in memory, an arm cannot be fitted to the data, or no
+      checkpoint of those there are can be read.
     OSError: if a checkpoint cannot be saved.
     Interrupted: when asked to stop.
     Diverged: if a run became non-finite and the plan says to stop then.
     Lost: if another process is gone.
   """
-  groups = grouped(plan)  # mistakes show before training
-  session = _Session(plan, on_progress, store, should_stop)
-  session.force_loss = {arm.name: math.nan for arm in plan.arms}
-  if store is not None:
-    _restore(session, store)
+  groups = plans.make_groups(plan)  # mistakes show before training
+  session = _Session(
+      plan, on_progress, store or Nothing(), should_stop,
+      watched={arm.name: math.nan for arm in plan.arms})
+  _restore(session)
   for group in groups:
     _run_group(session, group)
-  if store is not None:
-    store.flush()
+  session.store.flush()
   return _outcome(plan, groups, session)
 
 
 def _outcome(plan: Plan, groups: Sequence[Group], session: _Session) -> Outcome:
   """Everything in the order of the plan, whatever the order in which it was computed."""
-  by_key = {each.key: (group, each) for group in groups for each in group.runs}
+  by_key = {run.key: (group, run) for group in groups for run in group.runs}
   keys = [Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds]
-  ended = [session.ended[key] for key in keys]
-  shown = outcomes.median_run([each.rows for each in ended])
-  parity = {}
+  ended = {key: session.ended[key] for key in keys}
+  shown = outcomes.median_run([each.rows for each in ended.values()], plan.problem.measures)
+  predictions = {}
   if shown is not None:
-    group, each = by_key[keys[shown]]
-    parity = outcomes.predictions(plan, group.program.task, each, ended[shown].best)
+    group, run = by_key[keys[shown]]
+    predictions = outcomes.predictions(plan, group.program.task, run, ended[keys[shown]].best)
   return Outcome(
-      rows=tuple(row for each in ended for row in each.rows),
-      history=tuple(point for each in ended for point in each.history),
-      groups=tuple(_trained(group, session.ended) for group in groups),
-      parity=parity,
-      timing={**session.so_far()["seconds"], "groups": len(groups),
+      rows=tuple(row for each in ended.values() for row in each.rows),
+      history=tuple(point for each in ended.values() for point in each.history),
+      ended=ended,
+      programs=tuple(group.program for group in groups),
+      predictions=predictions,
+      timing={**session.counts()["seconds"], "groups": len(groups),
               "launches": session.launches, "runs": len(keys)},
   )
 
 
-def _trained(group: Group, ended: dict[Key, Ended]) -> Trained:
-  mine = [ended[each.key] for each in group.runs]
-  best, last = (
-      jax.tree.map(lambda *leaves: np.stack(leaves), *variables)
-      for variables in zip(*((each.best, each.last) for each in mine), strict=True))
-  return Trained(group.program, group.runs, best, last)
-
-
 def _run_group(session: _Session, group: Group) -> None:
   """Trains what has not ended yet: first the launch that was begun, if it is of this group."""
-  pending = [each for each in group.runs if each.key not in session.ended]
+  pending = {run.key: run for run in group.runs if run.key not in session.ended}
   if not pending:
     return
   plan, program, begun = session.plan, group.program, None
-  if session.begun and session.begun.keys[0] in {each.key for each in pending}:
+  if session.begun and session.begun.keys[0] in pending:
     begun, session.begun = session.begun, None
-  keys = begun.keys if begun else ()
-  by_key = {each.key: each for each in pending}
-  first = [by_key[key] for key in keys]
-  rest = [each for each in pending if each.key not in keys]
-  if session.store is not None:
-    session.store.flush()  # nobody waits for a compilation, so nothing may be left to lose
-  session.tell(COMPILING)
-  with session.timed("compile_seconds"):
-    fit = memory.fitted(plan, program, pending, begun=begun.size if begun else None)
-    shared = streaming.whole(plan, fit.layout, fit.engine)
-  session.choice = fit.choice
-  if session.store is not None:
-    session.store.check()
-  for launch in (*launches(first, fit.size), *launches(rest, fit.size)):
+  first = [pending.pop(key) for key in begun.keys] if begun else []
+  session.store.flush()  # compilation cannot be interrupted, so nothing may be left to lose
+  session.report(COMPILING)
+  with session.timer("compile_seconds"):
+    compiled = memory.compile_group(
+        plan, program, [*first, *pending.values()], begun=begun.size if begun else None)
+    shared = streaming.resident_data(plan, compiled.layout, compiled.engine)
+  session.placement = compiled.placement
+  session.store.check()
+  for launch in (*plans.launches(first, compiled.size),
+                 *plans.launches(tuple(pending.values()), compiled.size)):
     session.launches += 1
-    arguments = fit.engine.place(stacked(launch.filled))
-    feed = streaming.feed(plan, launch, fit.layout, fit.engine, shared)
-    state, curves = _train(session, program, fit.engine, launch, arguments, feed, begun)
-    _finish(session, program, fit.engine, launch, arguments, feed, state, curves)
+    current = _Current(
+        launch, program, compiled, compiled.engine.shard(plans.stack(launch.padded)),
+        streaming.make_feed(plan, launch, compiled.layout, compiled.engine, shared))
+    state, curves = _train(session, current, begun)
+    _finish(session, current, state, curves)
     begun = None
 
 
 def _train(
-    session: _Session, program: Program, built: engine.Engine, launch: Launch,
-    arguments: engine.Runs, feed: streaming.Feed, begun: Begun | None,
+    session: _Session, current: _Current, begun: Begun | None
 ) -> tuple[RunState, Curves]:
   """Trains one launch to its end; returns its states and the curves of its runs."""
-  plan, runs = session.plan, len(launch.real)
-  state, curves, done = built.init(arguments), outcomes.no_curves(runs), 0
+  plan, engine = session.plan, current.compiled.engine
+  state, curves, done = engine.init(current.arguments), outcomes.empty_curves(current.runs), 0
   if begun:
-    state = built.place(snapshots.refilled(begun.state, state, len(launch.filled)))
+    state = engine.shard(
+        snapshots.restore_state(begun.state, state, len(current.launch.padded)))
     curves, done = begun.curves, begun.step
   pace = _Pace()
-  with (contextlib.closing(feed.training(done)) as stretches,
-        contextlib.closing(feed.validation()) as valid):
-    while done < plan.steps and not _ended(state, runs).all():
+  with (contextlib.closing(current.feed.training(done)) as parts,
+        contextlib.closing(current.feed.validation()) as valid):
+    while done < plan.steps and not _has_ended(state, current.runs).all():
       start = done - done % plan.chunk
       end = min(start + plan.chunk, plan.steps)
-      while done < end:
-        with session.timed("train_seconds"):
-          part = next(stretches)
-        while done < min(end, part.first + part.rows):
-          # Clocks differ between processes.
-          steps = int(processes.from_all(pace.steps(part.first + part.rows - done))[0])
-          with session.timed("train_seconds"), pace.measured(steps):
-            state = built.train(state, arguments, part.window, done - part.first, steps)
-            jax.block_until_ready(state.step)
-          done = end if _ended(state, runs).all() else done + steps
-          if done < end:
-            _visit(session, launch, state, curves, done)
-      with session.timed("train_seconds"):
-        sums = _sums(built, training.evaluated_variables(program, state), arguments, valid)
-        state, validation = built.validate(state, arguments, sums, end - start)
-        curves = _with_validation(curves, state, validation, launch, start=start, end=end)
-      session.force_loss |= outcomes.latest_force_loss(curves, launch.keys)
-      _visit(session, launch, state, curves, done)
+      for state, done in _train_chunk(session, current, state, done, end, parts, pace):
+        if done < end:
+          _visit(session, current, state, curves, done)
+      with session.timer("train_seconds"):
+        variables = _evaluated(current.program, state)
+        state, validation = engine.validate(
+            state, current.arguments, _sums(current, variables, valid), end - start)
+        curves = _with_validation(session, current, curves, state, validation, start, end)
+      session.watched |= outcomes.latest_errors(
+          curves, current.launch.keys, plan.problem.measures.watched)
+      _visit(session, current, state, curves, done)
   return state, curves
 
 
+def _train_chunk(
+    session: _Session, current: _Current, state: RunState, done: int, end: int,
+    parts: Iterator[streaming.Part], pace: "_Pace",
+) -> Iterator[tuple[RunState, int]]:
+  """Trains up to a validation; yields states and steps done after each segment."""
+  engine = current.compiled.engine
+  while done < end:
+    with session.timer("train_seconds"):
+      part = next(parts)
+    last = part.first + part.rows
+    while done < min(end, last):
+      # Clocks differ between processes.
+      steps = int(processes.from_all(pace.steps(last - done))[0])
+      with session.timer("train_seconds"), pace.measure(steps):
+        state = engine.train(state, current.arguments, part.window, done - part.first, steps)
+        jax.block_until_ready(state.step)
+      done = end if _has_ended(state, current.runs).all() else done + steps
+      yield state, done
+
+
 def _sums(
-    built: engine.Engine, variables: Any, arguments: engine.Runs, parts: Iterator[streaming.Part]
+    current: _Current, variables: Any, parts: Iterator[streaming.Part]
 ) -> dict[str, np.ndarray]:
   """Sums and counts of the batches of one evaluation, (runs batches)."""
   found: list[dict[str, np.ndarray]] = []
   for part in parts:
-    sums = processes.gathered(built.evaluate(variables, arguments, part.window, part.rows))
+    sums = processes.gathered(current.compiled.engine.evaluate(
+        variables, current.arguments, part.window, part.rows))
     found.append({name: values[:, :part.rows] for name, values in sums.items()})
     if not part.left:
       break
@@ -298,29 +314,25 @@ def _sums(
 
 
 def _visit(
-    session: _Session, launch: Launch, state: RunState, curves: Curves, done: int
+    session: _Session, current: _Current, state: RunState, curves: Curves, done: int
 ) -> None:
-  """Between two stretches: tells how far it is, saves if it is time, and stops if asked to."""
-  plan, runs = session.plan, len(launch.real)
-  diverged = processes.gathered(state.diverged_at)[:runs] != NEVER
-  session.tell(TRAINING, done * runs, int(diverged.sum()))
-  stop, due = _agreed(
-      session.should_stop(), time.monotonic() - session.saved >= plan.checkpoint_every)
+  """Between two segments: reports progress, saves if it is time, and stops if asked to."""
+  plan = session.plan
+  diverged = processes.gathered(state.diverged_at)[:current.runs] != NEVER
+  session.report(TRAINING, done * current.runs, int(diverged.sum()))
+  wishes = processes.from_all(np.array([
+      session.should_stop(), time.monotonic() - session.saved >= plan.checkpoint_every]))
+  # Any process may ask to stop; the first alone knows when it is time to save.
+  stop, due = bool(wishes[:, 0].any()), bool(wishes[0, 1])
   refused = plan.stop_on_divergence and diverged.any()
   if stop or refused or due:
-    _save_running(session, launch, state, curves, done)
-  if session.store is not None and (stop or refused):
+    _save_running(session, current, state, curves, done)
+  if stop or refused:
     session.store.flush()
   if refused:
-    raise Diverged(_refusal(launch, _on_host(state, runs), diverged, plan.steps))
+    raise Diverged(_refusal(current.launch, _to_host(state, current.runs), diverged, plan.steps))
   if stop:
     raise Interrupted
-
-
-def _agreed(stop: bool, due: bool) -> tuple[bool, bool]:
-  """Any process may ask to stop; the first alone knows when it is time to save."""
-  wishes = processes.from_all(np.array([stop, due]))
-  return bool(wishes[:, 0].any()), bool(wishes[0, 1])
 
 
 def _refusal(launch: Launch, state: RunState, diverged: np.ndarray, steps: int) -> str:
@@ -333,63 +345,61 @@ def _refusal(launch: Launch, state: RunState, diverged: np.ndarray, steps: int) 
 
 
 def _with_validation(
-    curves: Curves, state: RunState, validation: training.Validation, launch: Launch, *,
-    start: int, end: int,
+    session: _Session, current: _Current, curves: Curves, state: RunState,
+    validation: training.Validation, start: int, end: int,
 ) -> Curves:
   """The curves after the chunk from `start` to `end`; runs that ended before it get no point."""
-  runs = len(launch.real)
   diverged_at, stopped_at, validation = jax.tree.map(
-      lambda leaf: leaf[:runs],
+      lambda leaf: leaf[:current.runs],
       processes.gathered((state.diverged_at, state.stopped_at, validation)))
   diverged = diverged_at != NEVER
   before = diverged & (diverged_at < start) | (stopped_at != NEVER) & (stopped_at <= start)
-  return outcomes.extended(curves, validation, end, running=~before, failed=diverged)
+  return outcomes.append_validation(
+      curves, validation, session.plan.problem, end, running=~before, failed=diverged)
 
 
-def _finish(
-    session: _Session, program: Program, built: engine.Engine, launch: Launch,
-    arguments: engine.Runs, feed: streaming.Feed, state: RunState, curves: Curves,
-) -> None:
+def _finish(session: _Session, current: _Current, state: RunState, curves: Curves) -> None:
   """Scores the chosen checkpoint of each run of a launch, and saves the launch as ended."""
-  plan, runs = session.plan, len(launch.real)
-  _save_running(session, launch, state, curves, plan.steps)
-  if session.store is not None:
-    session.store.flush()  # nor for an evaluation
-  session.tell(EVALUATING, plan.steps * runs)
-  with session.timed("evaluate_seconds"), contextlib.closing(feed.scored()) as parts:
-    sums = _sums(built, state.best.variables, arguments, parts)
-  host = _on_host(state, runs)
-  last = training.evaluated_variables(program, host)
+  plan, launch = session.plan, current.launch
+  _save_running(session, current, state, curves, plan.steps)
+  session.store.flush()  # evaluation cannot be interrupted either
+  session.report(EVALUATING, plan.steps * current.runs)
+  with (session.timer("evaluate_seconds"),
+        contextlib.closing(current.feed.scored()) as parts):
+    sums = _sums(current, state.best.variables, parts)
+  host = _to_host(state, current.runs)
+  last = _evaluated(current.program, host)
   histories = outcomes.points(curves, launch.keys)
-  by_seed = {each.seed: each for each in launch.real}
-  constant = {seed: outcomes.constant_errors(plan, each) for seed, each in by_seed.items()}
-  for i, each in enumerate(launch.real):
-    session.ended[each.key] = Ended(
+  by_seed = {run.seed: run for run in launch.real}
+  baseline = {seed: outcomes.baseline_errors(plan, run) for seed, run in by_seed.items()}
+  for i, run in enumerate(launch.real):
+    session.ended[run.key] = Ended(
         outcomes.rows(
-            plan, each, {name: values[i] for name, values in sums.items()},
-            constant=constant[each.seed], step=int(host.best.step[i]),
+            plan, run, {name: values[i] for name, values in sums.items()},
+            baseline=baseline[run.seed], step=int(host.best.step[i]),
             ended=outcomes.ending(host, i, plan.steps)),
-        histories[i], *(snapshots.of_run(tree, i) for tree in (host.best.variables, last)))
-  if session.store is not None:
-    ended = [session.ended[key] for key in launch.keys]
-    session.store.save_finished(snapshots.from_ended(launch, ended, curves, session.so_far()))
-    session.saved = time.monotonic()
-  session.tell(TRAINING)
+        histories[i], snapshots.of_run(host.best.variables, i), snapshots.of_run(last, i),
+        float(host.best.score[i]), run.fitted.kept)
+  session.store.save_finished(snapshots.from_ended(
+      launch, [session.ended[key] for key in launch.keys], curves, session.counts()))
+  session.saved = time.monotonic()
+  session.report(TRAINING)
 
 
 def _save_running(
-    session: _Session, launch: Launch, state: RunState, curves: Curves, step: int
+    session: _Session, current: _Current, state: RunState, curves: Curves, step: int
 ) -> None:
   session.saved = time.monotonic()
-  if session.store is not None:
-    leaves = snapshots.named(_on_host(state, len(launch.real)))
-    begun = Begun(launch.keys, len(launch.filled), step, leaves, curves)
-    session.store.save_running(snapshots.from_begun(begun, session.so_far()))
+  if not session.store.keeps:
+    return  # the state need not leave the device
+  leaves = snapshots.leaves_by_path(_to_host(state, current.runs))
+  begun = Begun(current.launch.keys, len(current.launch.padded), step, leaves, curves)
+  session.store.save_running(snapshots.from_begun(begun, session.counts()))
 
 
-def _restore(session: _Session, store: Store | Memory) -> None:
-  """Takes up what the checkpoints of an earlier sweep hold."""
-  plan = session.plan
+def _restore(session: _Session) -> None:
+  """Continues from what the checkpoints of an earlier sweep hold."""
+  plan, store = session.plan, session.store
   wanted = {Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds}
   saved, running = processes.from_first(
       lambda: (store.finished(), store.running()), checkpoints.packed, checkpoints.unpacked)
@@ -400,36 +410,44 @@ def _restore(session: _Session, store: Store | Memory) -> None:
     session.begun = snapshots.to_begun(running)
     saved.append(running)
   if saved:
-    session.take_up(saved[-1].record)
+    session.resume_counts(saved[-1].record)
   session.reused = len(session.ended) * plan.steps
   if session.begun:
     session.reused += session.begun.step * len(session.begun.keys)
 
 
-def _on_host(state: RunState, runs: int) -> RunState:
+def _evaluated(program: Program, state: RunState) -> Any:
+  """The variables that validation sees, of all runs."""
+  function = functools.partial(training.evaluated_variables, program)
+  if program.evaluated is None:
+    return function(state)  # picks leaves, whatever their leading axes
+  return jax.jit(jax.vmap(function))(state)
+
+
+def _to_host(state: RunState, runs: int) -> RunState:
   """A copy of the first runs: the device will write over its own."""
   return jax.tree.map(lambda leaf: np.array(leaf[:runs]), processes.gathered(state))
 
 
-def _ended(state: RunState, runs: int) -> np.ndarray:
+def _has_ended(state: RunState, runs: int) -> np.ndarray:
   """Which of the first runs stand still."""
   diverged_at, stopped_at = processes.gathered((state.diverged_at, state.stopped_at))
   return training.has_ended(state._replace(diverged_at=diverged_at, stopped_at=stopped_at))[:runs]
 
 
 class _Pace:
-  """How many steps fit into a stretch, learnt from the stretch before."""
+  """How many steps fit into a segment, learnt from the segment before."""
 
   def __init__(self) -> None:
     self._seconds_per_step = math.inf
 
   def steps(self, left: int) -> int:
-    """Steps of the next stretch: one at first, and no more than `left`."""
-    return max(1, min(left, int(STRETCH_SECONDS / self._seconds_per_step)))
+    """Steps of the next segment: one at first, and no more than `left`."""
+    return max(1, min(left, int(SEGMENT_SECONDS / self._seconds_per_step)))
 
   @contextlib.contextmanager
-  def measured(self, steps: int) -> Iterator[None]:
-    """Learns from a stretch of so many steps."""
+  def measure(self, steps: int) -> Iterator[None]:
+    """Learns from a segment of so many steps."""
     started = time.monotonic()
     yield
     self._seconds_per_step = max(time.monotonic() - started, 1e-9) / steps

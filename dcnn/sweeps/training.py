@@ -1,6 +1,6 @@
-"""One run as pure functions: its state, a step, a stretch of steps, and a validation.
+"""One run as pure functions: its state, a step, a segment of steps, and a validation.
 
-Nothing here knows chemistry, arms or seeds. `engine` maps these functions over runs.
+Nothing here knows arms or seeds, or what a task predicts. `engine` maps these functions over runs.
 """
 
 import functools
@@ -9,31 +9,39 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Bool, Float, Int
 
-from dcnn.losses import AddUp, alone
 from dcnn.tasks.base import Batch, Hypers, Task, Variables
 
 NEVER = -1  # a step that has not come
 SUMMED_PARTS = 16  # of a sum over all parameters
+
+# Sums a pytree, whose leaves have one type, over the devices that share a run's batch.
+Psum = Callable[[Any], Any]
+
+
+def identity(tree: Any) -> Any:
+  """The sum over devices where a batch is on one device."""
+  return tree
 
 
 class Program(NamedTuple):
   """What all runs of a group share, and what is compiled.
 
   Attributes:
-    task: the functions to train.
-    make_optimizer: from hypers, possibly traced, to an optax transformation.
-    take: (data, indices) -> batch; picks configurations from one run's data.
-    batch_size: configurations a step.
-    averaged: whether an exponential moving average of the parameters is kept and evaluated.
-    patience: steps without a better validation after which a run stops; 0: it never does.
-    add_up: over the devices that a run's batch is spread over. Each then trains and evaluates with
-      its part of every batch.
+    task: The functions to train.
+    make_optimizer: Makes an optax transformation from hyperparameters, which may be traced.
+    take: `(data, indices) -> batch`; picks frames from one run's data.
+    batch_size: Frames in the batch of a step.
+    averaged: Whether an exponential moving average of the parameters is kept and evaluated.
+    patience: Steps without a better validation after which a run stops; 0 if it never does.
+    evaluated: `(optimizer state, parameters) -> parameters` to evaluate, for an optimiser that
+      trains at another point than it recommends; None if there is no such difference.
+    psum: Sums over the devices that share a run's batch. Each of them trains and evaluates with
+      its shard of every batch.
   """
 
   task: Task
@@ -42,7 +50,8 @@ class Program(NamedTuple):
   batch_size: int
   averaged: bool
   patience: int = 0
-  add_up: AddUp = alone
+  evaluated: Callable[[optax.OptState, Any], Any] | None = None
+  psum: Psum = identity
 
 
 class Best(NamedTuple):
@@ -57,16 +66,17 @@ class RunState(NamedTuple):
   """Everything that a run carries from step to step.
 
   Attributes:
-    step: steps taken.
-    variables: parameters and network state.
-    optimizer: optax state.
-    average: moving average of the parameters; empty where none is kept.
-    sums: of the loss terms since the last validation.
-    best: chosen on validation data; never a non-finite one.
-    diverged_at: the step, counted from 0, whose loss, gradient or new parameters were not finite,
+    step: The number of steps taken.
+    variables: Parameters and network state.
+    optimizer: The state of the optimiser.
+    average: The moving average of the parameters; empty where none is kept.
+    sums: The sums of the loss terms since the last validation.
+    best: The checkpoint chosen on validation data; never a non-finite one.
+    diverged_at: The step, counted from 0, whose loss, gradient or new parameters were not finite,
       or -1. From then on the run stands still.
-    culprits: what was not finite at that step: loss terms by name, `gradient`, `parameters`.
-    stopped_at: steps taken when patience ended, or -1. From then on the run stands still.
+    non_finite: What was not finite at that step: loss terms by name, `gradient`, `parameters`.
+    stopped_at: The number of steps taken when patience ended, or -1. From then on the run stands
+      still.
   """
 
   step: Int[Array, ""]
@@ -76,7 +86,7 @@ class RunState(NamedTuple):
   sums: dict[str, Float[Array, ""]]
   best: Best
   diverged_at: Int[Array, ""]
-  culprits: dict[str, Bool[Array, ""]]
+  non_finite: dict[str, Bool[Array, ""]]
   stopped_at: Int[Array, ""]
 
 
@@ -99,7 +109,7 @@ def init(program: Program, key: Array, hypers: Hypers) -> RunState:
       sums={name: jnp.float32(0) for name in program.task.terms},
       best=Best(variables, jnp.float32(jnp.inf), jnp.int32(0)),
       diverged_at=jnp.int32(NEVER),
-      culprits={
+      non_finite={
           name: jnp.bool_(False) for name in (*program.task.terms, "gradient", "parameters")},
       stopped_at=jnp.int32(NEVER),
   )
@@ -116,30 +126,34 @@ def step(
   """One optimiser step; a run that would leave the finite numbers stops where it stands.
 
   Args:
-    program: shared by the group.
-    state: of the run.
-    hypers: numbers of the arm.
-    batch: training data.
-    key: for the task's random numbers.
+    program: The program of the group.
+    state: The state of the run.
+    hypers: The numbers of the run.
+    batch: Training data, with a leading axis `batch`.
+    key: The key of the step, for the task's random numbers.
 
   Returns:
     The new state, and the loss terms of the step.
   """
   def loss_fn(params):
-    return program.task.loss(
-        {**state.variables, "params": params}, hypers, batch, key,
-        lambda found: program.add_up(jax.lax.stop_gradient(found)))
+    terms, network_state = program.task.loss(
+        {**state.variables, "params": params}, hypers, batch, key)
+    # Counts have no derivative, which the sum over devices would count twice.
+    counts = program.psum(jax.lax.stop_gradient({name: term.count for name, term in terms.items()}))
+    means = {name: term.total / jnp.maximum(counts[name], 1) for name, term in terms.items()}
+    total = functools.reduce(jnp.add, (term.weight * means[name] for name, term in terms.items()))
+    return total, (means, network_state)
 
   params = state.variables["params"]
   (total, (terms, network_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
-  total, terms, gradient = program.add_up((total, terms, gradient))
+  total, terms, gradient = program.psum((total, terms, gradient))
   updates, optimizer = program.make_optimizer(hypers).update(gradient, state.optimizer, params)
   new_params = optax.apply_updates(params, updates)
   checked = {**terms, "gradient": _sum_of_squares(gradient),
              "parameters": _sum_of_squares(new_params)}
   # As one vector, so that XLA finds out once, and not for each parameter, whether all are finite.
   is_finite = jnp.isfinite(jnp.stack([*checked.values(), total]))
-  culprits = {name: ~is_finite[i] for i, name in enumerate(checked)}
+  non_finite = {name: ~is_finite[i] for i, name in enumerate(checked)}
   finite = jnp.all(is_finite)
   ended = has_ended(state)
   moved = state._replace(
@@ -152,7 +166,7 @@ def step(
   fails = ~finite & ~ended
   return kept._replace(
       diverged_at=jnp.where(fails, state.step, state.diverged_at),
-      culprits=_where(fails, culprits, state.culprits)), terms
+      non_finite=_where(fails, non_finite, state.non_finite)), terms
 
 
 def train(
@@ -166,17 +180,20 @@ def train(
     steps: Int[Array, ""] | int,
     key: Array,
 ) -> RunState:
-  """Trains for `steps` steps; how a training is cut into such stretches does not change it.
+  """Trains for `steps` steps; cutting a training into such segments does not change it.
 
   Args:
-    program: shared by the group.
-    state: of the run; one that has ended is returned as it is.
-    hypers: numbers of the arm.
-    data: of the run; `program.take` picks batches from it.
-    batches: the configurations of each step.
-    first: the row of `batches` to begin with.
-    steps: how many rows to use, so that stretches of any length share a compiled program.
-    key: of the run; the key of a step depends on it and the step's number alone.
+    program: The program of the group.
+    state: The state of the run; one that has ended is returned as it is.
+    hypers: The numbers of the run.
+    data: The run's data, from which `program.take` picks batches.
+    batches: The frames of each step.
+    first: The row of `batches` to begin with.
+    steps: How many rows to use; it is traced, so that segments of any length share a program.
+    key: The key of the run; that of a step depends on it and on the number of the step alone.
+
+  Returns:
+    The state after these steps.
   """
   def body(i, state):
     batch = program.take(data, batches[i])
@@ -201,14 +218,14 @@ def validate(
   """Keeps the parameters if they are the best so far, and ends a run whose patience is at its end.
 
   Args:
-    program: shared by the group.
-    state: of the run.
-    hypers: numbers of the arm.
-    sums: what `evaluate` found with `evaluated_variables` on the validation configurations.
-    steps: taken since the last validation.
+    program: The program of the group.
+    state: The state of the run.
+    hypers: The numbers of the run.
+    sums: What `evaluate` found on the validation frames with `evaluated_variables`.
+    steps: The number of steps since the last validation.
 
   Returns:
-    The new state and what the host writes down.
+    The new state, and what the host writes down.
   """
   current = evaluated_variables(program, state)
   totals = {name: jnp.sum(values) for name, values in sums.items()}
@@ -236,12 +253,15 @@ def evaluate(
   """Sums and counts of each batch.
 
   Args:
-    program: shared by the group.
-    variables: to evaluate.
-    hypers: numbers of the arm.
-    data: of the run; `program.take` picks batches from it.
-    batches: configurations; entries of -1 are filling and not counted.
-    count: how many of the batches to use; the sums of the others are 0.
+    program: The program of the group.
+    variables: The variables to evaluate.
+    hypers: The numbers of the run.
+    data: The run's data, from which `program.take` picks batches.
+    batches: Frames by number; entries of -1 are padding and not counted.
+    count: How many of the batches to use; the sums of the others are 0.
+
+  Returns:
+    Sums and counts by name, one for each batch.
   """
   def one(indices):
     counted = indices >= 0
@@ -254,59 +274,17 @@ def evaluate(
   zeros = jax.tree.map(
       lambda leaf: jnp.zeros((len(batches), *leaf.shape), leaf.dtype),
       jax.eval_shape(one, batches[0]))
-  return program.add_up(jax.lax.fori_loop(0, count, body, zeros))
+  return program.psum(jax.lax.fori_loop(0, count, body, zeros))
 
 
 def evaluated_variables(program: Program, state: RunState) -> Variables:
   """The variables that validation sees: with averaged parameters where an average is kept."""
-  if not program.averaged:
+  if program.averaged:
+    return {**state.variables, "params": state.average}
+  if program.evaluated is None:
     return state.variables
-  return {**state.variables, "params": state.average}
-
-
-def batch_order(
-    seed: int, train: Int[np.ndarray, " train"], *, batch_size: int, start: int, steps: int
-) -> Int[np.ndarray, "steps batch"]:
-  """The training configurations of steps start ... start + steps - 1.
-
-  Each epoch is a permutation drawn from (seed, epoch) alone, so that a resumed run and a straight
-  run see the same batches. What is left of an epoch after its last whole batch is not used.
-
-  Args:
-    seed: of the run.
-    train: indices of the training configurations.
-    batch_size: at most `len(train)`.
-    start, steps: the range of steps.
-
-  Returns:
-    Indices, int32.
-
-  Raises:
-    ValueError: if a batch is larger than the training set.
-  """
-  if not 1 <= batch_size <= len(train):
-    raise ValueError(
-        f"batch_size must be between 1 and the {len(train)} training configurations, "
-        f"got {batch_size}")
-  per_epoch = len(train) // batch_size
-  epochs = range(start // per_epoch, (start + steps - 1) // per_epoch + 1)
-  orders = [
-      np.random.default_rng([seed, epoch]).permutation(train)[:per_epoch * batch_size]
-      for epoch in epochs
-  ]
-  rows = np.concatenate(orders).reshape(-1, batch_size).astype(np.int32)
-  skip = start - epochs[0] * per_epoch
-  return rows[skip:skip + steps]
-
-
-def filled_batches(
-    indices: Int[np.ndarray, " frames"], batch_size: int
-) -> Int[np.ndarray, "batches batch"]:
-  """Indices in rows of `batch_size`, the last row filled up with -1."""
-  rows = -(-len(indices) // batch_size)
-  filled = np.full(rows * batch_size, -1, np.int32)
-  filled[:len(indices)] = indices
-  return filled.reshape(rows, batch_size)
+  return {**state.variables,
+          "params": program.evaluated(state.optimizer, state.variables["params"])}
 
 
 def _average(program, average, params, hypers, taken):

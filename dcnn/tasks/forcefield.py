@@ -6,20 +6,35 @@ labels in eV and eV/A. Losses of different label scalings are then the same func
 physical prediction, and the scaling does not silently change the balance of energy and forces.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Int
 
-from dcnn import derivatives, losses
-from dcnn.base import Labels, System
-from dcnn.losses import AddUp, alone
-from dcnn.tasks import metrics
-from dcnn.tasks.base import Hypers, Task, Variables
+from dcnn import derivatives
+from dcnn.base import Dataset, Labels, System
+from dcnn.base.measures import Measures, Picture
+from dcnn.base.splits import Frames
+from dcnn.labels import LabelTransform
+from dcnn.tasks import forcefield_metrics as metrics
+from dcnn.tasks.base import Fitted, Hypers, Problem, Task, Term, Variables, mean_term
+from dcnn.tasks.forcefield_metrics import FrameMetric
+
+# The most of both that an evaluation takes at a time; they bound its memory.
+EVALUATION_BATCH = 100  # configurations
+EVALUATION_ATOMS = 4000
+
+PICTURES = (
+    Picture("parity", "energy minus its mean", "eV",
+            {"true": "energy_true", "predicted": "energy_predicted"}, centred=True),
+    Picture("parity", "force component", "eV/A",
+            {"true": "forces_true", "predicted": "forces_predicted"}),
+)
 
 
 class Network(Protocol):
@@ -27,23 +42,26 @@ class Network(Protocol):
 
   @property
   def init(self) -> Callable[[Array, System], Any]:
-    """(key, system) -> variables."""
+    """`(key, system) -> variables`."""
     ...
 
   @property
   def apply(self) -> Callable[[Variables, System], Any]:
-    """(variables, system) -> scaled energy."""
+    """`(variables, system) -> scaled energy`."""
     ...
 
 
 MakeModel = Callable[[Hypers], Network]
-AnyArray = Array | np.ndarray
+Penalty = Callable[[Array, Hypers], Array]  # of residuals in physical units
 
 
 class Batch(NamedTuple):
-  """Configurations and labels; energies relative to the arm's shift, physical units.
+  """Configurations and their labels.
 
-  Forces that are nan are not known: they are in no loss and no error.
+  Attributes:
+    systems: The configurations, with a leading axis `batch`.
+    labels: Energies relative to the arm's shift in eV, and forces in eV/A. Forces that are nan
+      are not known: they are in no loss and no error.
   """
 
   systems: System
@@ -54,24 +72,27 @@ def make_task(
     make_model: MakeModel,
     example: System,
     *,
-    energy_loss: losses.Penalty,
-    force_loss: losses.Penalty,
+    energy_loss: Penalty,
+    force_loss: Penalty,
     use_forces: bool = True,
+    own_metrics: Sequence[FrameMetric] = (),
 ) -> Task:
-  """Composes a network and losses into a `Task`.
+  """Composes a network and penalties into a `Task`.
 
   The loss is the paper's: energy_weight L(E) + force_weight L(F), each a mean over the
   configurations or the force components of the batch (Lo and Huang, arXiv:2310.01649, Eq. 1).
 
   Args:
-    make_model: from hypers, possibly traced, to an unbatched network.
-    example: one configuration, for its shapes.
-    energy_loss, force_loss: from `losses`.
-    use_forces: false leaves forces out of the training program, for runs on energies alone.
+    make_model: Makes an unbatched network from hyperparameters, which may be traced.
+    example: One configuration, for its shapes.
+    energy_loss: `(residual, hypers) -> penalty` of each energy.
+    force_loss: The same of each force component.
+    use_forces: False leaves forces out of the training program, for runs on energies alone.
+    own_metrics: Metrics that are evaluated beside the usual ones.
 
   Returns:
-    Functions of hypers `scale`, `energy_weight`, `force_weight`, `energy_delta`, `force_delta`
-    and those that `make_model` reads.
+    Functions of the hyperparameters `scale`, `energy_weight`, `force_weight` and those that
+    `make_model` and the penalties read.
   """
 
   def energy_fn(hypers: Hypers) -> Callable[[Variables, System], Array]:
@@ -82,62 +103,40 @@ def make_task(
     return make_model(hypers).init(key, example)
 
   def predict(variables: Variables, hypers: Hypers, systems: System) -> Labels:
-    each = derivatives.energy_and_forces(energy_fn(hypers))
-    return Labels(*jax.vmap(each, (None, 0))(variables, systems))
+    function = derivatives.energy_and_forces(energy_fn(hypers))
+    return Labels(*jax.vmap(function, (None, 0))(variables, systems))
 
-  def predict_energy(variables: Variables, hypers: Hypers, systems: System) -> Array:
-    return jax.vmap(energy_fn(hypers), (None, 0))(variables, systems)
+  def energy_term(energy: Any, batch: Batch, hypers: Hypers) -> Term:
+    residual = jnp.asarray(energy - batch.labels.energy)
+    return mean_term(hypers["energy_weight"], energy_loss(residual, hypers))
 
-  def loss(
-      variables: Variables, hypers: Hypers, batch: Batch, key: Array, add_up: AddUp = alone):
-    del key  # nothing random in these networks
-    counts = add_up(_counts(batch))
+  def force_term(forces: Any, batch: Batch, hypers: Hypers) -> Term:
+    known = metrics.known_forces(batch.labels.forces, batch.systems.species)
+    # nan must not enter the penalty: its gradient would be nan however it is masked.
+    residual = jnp.asarray(forces - jnp.where(known, batch.labels.forces, 0.0))
+    return mean_term(hypers["force_weight"], force_loss(residual, hypers), known)
+
+  def loss(variables: Variables, hypers: Hypers, batch: Batch, key: Array):
+    del key  # nothing is random in these networks
+    state = {name: value for name, value in variables.items() if name != "params"}
     if use_forces:
       predicted = predict(variables, hypers, batch.systems)
-      terms = {
-          "energy": _energy_term(predicted.energy, batch, hypers, energy_loss, counts),
-          "forces": _force_term(predicted.forces, batch, hypers, force_loss, counts),
-      }
-      total = hypers["energy_weight"] * terms["energy"] + hypers["force_weight"] * terms["forces"]
-    else:
-      energy = predict_energy(variables, hypers, batch.systems)
-      terms = {"energy": _energy_term(energy, batch, hypers, energy_loss, counts)}
-      total = hypers["energy_weight"] * terms["energy"]
-    state = {name: value for name, value in variables.items() if name != "params"}
-    return total, (terms, state)
+      return {"energy": energy_term(predicted.energy, batch, hypers),
+              "forces": force_term(predicted.forces, batch, hypers)}, state
+    energy = jax.vmap(energy_fn(hypers), (None, 0))(variables, batch.systems)
+    return {"energy": energy_term(energy, batch, hypers)}, state
 
   def evaluate(
       variables: Variables, hypers: Hypers, batch: Batch, counted: Bool[Array, " batch"]
   ) -> dict[str, Array]:
     predicted = predict(variables, hypers, batch.systems)
-    return metrics.force_field_sums(predicted, batch.labels, batch.systems.species, counted)
+    arguments = (predicted, batch.labels, batch.systems.species, counted)
+    return {**metrics.force_field_sums(*arguments),
+            **metrics.frame_metric_sums(own_metrics, *arguments)}
 
   terms = ("energy", "forces") if use_forces else ("energy",)
-  return Task(terms, init, loss, evaluate, _score, predict)
-
-
-def _counts(batch: Batch) -> Labels:
-  """How many energies and force components are known."""
-  known = metrics.known_forces(batch.labels.forces, batch.systems.species)
-  return Labels(jnp.int32(len(known)), jnp.sum(known, dtype=jnp.int32))
-
-
-def _energy_term(
-    energy: Float[AnyArray, " batch"], batch: Batch, hypers: Hypers, penalty: losses.Penalty,
-    counts: Labels,
-) -> Float[Array, ""]:
-  residual = jnp.asarray(energy - batch.labels.energy)
-  return losses.masked_mean(penalty(residual, hypers["energy_delta"]), True, counts.energy)
-
-
-def _force_term(
-    forces: Float[AnyArray, "batch atoms 3"], batch: Batch, hypers: Hypers,
-    penalty: losses.Penalty, counts: Labels,
-) -> Float[Array, ""]:
-  known = metrics.known_forces(batch.labels.forces, batch.systems.species)
-  # nan must not enter the penalty: its gradient would be nan however it is masked.
-  residual = jnp.asarray(forces - jnp.where(known, batch.labels.forces, 0.0))
-  return losses.masked_mean(penalty(residual, hypers["force_delta"]), known, counts.forces)
+  return Task(terms, init, loss, evaluate, _score, lambda variables, hypers, batch: predict(
+      variables, hypers, batch.systems))
 
 
 def _score(sums: Mapping[str, Array], hypers: Hypers) -> Array:
@@ -145,3 +144,104 @@ def _score(sums: Mapping[str, Array], hypers: Hypers) -> Array:
   energy = sums["energy_absolute"] / sums["frames"]
   forces = sums["force_absolute"] / jnp.maximum(sums["components"], 1)
   return hypers["energy_weight"] * energy + hypers["force_weight"] * forces
+
+
+def make_problem(dataset: Dataset, own_metrics: Sequence[FrameMetric] = ()) -> Problem:
+  """The host half: what is on the device of a data set, and what is reported of it.
+
+  Args:
+    dataset: Labelled configurations in float64, with neighbour lists where networks take them.
+    own_metrics: Metrics that are reported beside those of `forcefield_metrics.METRICS`.
+
+  Returns:
+    Functions of frame numbers. What all runs share are systems and forces; what a run has of its
+    own are energies relative to its shift.
+  """
+  largest = max(1, EVALUATION_ATOMS // dataset.systems.species.shape[1])
+
+  def finish(sums: Mapping[str, float], constant: Mapping[str, float]) -> dict[str, float]:
+    return {**metrics.finish(sums, constant), **metrics.frame_metric_values(own_metrics, sums)}
+
+  return Problem(
+      frames=len(dataset),
+      shared=functools.partial(shared_data, dataset),
+      take=take,
+      evaluation_batch=min(EVALUATION_BATCH, largest),
+      measures=measures(own_metrics),
+      errors=metrics.mean_absolute_errors,
+      finish=finish,
+      baseline=functools.partial(_baseline, dataset),
+      predictions=functools.partial(_predictions, dataset))
+
+
+def measures(own_metrics: Sequence[FrameMetric] = ()) -> Measures:
+  """What a force field reports."""
+  return Measures(
+      (*(each.metric for each in metrics.METRICS), *(each.metric for each in own_metrics)),
+      watched="force_loss", pictures=PICTURES, caption="Energies are relative to their mean.")
+
+
+def shared_data(dataset: Dataset, frames: Frames) -> tuple[System, Any]:
+  """What every run sees alike of some frames, in float32: systems and forces."""
+  systems, (_, forces) = jax.tree.map(
+      lambda leaf: np.asarray(leaf)[frames], (dataset.systems, dataset.labels))
+  systems = systems._replace(species=np.asarray(systems.species, np.int32))
+  return jax.tree.map(_single_precision, (systems, forces))
+
+
+def _single_precision(array: np.ndarray) -> np.ndarray:
+  return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def take(data: tuple[tuple[System, Any], Any], indices: Int[Array, " batch"]) -> Batch:
+  """The batch of some frames from a run's data, ((systems, forces), energies of this run)."""
+  (systems, forces), energy = data
+  return Batch(
+      jax.tree.map(lambda leaf: leaf[indices], systems),
+      Labels(energy[indices], forces[indices]))
+
+
+def fitted(dataset: Dataset, transform: LabelTransform) -> Fitted:
+  """What a run makes of a label transform that was fitted to its training labels.
+
+  Args:
+    dataset: All frames, in float64.
+    transform: Its scale becomes a number of the run, its shift is taken off every energy.
+
+  Returns:
+    The scale in eV; energies relative to the shift, float32 in eV; and the whole transform, which
+    is saved with the trained variables.
+  """
+  shift = np.broadcast_to(
+      np.asarray(transform.shift_of(dataset.systems.species), np.float64), (len(dataset),))
+
+  def own(frames: Frames) -> np.ndarray:
+    energy = np.asarray(dataset.labels.energy, np.float64)[frames]
+    return (energy - shift[frames]).astype(np.float32)
+
+  return Fitted({"scale": float(transform.scale)}, own, {"transform": transform._asdict()})
+
+
+def transform_of(kept: Mapping[str, Any]) -> LabelTransform:
+  """The label transform of a checkpoint from what `Fitted.kept` was."""
+  return LabelTransform(**kept["transform"])
+
+
+def _baseline(dataset: Dataset, train: Frames, frames: Frames) -> dict[str, float]:
+  energy, forces = dataset.labels
+  return metrics.constant_predictor(
+      Labels(energy[frames], forces[frames]), dataset.systems.species[frames],
+      float(np.mean(energy[train])))
+
+
+def _predictions(
+    dataset: Dataset, frames: Frames, predicted: Labels, run: Fitted
+) -> dict[str, np.ndarray]:
+  energy, forces = (np.asarray(label)[frames] for label in dataset.labels)
+  known = np.asarray(metrics.known_forces(forces, dataset.systems.species[frames]))
+  shift = np.asarray(transform_of(run.kept).shift_of(dataset.systems.species[frames]), np.float64)
+  return {
+      "energy_true": energy,
+      "energy_predicted": np.asarray(predicted.energy, np.float64) + shift,
+      "forces_true": forces[known],
+      "forces_predicted": np.asarray(predicted.forces, np.float64)[known]}

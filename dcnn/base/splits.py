@@ -1,0 +1,22 @@
+"""Which frames of a data set belong to which split."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+Frames = Int[np.ndarray, " frames"]
+
+
+class Indices(NamedTuple):
+  """The frames of each split, by number, int64; each split may be empty.
+
+  Attributes:
+    train: The frames to train on.
+    valid: The frames that choose the checkpoint of a run.
+    test: The frames that choose nothing.
+  """
+
+  train: Frames
+  valid: Frames
+  test: Frames

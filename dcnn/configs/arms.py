@@ -1,0 +1,160 @@
+"""The arms of an experiment: their names, their settings, and which can share a program.
+
+An arm is a dictionary of dotted keys and values that differ from the base configuration; it is
+named by those values. Which settings of an arm are numbers that can share a compiled program, and
+which change the program, the tables of settings say; the user never does.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from dcnn import models
+from dcnn.base import objects
+from dcnn.base.text import suggestion
+from dcnn.configs import networks
+from dcnn.configs.settings import ConfigDict, flat, require
+from dcnn.configs.tasks import SETTINGS, section_of, setting_table
+from dcnn.optimizers import resolve as resolve_optimizer
+from dcnn.results.records import Table
+
+_PREFIXED = {setting.key for setting in SETTINGS if setting.prefixed}
+_OPTIMIZER = ("eps", "b1", "b2", "momentum")  # read by some optimisers, and not by others
+
+
+def arm_name(overrides: Mapping[str, Any]) -> str:
+  """What differs, in short: words by themselves, numbers with the last part of their key.
+
+  Args:
+    overrides: The settings of an arm by dotted key.
+
+  Returns:
+    Such as `c=0.1,init_matched`; `base` where nothing differs.
+  """
+  parts = []
+  for key, value in overrides.items():
+    word = isinstance(value, str) or objects.is_object(value) or (
+        isinstance(value, tuple) and any(map(objects.is_object, value)))
+    text = objects.name_of(value) if word else str(value)
+    parts.append(text if word and key not in _PREFIXED else f"{key.rpartition('.')[2]}={text}")
+  return ",".join(parts) or "base"
+
+
+def arm_settings(config: ConfigDict) -> dict[str, ConfigDict]:
+  """The full configuration of each arm, by name, in the order listed.
+
+  Raises:
+    ValueError: on an unknown key, one that arms may not change, or two arms of one name.
+  """
+  require_mappings(config.arms, "arms", "{'activation.c': 0.1}")
+  mine = [setting.key for setting in setting_table(config).values() if setting.role != "sweep"]
+  groups = list(dict.fromkeys(key.partition(".")[0] for key in mine))
+  arms: dict[str, ConfigDict] = {}
+  for overrides in config.arms:
+    overrides = dict(overrides)
+    name = arm_name(overrides)
+    for key in overrides:
+      if key.partition(".")[0] not in groups:
+        raise ValueError(
+            f"arm {name!r} changes {key!r}: {suggestion(key, flat(config))}arms may change "
+            f"{', '.join(groups)}; the rest is the same for all")
+    require(name not in arms, f"arm {name!r} is listed twice")
+    arms[name] = with_overrides(config, overrides)
+  return arms
+
+
+def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+  """A copy with dotted keys replaced; a network of one's own may bring settings of its own.
+
+  Raises:
+    ValueError: on an unknown key or a value of another type.
+  """
+  changed = copy.deepcopy(config)
+  values = {**flat(config), **overrides}
+  own = own_keys(values.get("model.name"))
+  with changed.unlocked():
+    for key in own & set(overrides) - set(flat(config)):
+      changed.update_from_flattened_dict({key: overrides[key]})
+  try:
+    changed.update_from_flattened_dict(dict(overrides))
+  except (KeyError, AttributeError) as error:
+    unknown = next((key for key in overrides if key not in flat(config)), "")
+    raise ValueError(
+        f"unknown key {unknown!r}: {suggestion(unknown, flat(config))}") from error
+  except (TypeError, ValueError, OverflowError) as error:
+    raise ValueError(f"arm {arm_name(overrides)!r}: {error}") from error
+  return changed
+
+
+def own_keys(network: Any) -> set[str]:
+  """The settings that a network of one's own brings: the arguments that it is made with.
+
+  Args:
+    network: The value of `model.name`; a name brings no settings of its own.
+  """
+  if isinstance(network, str) or network is None:
+    return set()
+  return {f"model.{name}" for name in models.resolve(network).settings}
+
+
+def require_mappings(value: Any, name: str, example: str) -> None:
+  """Makes sure that a setting is a list of dictionaries whose keys are text."""
+  listed = isinstance(value, tuple | list) and all(
+      isinstance(item, Mapping | ConfigDict) and all(isinstance(key, str) for key in item)
+      for item in value)
+  require(listed, f"{name} must be a list of dictionaries such as {example}, got {value!r}")
+
+
+def tables(config: ConfigDict) -> tuple[Table, ...]:
+  """The comparisons of the report; by default all arms against the first."""
+  require_mappings(config.tables, "tables", "{'title': ..., 'baseline': ..., 'arms': (...)}")
+  names = tuple(arm_name(dict(overrides)) for overrides in config.arms)
+  if not config.tables:
+    return (Table("All arms", names[0], names),) if len(names) > 1 else ()
+  for table in config.tables:
+    require({"title", "baseline", "arms"} <= set(table) and bool(table["arms"])
+            and isinstance(table["arms"], tuple | list)
+            and all(isinstance(text, str) for text in (
+                table["title"], table["baseline"], *table["arms"])),
+            f"a table needs a title, a baseline and arms, got {dict(table)}")
+  return tuple(Table(t["title"], t["baseline"], tuple(t["arms"])) for t in config.tables)
+
+
+def effective(config: ConfigDict) -> dict[str, Any]:
+  """The settings of an arm that its program reads, dotted; the names in it must be valid.
+
+  The constant of irelu is not among them where the activation is silu, and so on. Objects stand as
+  config.json describes them.
+  """
+  table = setting_table(config)
+  read = {*resolve_optimizer(config.optimizer.name).parameters}
+  unread = networks.unread(config) | section_of(config).unread(config) | {
+      f"optimizer.{name}" for name in _OPTIMIZER if name not in read}
+  return {key: objects.describe(value) for key, value in flat(config).items()
+          if key not in unread and (key not in table or table[key].role != "sweep")}
+
+
+def structure(config: ConfigDict) -> str:
+  """All settings of an arm that change its program, as text that can be compared."""
+  table = setting_table(config)
+  program = {key: value for key, value in effective(config).items()
+             if key not in table or table[key].role == "program"}
+  return str(sorted(program.items()) + sorted(switches(config).items()))
+
+
+def switches(config: ConfigDict) -> dict[str, bool]:
+  """The parts of the program that a zero leaves out."""
+  return {
+      **section_of(config).switches(config),
+      "weight_decay": config.optimizer.weight_decay > 0,
+      "clip_norm": config.optimizer.clip_norm > 0,
+      "average": config.optimizer.ema_decay > 0,
+  }
+
+
+def hypers(config: ConfigDict) -> dict[str, float]:
+  """The numbers of an arm that enter its program as arguments, by name."""
+  values = flat(config)
+  numbers = {setting.hyper: float(values[setting.key])
+             for setting in setting_table(config).values() if setting.role == "number"}
+  return {**numbers, "init_gain": networks.init_gain(config)}

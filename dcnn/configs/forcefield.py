@@ -1,0 +1,449 @@
+"""The settings of force fields, and what they make: data, splits, label transforms and tasks."""
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Shaped
+
+from dcnn import data, labels, losses, models
+from dcnn.base import Dataset, rounding, wording
+from dcnn.base.measures import Measures
+from dcnn.base.splits import Frames, Indices
+from dcnn.configs import networks
+from dcnn.configs.sections import Parts, Section
+from dcnn.configs.settings import (
+    ConfigDict,
+    Setting,
+    flat,
+    not_negative,
+    one_of,
+    positive,
+    positive_whole,
+    require,
+)
+from dcnn.models.layers import MOST_LAYERS
+from dcnn.tasks import forcefield
+from dcnn.tasks.base import Fitted, Task
+from dcnn.tasks.forcefield_metrics import FrameMetric
+
+SPLITS = ("random", "blocks")
+# Of larger molecules not all pairs lie within a cutoff (BUILD_NOTES.md has the figures).
+LISTED_FROM = 20  # atoms
+
+SETTINGS = (
+    Setting("dataset", "ethanol", "The data: an embedded molecule, or the path of a file."),
+    Setting("test_dataset", "",
+            "A second file to test on, where data come already divided; its frames are the test "
+            "split."),
+    Setting("data.units", "", "Units for files that do not say, such as kcal/mol/angstrom."),
+    Setting("data.energy_key", "", "The name of the energies in a file that has its own."),
+    Setting("data.forces_key", "", "The name of the forces in a file that has its own."),
+    Setting("data.positions_key", "", "The name of the positions in a file that has its own."),
+    Setting("data.species_key", "", "The name of the atomic numbers in a file that has its own."),
+    Setting("data.format", "",
+            "npz, extxyz or a format of ASE, where the name of the file does not tell."),
+    Setting("data.incomplete", "refuse",
+            "Frames without forces: refuse them, skip them, use their energies alone, or take "
+            "single atoms as references for the energies of their elements (references)."),
+    Setting("data.drop_repeated", False, "Whether only the first of equal configurations is kept."),
+    Setting("data.check_units", True,
+            "Whether labels outside what quantum chemistry gives are refused."),
+    Setting("split.method", "random",
+            "How frames are divided: at random, or in contiguous blocks in the order of the file.",
+            choices=SPLITS, check=one_of(*SPLITS)),
+    Setting("split.train", 900, "Training frames.", "frames", check=positive_whole),
+    Setting("split.valid", 100, "Validation frames.", "frames", check=positive_whole),
+    Setting("split.test", None, "Test frames; None for all the rest.", "frames", kind=int,
+            optional=True),
+    Setting("split.gap", 0, "Frames left out between blocks.", "frames"),
+    Setting("split.seed", 0, "The seed of the random split."),
+    Setting("split.per_seed", False, "Whether each seed has its own random split."),
+    Setting("labels", "power_of_ten",
+            "The label scaling: a scheme, SHIFT/SCALE such as mean/force_rms, one with parameters "
+            "such as power_of_ten(exponent=6), or a label transform or fitting function.",
+            choices=tuple(labels.SCHEMES), role="fitted", objects=True),
+    Setting("model.name", "SchNet", "The network: a name, or a class of Flax modules.",
+            choices=tuple(models.MODELS), role="program", objects=True),
+    Setting("model.features", 64, "Size of the atom features.", role="program"),
+    Setting("model.blocks", 3, "Number of interaction blocks.", role="program"),
+    Setting("model.radial", 32, "Number of radial basis functions.", role="program"),
+    Setting("model.cutoff", 5.0, "Distance beyond which atoms do not interact.", "angstrom",
+            role="program"),
+    Setting("model.hidden", (64, 64), "Sizes of the hidden layers of MLP.", role="program"),
+    Setting("model.normaliser", "none",
+            "The normalisation of features: a name, or a function that makes a layer.",
+            choices=tuple(models.NORMALISERS), role="program", objects=True),
+    Setting("loss.energy", "l1", "The penalty of energies: a name, or a function of residuals.",
+            choices=tuple(losses.ENERGY_LOSSES), role="program", objects=True, prefixed=True),
+    Setting("loss.forces", "l1", "The penalty of forces: a name, or a function of residuals.",
+            choices=tuple(losses.FORCE_LOSSES), role="program", objects=True, prefixed=True),
+    Setting("loss.energy_weight", 1.0, "The weight of the energy term.", "1/eV for l1",
+            check=not_negative, role="number"),
+    Setting("loss.force_weight", 30.0, "The weight of the force term.", "angstrom/eV for l1",
+            check=not_negative, role="number"),
+    Setting("loss.energy_delta", 0.1, "Where huber turns from a square into a line.", "eV",
+            check=positive, role="number"),
+    Setting("loss.force_delta", 0.1, "Where huber turns from a square into a line.", "eV/angstrom",
+            check=positive, role="number"),
+    Setting("metrics", (),
+            "Metrics of one's own: functions (predicted, reference, species) of one configuration, "
+            "or forcefield_metrics.FrameMetric records."),
+)
+
+
+class Sources(NamedTuple):
+  """The data of an experiment.
+
+  Attributes:
+    dataset: All frames.
+    held_out: How many of them, at the end, came from `test_dataset` and are the test split.
+  """
+
+  dataset: Dataset
+  held_out: int
+
+  @property
+  def summary(self) -> str:
+    """What was read, in a line."""
+    return self.dataset.summary
+
+  @property
+  def facts(self) -> dict[str, Any]:
+    """What config.json says of the data."""
+    dataset = self.dataset
+    return {"name": dataset.name, "source": dataset.source, "checksum": dataset.checksum,
+            "frames": len(dataset)}
+
+
+def load(config: ConfigDict) -> Sources:
+  """The data of a configuration.
+
+  Warns of what looks wrong; messages name settings as `data.units`, inside the prefixes that
+  `wording.options_under` gives.
+
+  Raises:
+    ValueError, OSError: naming the file and the fix.
+  """
+  options = config.data
+  load_one = functools.partial(
+      data.load, units=options.units or None, energy_key=options.energy_key or None,
+      forces_key=options.forces_key or None, positions_key=options.positions_key or None,
+      species_key=options.species_key or None, format=options.format or None,
+      incomplete=options.incomplete, check_units=options.check_units)
+  with wording.options_under("data."):
+    dataset = load_one(config.dataset)
+    if not config.test_dataset:
+      return Sources(_without_repeats(config, dataset), 0)
+    # References come with the training data; single atoms are no test of them.
+    way = "skip" if options.incomplete == "references" else options.incomplete
+    test = load_one(config.test_dataset, incomplete=way)
+    data.check_test_set(dataset, test, scales=options.check_units)
+  dataset = _without_repeats(config, dataset)
+  joined = _without_repeats(config, data.join(dataset, test))
+  require(len(joined) > len(dataset), f"all {len(test):,} frames of {config.test_dataset} are in "
+          f"{config.dataset}, too: test on others, or set split.test instead of test_dataset")
+  return Sources(joined, len(joined) - len(dataset))
+
+
+def _without_repeats(config: ConfigDict, dataset: Dataset) -> Dataset:
+  """The data, without repeated configurations where the user wants so; the first of each stays."""
+  if not config.data.drop_repeated:
+    return dataset
+  kept = data.distinct(dataset)
+  dropped = len(dataset) - len(kept)
+  return dataclasses.replace(kept, summary=f"{kept.summary}; {dropped:,} repeated frames dropped")
+
+
+def build(
+    config: ConfigDict, sources: Sources, arms: Mapping[str, ConfigDict], seeds: Sequence[int]
+) -> Parts:
+  """What the configuration makes of its data.
+
+  Raises:
+    ValueError: if the splits are impossible, a batch is larger than the training set, a label with
+      a weight is the same in all training frames, or a network cannot take the molecules.
+  """
+  dataset = with_neighbours(sources.dataset, arms)
+  common = None if config.split.per_seed else _splits(config, sources, seeds[0])
+  splits = tuple(common or _splits(config, sources, seed) for seed in seeds)
+  _require_equal_metrics(dataset, splits)
+  for name, settings in arms.items():
+    require(settings.batch_size <= config.split.train,
+            f"arm {name!r}: batch_size {settings.batch_size} is larger than the "
+            f"{config.split.train} training configurations: lower it or raise split.train")
+    _require_varied_labels(name, settings, sources.dataset, splits)
+    if sources.dataset.references and not labels.takes_references(settings.labels):
+      warnings.warn(f"arm {name!r}: data.incomplete=references has no effect with "
+                    f"labels={settings.labels}; take atomic_reference or atomic/SCALE",
+                    stacklevel=2)
+    _check_systems(config, sources, settings)
+  return Parts(
+      problem=forcefield.make_problem(dataset, own_metrics(config)),
+      splits=splits,
+      make_task=functools.partial(_make_task, dataset, splits),
+      fit=functools.partial(_fit, dataset))
+
+
+def with_neighbours(dataset: Dataset, arms: Mapping[str, ConfigDict]) -> Dataset:
+  """The data with neighbour lists, where they are periodic or large and a network has a cutoff.
+
+  One list serves all arms: it reaches as far as the largest of their cutoffs.
+
+  Args:
+    dataset: The configurations, float64.
+    arms: The full configuration of each arm.
+
+  Raises:
+    ValueError: if the neighbours of a frame cannot be listed.
+  """
+  systems = dataset.systems
+  cutoffs = [float(settings.model.cutoff) for settings in arms.values()
+             if "cutoff" in models.resolve(settings.model.name).settings]
+  if not cutoffs or systems.cell is None and systems.species.shape[1] < LISTED_FROM:
+    return dataset
+  try:
+    neighbours = data.neighbour_list(systems, max(cutoffs))
+  except ValueError as error:
+    raise ValueError(f"{dataset.name}, model.cutoff={max(cutoffs):g}: {error}") from error
+  return dataclasses.replace(
+      dataset, systems=systems._replace(neighbours=jax.tree.map(_narrow, neighbours)))
+
+
+def _narrow(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+  """Whole numbers in as few bytes as they need: lists are by far the longest data."""
+  if not np.issubdtype(array.dtype, np.integer):
+    return array
+  largest = int(max(array.max(initial=0), -1 - array.min(initial=0)))
+  return array.astype(np.min_scalar_type(-1 - largest))
+
+
+def _splits(config: ConfigDict, sources: Sources, seed: int) -> Indices:
+  try:
+    with wording.options_under("data."):
+      return _split_frames(config, sources, seed)
+  except ValueError as error:
+    raise ValueError(f"{config.dataset}: {error}") from error
+
+
+def _split_frames(config: ConfigDict, sources: Sources, seed: int) -> Indices:
+  split, (dataset, held_out) = config.split, sources
+  test = 0 if held_out else split.test
+  sizes = {"train": split.train, "valid": split.valid, "test": test}
+  available = len(dataset) - held_out
+  if split.method == "blocks":
+    indices = data.block_indices(available, gap=split.gap, **sizes)
+  else:
+    own = seed if split.per_seed else split.seed
+    indices = data.split_indices(available, seed=own, **sizes)
+  if held_out:
+    indices = indices._replace(test=np.arange(available, len(dataset)))
+  require(len(indices.test) > 0, f"split leaves no test frames of {len(dataset)}: lower "
+          f"split.train ({split.train}) or split.valid ({split.valid})")
+  data.check_disjoint(dataset, indices)
+  return indices
+
+
+def _require_equal_metrics(dataset: Dataset, splits: Sequence[Indices]) -> None:
+  """Errors of forces are compared over seeds, each of which must have some or none."""
+  known = np.any(np.isfinite(np.asarray(dataset.labels.forces)), axis=(1, 2))
+  for name in ("valid", "test"):
+    some = [bool(np.any(known[getattr(indices, name)])) for indices in splits]
+    require(len(set(some)) == 1, f"of some seeds no frame of the {name} split has forces, of "
+            f"others some have: give split.{name} more frames, or set split.per_seed=False")
+
+
+def _require_varied_labels(
+    name: str, config: ConfigDict, dataset: Dataset, splits: Sequence[Indices]
+) -> None:
+  """A weighted label that is the same everywhere teaches nothing, and was hardly computed."""
+  for indices in splits:
+    energy, forces = (np.asarray(label[indices.train]) for label in dataset.labels)
+    known = forces[np.isfinite(forces)]
+    require(config.loss.force_weight == 0 or known.size > 0,
+            f"{config.dataset}, arm {name!r}: none of the {len(forces)} training frames has "
+            "forces; set loss.force_weight=0 to train on energies alone")
+    spread = float(np.ptp(energy))
+    require(config.loss.energy_weight == 0 or spread > rounding(energy),
+            f"{config.dataset}, arm {name!r}: the energies of all {len(energy)} training frames "
+            f"are {energy[0]:.10g} eV; set loss.energy_weight=0 to train on forces alone, or take "
+            "frames that differ")
+    require(config.loss.force_weight == 0 or bool(known.any()),
+            f"{config.dataset}, arm {name!r}: all forces of the {len(forces)} training frames are "
+            "zero; set loss.force_weight=0 to train on energies alone, or put forces into the file")
+
+
+def _check_systems(config: ConfigDict, sources: Sources, settings: ConfigDict) -> None:
+  """Makes sure that a network can take the systems; names the file of those that it cannot."""
+  check_systems = models.resolve(settings.model.name).check
+  if check_systems is None:
+    return
+  systems, own = sources.dataset.systems, len(sources.dataset) - sources.held_out
+  try:
+    check_systems(jax.tree.map(lambda array: array[:own], systems))
+  except ValueError as error:
+    raise ValueError(f"{config.dataset}: {error}") from error
+  if sources.held_out:
+    try:  # with the first frame of the training data, which a network may be made for
+      rows = np.r_[0, own:len(sources.dataset)]
+      check_systems(jax.tree.map(lambda array: array[rows], systems))
+    except ValueError as error:
+      raise ValueError(f"{config.test_dataset}: {error}") from error
+
+
+def _fit(dataset: Dataset, name: str, config: ConfigDict, train: Frames) -> Fitted:
+  """Fits the label transform of an arm to its training labels, float64."""
+  part = dataset.take(train)
+  try:
+    transform = labels.fit(
+        config.labels, part.labels, part.systems.species, references=dataset.references)
+  except ValueError as error:
+    scheme = config.labels if isinstance(config.labels, str) else "this object"
+    raise ValueError(f"arm {name!r}, labels={scheme}: {error}") from error
+  return forcefield.fitted(dataset, transform)
+
+
+def _make_task(dataset: Dataset, splits: Sequence[Indices], config: ConfigDict) -> Task:
+  shared, _ = forcefield.shared_data(dataset, np.arange(1))
+  return forcefield.make_task(
+      _make_model(config, dataset, splits), jax.tree.map(lambda array: array[0], shared),
+      energy_loss=_penalty(config.loss.energy, losses.ENERGY_LOSSES, "energy"),
+      force_loss=_penalty(config.loss.forces, losses.FORCE_LOSSES, "force"),
+      use_forces=_switches(config)["forces"], own_metrics=own_metrics(config))
+
+
+def _penalty(spec: Any, table: Mapping[str, losses.Penalty], what: str) -> forcefield.Penalty:
+  """A penalty whose parameters are the numbers `WHAT_PARAMETER` of an arm."""
+  function, parameters = losses.resolve(spec, table)
+  return lambda residual, hypers: function(
+      residual, **{name: hypers[f"{what}_{name}"] for name in parameters})
+
+
+def _make_model(
+    config: ConfigDict, dataset: Dataset, splits: Sequence[Indices]
+) -> forcefield.MakeModel:
+  """From hyperparameters to the network of an arm."""
+  network = models.resolve(config.model.name)
+  options = {name: config.model[name] for name in network.settings if name in config.model}
+  if network.statistics is not None:
+    # All seeds have the same training data, or `check` has refused.
+    options |= network.statistics(dataset.take(splits[0].train).systems)
+  if "normaliser" in network.takes:
+    options["normaliser"] = models.resolve_normaliser(config.model.normaliser)
+  fields = networks.activation_fields(config)
+
+  def make_model(hypers: Mapping) -> Any:
+    activations = fields(hypers)
+    if "output_activation" not in network.takes:
+      del activations["output_activation"]
+    return network.make(**activations, **options)
+
+  return make_model
+
+
+def own_metrics(config: ConfigDict) -> tuple[FrameMetric, ...]:
+  """The metrics of one's own that a configuration lists."""
+  return tuple(metric if isinstance(metric, FrameMetric) else FrameMetric(metric)
+               for metric in config.metrics)
+
+
+def _check(config: ConfigDict) -> None:
+  """What must hold of the settings of an arm together."""
+  split, loss = config.split, config.loss
+  require(split.valid != 0,
+          "split.valid is 0, but validation chooses the checkpoint of a run: give it some frames")
+  require(not config.test_dataset or split.test is None,
+          "split.test is given and so is test_dataset, whose frames are the test split: drop one")
+  require(not (split.per_seed and split.method == "blocks"),
+          "split.per_seed needs split.method=random: blocks are the same for every seed")
+  require(not split.gap or split.method == "blocks",
+          "split.gap is for split.method=blocks; a random split has no gap")
+  require(not (config.tuning.learning_rates and split.per_seed),
+          "tuning needs split.per_seed=False: it would see test frames of other seeds")
+  require(all(callable(metric) or isinstance(metric, FrameMetric) for metric in config.metrics),
+          f"metrics must list functions or FrameMetric records, got {config.metrics!r}")
+  labels.check(config.labels)
+  losses.resolve(loss.energy, losses.ENERGY_LOSSES)
+  losses.resolve(loss.forces, losses.FORCE_LOSSES)
+  require(loss.energy_weight + loss.force_weight > 0,
+          "loss.energy_weight and loss.force_weight are both 0: nothing would be trained")
+  _check_network(config)
+
+
+def _check_network(config: ConfigDict) -> None:
+  network = models.resolve(config.model.name)
+  values = flat(config.model, "model.")
+  for name in network.settings:
+    require(f"model.{name}" in values, f"model.{name} is missing: {network.name} has no default "
+            "for it; give it in the configuration or in the arm")
+  for name, (least, most) in network.limits.items():
+    require_within(values[f"model.{name}"], f"model.{name}", least, most)
+  models.resolve_normaliser(config.model.normaliser)
+  require(config.model.normaliser == "none" or "normaliser" in network.takes,
+          f"{network.name} has no field normaliser: leave model.normaliser at none")
+  require(config.activation.where == "everywhere" or "output_activation" in network.takes,
+          f"{network.name} has no field output_activation: leave activation.where at everywhere")
+  require(network.statistics is None or not config.split.per_seed,
+          f"model={network.name} needs split.per_seed=False: all runs share one scaling of its "
+          "inputs")
+
+
+def require_within(value: Any, key: str, least: int | float, most: int | float) -> None:
+  """Makes sure that a number, or each number in a list of 1 to `MOST_LAYERS`, has its limits."""
+  if isinstance(value, tuple | list):
+    require(0 < len(value) <= MOST_LAYERS and all(least <= size <= most for size in value),
+            f"{key} must list 1 to {MOST_LAYERS} sizes from {least:,} to {most:,}, got "
+            f"{str(value)[:60]}")
+  else:
+    require(least <= value <= most, f"{key} must lie within {least:,} and {most:,}, got {value:,}")
+
+
+def _unread(config: ConfigDict) -> set[str]:
+  network = models.resolve(config.model.name)
+  keys = {f"model.{name}" for name in config.model
+          if name not in ("name", *network.settings, *network.takes)}
+  for form, what, table in (
+      (config.loss.energy, "energy", losses.ENERGY_LOSSES),
+      (config.loss.forces, "force", losses.FORCE_LOSSES)):
+    read = losses.resolve(form, table).parameters
+    keys |= {f"loss.{name}" for name in config.loss if name.startswith(f"{what}_")
+             and name.removeprefix(f"{what}_") not in ("weight", *read)}
+  return keys
+
+
+def _switches(config: ConfigDict) -> dict[str, bool]:
+  return {"forces": config.loss.force_weight > 0}
+
+
+def _warn(arms: Mapping[str, ConfigDict]) -> None:
+  """Training on forces needs one continuous derivative (methods: the order rule)."""
+  rough = sorted({
+      settings.activation.name for settings in arms.values()
+      if settings.loss.force_weight > 0 and networks.is_rough(settings, 1)})
+  if rough:
+    warnings.warn(
+        f"{', '.join(rough)}: forces of this activation jump, and the gradient of the force loss "
+        "misses the jumps; use its integral (irelu for relu) or a smooth activation",
+        stacklevel=4)
+
+
+def _measures(config: ConfigDict) -> Measures:
+  return forcefield.measures(own_metrics(config))
+
+
+def _restore(kept: Mapping[str, Any]) -> dict[str, Any]:
+  if "transform" not in kept:
+    warnings.warn(
+        "these checkpoints were saved by a dcnn that kept the label shift of the first frame "
+        "alone. With labels=atomic_reference the energies hold for the composition of that frame "
+        "and for no other; train again for those", stacklevel=4)
+    kept = {"transform": kept}
+  return {"transform": forcefield.transform_of(kept)}
+
+
+SECTION = Section(
+    SETTINGS, _check, _unread, _switches, load, build, _warn, _measures, _restore)

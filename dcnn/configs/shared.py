@@ -1,0 +1,103 @@
+"""The settings that every task has: experiment, activation, optimiser, length, seeds and arms."""
+
+from dcnn.activations import ACTIVATIONS
+from dcnn.configs.settings import (
+    Setting,
+    fraction,
+    not_negative,
+    of_either_sign,
+    one_of,
+    positive,
+    positive_whole,
+    within,
+)
+from dcnn.optimizers import OPTIMIZERS, SCHEDULES
+
+MOST_POWER = 16  # of an activation; float32 keeps the sixteenth powers of 0.004 to 250
+INITS = ("plain", "init_matched", "variance_preserving")
+DIVERGENCE_POLICIES = ("record", "stop")
+PLACES = ("everywhere", "output_block")
+
+EXPERIMENT = (
+    Setting("experiment", "experiment", "The name of the experiment, in tables and files."),
+    Setting("question", "", "What the experiment asks; it stands at the head of the report."),
+)
+
+ACTIVATION = (
+    Setting("activation.name", "irelu",
+            "The activation: a name, or a function of an array in an experiment file.",
+            choices=tuple(ACTIVATIONS), role="program", objects=True),
+    Setting("activation.c", 0.5, "The factor of irelu, c max(0, x)^2 + offset.",
+            check=positive, role="number"),
+    Setting("activation.offset", 0.0, "The additive constant of irelu.",
+            check=of_either_sign, role="number"),
+    Setting("activation.negative_slope", 0.01, "The slope below 0 of leaky_relu and its integral.",
+            check=not_negative, role="number"),
+    Setting("activation.power", 2, "The power of repu.", check=within(1, MOST_POWER),
+            role="program"),
+    Setting("activation.where", "everywhere",
+            "Where the activation stands: everywhere, or in the output block with silu elsewhere.",
+            choices=PLACES, role="program"),
+    Setting("init", "plain",
+            "The initial weights: plain (1 / sqrt(inputs)); init_matched, which divides those that "
+            "read irelu by c / 0.5, so that the network starts as that of c = 0.5; or "
+            "variance_preserving, with the gain of the activation.",
+            choices=INITS, check=one_of(*INITS), role="fitted"),
+)
+
+TRAINING = (
+    Setting("optimizer.name", "adam",
+            "The optimiser: a name, or a function that makes an optax transformation.",
+            choices=tuple(OPTIMIZERS), role="program", objects=True),
+    Setting("optimizer.learning_rate", 1e-3, "The learning rate after the warm-up.",
+            check=positive, role="number"),
+    Setting("optimizer.schedule", "cosine",
+            "How the learning rate falls after the warm-up: a name, or a function from a number of "
+            "steps to an optax schedule that starts at 1.",
+            choices=tuple(SCHEDULES), role="program", objects=True),
+    Setting("optimizer.warmup", 0, "Steps in which the learning rate rises linearly.", "steps",
+            check=not_negative, role="program"),
+    Setting("optimizer.weight_decay", 0.0, "Decoupled weight decay, as in AdamW.",
+            check=not_negative, role="number"),
+    Setting("optimizer.clip_norm", 0.0, "The largest norm of the whole gradient; 0 for none.",
+            check=not_negative, role="number"),
+    Setting("optimizer.eps", 1e-8, "The constant in the denominator of Adam and its kind.",
+            check=positive, role="number"),
+    Setting("optimizer.b1", 0.9, "The decay of the first moment of Adam and its kind.",
+            check=fraction, role="program"),
+    Setting("optimizer.b2", 0.999, "The decay of the second moment of Adam and its kind.",
+            check=fraction, role="program"),
+    Setting("optimizer.momentum", 0.9, "The momentum of sgd.", check=fraction, role="program"),
+    Setting("optimizer.ema_decay", 0.0,
+            "The decay of the moving average of the parameters that is evaluated; 0 for none.",
+            check=fraction, role="number"),
+    Setting("steps", 2000, "The length of a training.", "steps", check=positive_whole),
+    Setting("batch_size", 10, "Frames in the batch of a step.", check=positive_whole,
+            role="program"),
+    Setting("chunk", 100, "Steps between two validations.", "steps", check=positive_whole),
+    Setting("patience", 0,
+            "Validations without a better one after which a run ends; 0 for never."),
+    Setting("on_divergence", "record",
+            "What a run that becomes non-finite does: it is recorded and the others go on, or it "
+            "stops the sweep.", choices=DIVERGENCE_POLICIES, check=one_of(*DIVERGENCE_POLICIES)),
+    Setting("seeds", 10, "A number n for the seeds 0 to n - 1, or a list of seeds.", kind=object),
+    Setting("arms", ({},),
+            "The arms: dictionaries of the settings in which each differs from the rest."),
+    Setting("tables", (),
+            "The comparisons of the report: dictionaries of title, baseline and arms. Without any, "
+            "all arms are compared with the first."),
+    Setting("tuning.learning_rates", (),
+            "Learning rates from which each arm chooses its own on validation data; none for no "
+            "tuning."),
+    Setting("tuning.seeds", (), "The seeds of that choice, other than those reported.",
+            kind=object),
+    Setting("max_memory", None,
+            "Memory that a launch may take on a device; None for 80 % of it. Data that take more "
+            "than half of that are streamed from the host.", "GB",
+            check=positive, kind=float, optional=True),
+    Setting("devices_per_run", 1,
+            "Devices that share the batch of a run, where runs are few or too large for one.",
+            check=positive_whole),
+    Setting("checkpoint_every", 30.0, "The most work that is lost if the machine dies.", "seconds",
+            check=positive),
+)

@@ -1,0 +1,195 @@
+"""Strip plots: every run a dot, every arm an interval."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from dcnn.base.text import one_line
+from dcnn.results import text
+from dcnn.results.palette import PALETTE, VERDICT_COLOURS
+from dcnn.results.plots.log_axes import set_log_axis, with_zero, zero_place
+from dcnn.results.plots.style import arm_label, light, with_style
+from dcnn.stats import Interval
+
+_CONSTANT_LINE: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (1, 2))}
+_BAND: dict[str, Any] = {"color": PALETTE["ink"][0], "alpha": 0.08, "linewidth": 0}
+_EQUIVALENCE = 10**0.05  # see stats.verdict
+
+
+class Strip(NamedTuple):
+  """One arm in one panel of a strip plot.
+
+  Attributes:
+    arm: The name of the arm.
+    errors: The error of each seed, 0 where the run is exact and inf where it failed.
+    interval: The geometric mean of the finished runs and its 95 % interval.
+    verdict: What the tests say: baseline, better, worse, equivalent or undecided.
+  """
+
+  arm: str
+  errors: Float[np.ndarray, " seeds"]
+  interval: Interval
+  verdict: str
+
+
+class StripPanel(NamedTuple):
+  """One metric of a strip plot.
+
+  Attributes:
+    metric: The name of the metric.
+    unit: The unit of the errors, or 1.
+    groups: The title of each table and its arms; the same arms in every panel of a figure.
+    constant: The error of the constant predictor, drawn where it is near the others; nan where it
+      is not known.
+  """
+
+  metric: str
+  unit: str
+  groups: Sequence[tuple[str, Sequence[Strip]]]
+  constant: float
+
+
+@with_style
+def strip_plot(panels: Sequence[StripPanel]) -> Figure:
+  """Draws every run as a dot and every arm as an interval, in a panel for each metric.
+
+  The interval is the 95 % interval of the geometric mean. A seed has the same height in all rows.
+  The line is the baseline of the table, the band around it what counts as equivalent.
+
+  Args:
+    panels: One panel for each metric, with the same arms in the same groups.
+
+  Returns:
+    A figure as tall as the arms need.
+
+  Raises:
+    ValueError: If there is nothing to draw.
+  """
+  if not panels or not panels[0].groups:
+    raise ValueError("expected at least one panel with at least one group of arms, got none")
+  rows = sum(1 + len(arms) for _, arms in panels[0].groups)
+  figure = Figure(figsize=(9.6, 1.5 + 0.235 * rows), layout="constrained")
+  axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+  for ax, panel in zip(axes, panels, strict=True):
+    _draw_panel(ax, panel)
+  figure.align_xlabels(axes)
+  _name_rows(axes[0], panels[0])
+  _note_failures(axes[-1], panels[0])
+  verdicts = {strip.verdict for panel in panels for _, arms in panel.groups for strip in arms}
+  constant = any(np.isfinite(_near_constant(panel)) for panel in panels)
+  figure.legend(
+      handles=_strip_legend(verdicts, constant), loc="outside upper left", ncols=5,
+      columnspacing=1.6, handletextpad=0.6)
+  return figure
+
+
+def _layout(panel: StripPanel) -> list[tuple[int, str, list[tuple[int, Strip]]]]:
+  """Row of the heading, heading, and rows and strips of each group; rows count downwards."""
+  groups, row = [], 0
+  for title, arms in panel.groups:
+    groups.append((row, title, list(enumerate(arms, start=row + 1))))
+    row += 1 + len(arms)
+  return groups
+
+
+def _values(panel: StripPanel) -> Float[np.ndarray, " values"]:
+  """All finite errors and ends of intervals."""
+  values = np.concatenate([
+      [*strip.errors, *strip.interval] for _, arms in panel.groups for strip in arms])
+  return values[np.isfinite(values)]
+
+
+def _near_constant(panel: StripPanel) -> float:
+  """Error of the constant predictor where it is within a factor of two of the rest, else nan."""
+  values = _values(panel)
+  near = values.size and values.min() / 2 < panel.constant < 2 * values.max()
+  return float(panel.constant) if near else np.nan
+
+
+def _draw_panel(ax: Axes, panel: StripPanel) -> None:
+  values, constant = _values(panel), _near_constant(panel)
+  zero = zero_place(np.append(values, constant))
+  for row, _, strips in _layout(panel):
+    span = (row + 0.55, row + len(strips) + 0.45)
+    ax.plot([constant] * 2, span, color=light("soft"), **_CONSTANT_LINE)
+    _draw_baseline(ax, strips, span)
+    for strip_row, strip in strips:
+      _draw_strip(ax, strip, strip_row, zero)
+  ax.set_ylim(sum(1 + len(arms) for _, arms in panel.groups) - 0.3, -0.5)
+  set_log_axis(ax.xaxis, np.append(values, constant))
+  ax.set_xlabel(text.heading(f"test {panel.metric}", panel.unit))
+  ax.grid(True, axis="x")
+  ax.tick_params(axis="x", top=True, labeltop=True, which="major")
+  ax.tick_params(axis="y", length=0)
+  ax.spines["left"].set_visible(False)
+
+
+def _draw_strip(ax: Axes, strip: Strip, row: int, zero: float) -> None:
+  colour = light(VERDICT_COLOURS[strip.verdict])
+  ax.axhline(row, color=light("rule"), linewidth=0.6, zorder=0.5)
+  heights = row + np.linspace(-0.27, 0.27, len(strip.errors)) * (len(strip.errors) > 1)
+  shown = np.isfinite(strip.errors)
+  ax.plot(with_zero(strip.errors[shown], zero), heights[shown], "o", color=colour, markersize=2.9,
+          markeredgewidth=0, alpha=0.55, zorder=3)
+  if not np.isfinite(strip.interval.centre):
+    return
+  centre, *ends = with_zero(np.array(strip.interval), zero)
+  ax.plot(ends, [row, row], color=colour, linewidth=3.0, zorder=4,
+          solid_capstyle="butt")
+  ax.plot([centre], [row], "D", color=colour, markersize=4.6,
+          markeredgecolor=light("paper"), markeredgewidth=0.7, zorder=5)
+
+
+def _draw_baseline(
+    ax: Axes, strips: Sequence[tuple[int, Strip]], span: tuple[float, float]
+) -> None:
+  """A line at the baseline of a group, and the band of what counts as equivalent to it."""
+  for _, strip in strips:
+    centre = strip.interval.centre
+    if strip.verdict == "baseline" and np.isfinite(centre) and centre > 0:
+      ax.fill_betweenx(span, centre / _EQUIVALENCE, centre * _EQUIVALENCE, **_BAND, zorder=1)
+      ax.plot([centre, centre], span, color=light("ink"), linewidth=0.9, zorder=2)
+
+
+def _name_rows(ax: Axes, panel: StripPanel) -> None:
+  groups = _layout(panel)
+  for row, title, _ in groups:
+    ax.text(0.0, row + 0.05, one_line(title), transform=ax.get_yaxis_transform(),
+            va="center", fontweight="bold",
+            bbox={"facecolor": light("paper"), "edgecolor": "none", "pad": 1})
+  named = [pair for _, _, strips in groups for pair in strips]
+  ax.set_yticks([row for row, _ in named], [arm_label(strip.arm) for _, strip in named])
+
+
+def _note_failures(ax: Axes, panel: StripPanel) -> None:
+  """How many runs failed, right of the last panel."""
+  for row, strip in (pair for _, _, strips in _layout(panel) for pair in strips):
+    failed = int(np.sum(~np.isfinite(strip.errors)))
+    if failed:
+      ax.text(1.01, row, f"{failed} of {len(strip.errors)} failed", fontsize=8, va="center",
+              transform=ax.get_yaxis_transform(), color=light("vermillion"))
+
+
+def _strip_legend(verdicts: set[str], constant: bool) -> list[Line2D | Patch]:
+  """Kinds of marks in the upper row of the legend, the verdicts below."""
+  soft = light("soft")
+  marks = [
+      Line2D([], [], color=soft, marker="o", markersize=2.9, linestyle="none", label="one run"),
+      Line2D([], [], color=soft, marker="D", markersize=4.6, linewidth=3.0,
+             label="geometric mean, 95 % interval"),
+      Patch(label="within 0.05 dex of the baseline", **_BAND)]
+  if constant:
+    marks.append(Line2D([], [], color=soft, label="constant predictor", **_CONSTANT_LINE))
+  squares = [
+      Line2D([], [], color=light(colour), marker="s", markersize=6, linestyle="none", label=name)
+      for name, colour in VERDICT_COLOURS.items() if name in verdicts]
+  empty = Line2D([], [], linestyle="none", label=" ")
+  columns = itertools.zip_longest(marks, squares, fillvalue=empty)
+  return [handle for column in columns for handle in column]

@@ -1,0 +1,133 @@
+"""The style of all figures: settings of Matplotlib, colours, and files.
+
+Nothing here touches pyplot or a display, or follows the user's settings of Matplotlib.
+"""
+
+import contextlib
+import functools
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec
+
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from dcnn.base.text import visible_text
+from dcnn.results import text
+from dcnn.results.palette import PALETTE
+
+SERIES = ("blue", "vermillion", "green", "orange", "purple", "sky", "wine", "olive")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+_LONGEST_NAME = 44
+_DPI = 160
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.labelsize": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": PALETTE["soft"][0],
+    "axes.labelcolor": PALETTE["ink"][0],
+    "axes.titlecolor": PALETTE["ink"][0],
+    "axes.facecolor": PALETTE["paper"][0],
+    "axes.axisbelow": True,
+    "figure.facecolor": PALETTE["paper"][0],
+    "savefig.facecolor": PALETTE["paper"][0],
+    "text.color": PALETTE["ink"][0],
+    "text.parse_math": False,  # names of arms are text, whatever they contain
+    "xtick.color": PALETTE["soft"][0],
+    "ytick.color": PALETTE["soft"][0],
+    "xtick.labelcolor": PALETTE["ink"][0],
+    "ytick.labelcolor": PALETTE["ink"][0],
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "grid.color": PALETTE["rule"][0],
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dcnn",  # equal figures, equal bytes
+}
+
+
+_Arguments = ParamSpec("_Arguments")
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+  """Within this context Matplotlib has its own settings and ours, whatever the user's are."""
+  shipped: dict[Any, Any] = {
+      key: value for key, value in matplotlib.rcParamsDefault.items()
+      if key != "backend"}  # which no context gives back, and nothing here asks for
+  with matplotlib.rc_context({**shipped, **_STYLE}), warnings.catch_warnings():
+    # Text in SVG is text: the reader's fonts have what the one that measures it here has not.
+    warnings.filterwarnings("ignore", "Glyph .* missing from")
+    yield
+
+
+def with_style(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+  """Makes a function that draws use the style of this module."""
+
+  @functools.wraps(draw)
+  def draw_with_style(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
+    with _settings():
+      figure = draw(*args, **kwargs)
+      for label in figure.findobj(Text):
+        label.set_text(visible_text(label.get_text()))  # SVG has no control characters
+      engine = figure.get_layout_engine()
+      if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")  # once is enough: writing files need not repeat it
+    return figure
+
+  return draw_with_style
+
+
+def svg(figure: Figure) -> bytes:
+  """The figure as an SVG file; equal figures give equal bytes."""
+  file = io.BytesIO()
+  with _settings():
+    FigureCanvasSVG(figure)
+    figure.savefig(file, format="svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
+  return file.getvalue()
+
+
+def inline(content: bytes) -> str:
+  """An SVG file made fit to stand inside an HTML page.
+
+  Colours of `PALETTE` become the CSS variables `--ink`, `--soft`, ...; identifiers that several
+  figures would share, and the fixed size, are gone.
+
+  Args:
+    content: The SVG file, as `svg` returned it.
+
+  Returns:
+    The `svg` element.
+  """
+  element = content.decode()
+  element = element[element.index("<svg"):]
+  element = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", element, flags=re.DOTALL)
+  element = re.sub(r'<g id="[^"]*"', "<g", element)
+  element = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", element, count=1)
+  element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
+  for name, (shade, _) in PALETTE.items():
+    element = element.replace(shade, f"var(--{name})")
+  return element
+
+
+def light(colour: str) -> str:
+  """The shade of a colour of `PALETTE` on light paper."""
+  return PALETTE[colour][0]
+
+
+def arm_label(name: str) -> str:
+  """The name of an arm without its middle where it is too long for a label."""
+  return text.shorten(name, _LONGEST_NAME)  # here, because ticks get their text after `with_style`

@@ -1,0 +1,145 @@
+"""The tables of a report as text: a headline, a verdict for each arm, and the lines of numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dcnn import stats
+from dcnn.base.text import number_text
+from dcnn.results import text
+from dcnn.results.records import Result, Table
+from dcnn.results.summary import ArmMetrics, Comparison, metrics_of_kind
+
+_RELATIONS: Mapping[str, str] = {
+    "better": "is better than", "worse": "is worse than", "equivalent": "is equivalent to",
+    "undecided": "is undecided against"}
+
+
+def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[str, Any]:
+  """What the templates show of a comparison.
+
+  Args:
+    result: The result of a sweep.
+    comparison: One of its tables, with its statistics.
+    metrics: The statistics of its metrics, from `summary.arm_metrics`.
+
+  Returns:
+    Text by name: `title`, `baseline` and `note`; `metrics`, each of `name`, `unit`, `heading`,
+    `headline` and `sentences`; `skills` and `shares`, the heads of their columns; `rows`, one for
+    each arm.
+  """
+  asked, summaries = comparison
+  arms = [summary.arm for summary in next(iter(summaries.values()), [])]
+  skills, shares = (metrics_of_kind(result, kind) for kind in ("skill", "share"))
+  return {
+      "title": asked.title,
+      "baseline": asked.baseline,
+      "note": _significance_note(len(result.seeds), contrasts=len(arms) - 1),
+      "metrics": [
+          {"name": metric, "unit": result.unit(metric).name,
+           "heading": text.heading(metric, result.unit(metric).name),
+           "headline": _headline(result, asked, metric, summaries[metric]),
+           "sentences": _sentences(asked, metric, summaries[metric])}
+          for metric in summaries],
+      "skills": [skill.label or skill.name for skill in skills],
+      "shares": [text.heading(share.label or share.name, result.unit(share.name).name)
+                 for share in shares],
+      "rows": [{
+          **_row(result, arm, summaries),
+          "skills": [_skill_cell(metrics[arm][skill.name], len(result.seeds)) for skill in skills],
+          "shares": [_share_cell(metrics[arm][share.name], result.unit(share.name).factor)
+                     for share in shares]} for arm in arms],
+  }
+
+
+def _significance_note(seeds: int, contrasts: int) -> str:
+  """That a table has too many arms for any verdict; empty where there are enough seeds for it."""
+  reach = contrasts * stats.smallest_p(seeds)
+  if reach < stats.SIGNIFICANCE or seeds < 6:
+    return ""
+  return (
+      f"With {seeds} seeds and {contrasts} arms to compare, Holm's adjusted p cannot fall below "
+      f"{text.p_text(min(1.0, reach))}: no arm of this table can be called better or worse. Use "
+      f"more seeds or compare fewer arms.")
+
+
+def _headline(
+    result: Result, asked: Table, metric: str, summaries: Sequence[stats.ArmSummary]
+) -> str:
+  unit = result.unit(metric)
+  verdicts = [summary.contrast.verdict for summary in summaries if summary.contrast]
+  counts = [f"{verdicts.count(word)} {word}" for word in _RELATIONS if word in verdicts]
+  finished = [summary for summary in summaries if np.isfinite(summary.error.centre)]
+  if not finished:
+    return "No run finished."
+  lowest = min(finished, key=lambda summary: summary.error.centre)
+  error = text.quantity_text(str(text.error_text(lowest.error, unit.factor)), unit.name)
+  remarks = [f"{lowest.failed} of {lowest.n} runs failed"] if lowest.failed else []
+  remarks += [text.exact_text(lowest)] if lowest.exact else []
+  failed = f" ({', '.join(remarks)})" if remarks else ""
+  against = f"Against {asked.baseline}: {', '.join(counts)}. " if counts else ""
+  return f"{against}Lowest geometric mean: {error} by {lowest.arm}{failed}."
+
+
+def _sentences(
+    asked: Table, metric: str, summaries: Sequence[stats.ArmSummary]
+) -> list[dict[str, str]]:
+  """A verdict for each arm; the clear ones first, each kind from the lowest ratio up."""
+  order = list(_RELATIONS)
+  baseline = next(summary for summary in summaries if summary.contrast is None)
+  compared = [(summary, summary.contrast) for summary in summaries if summary.contrast]
+  compared.sort(key=lambda pair: (order.index(pair[1].verdict), np.nan_to_num(pair[1].ratio)))
+  return [
+      {"arm": summary.arm, "verdict": contrast.verdict, "relation": _RELATIONS[contrast.verdict],
+       "against": f"{asked.baseline} on {metric}",
+       "evidence": _evidence(summary, contrast, baseline)}
+      for summary, contrast in compared]
+
+
+def _evidence(
+    summary: stats.ArmSummary, contrast: stats.Contrast, baseline: stats.ArmSummary
+) -> str:
+  p = text.p_text(contrast.p_adjusted)
+  p = f"Holm p {p}" if p.startswith("<") else f"Holm p = {p}"
+  ratio = text.ratio_text(stats.Interval(*contrast[:3]))
+  if contrast.pairs == 0:
+    words = f"in no pair did both runs finish ({p})"
+  elif np.isnan(contrast.ratio):
+    words = f"an error and an exact 0 have no ratio ({p})"
+  elif not ratio.ends:
+    words = f"{ratio.centre} times the error (no interval from one pair, {p})"
+  else:
+    low_to_high = ratio.ends.strip("[]").replace(", ", " to ")
+    words = f"{ratio.centre} times the error (95 % interval {low_to_high}, {p})"
+  failures = [f"{each.failed} of {each.n} runs of {each.arm} failed"
+              for each in (summary, baseline) if each.failed]
+  exact = [f"{each.arm} is {text.exact_text(each)}"
+           for each in (summary, baseline) if each.exact]
+  return "; ".join([words, *failures, *exact])
+
+
+def _row(
+    result: Result, arm: str, summaries: Mapping[str, Sequence[stats.ArmSummary]]
+) -> dict[str, Any]:
+  """The line of an arm: how many of its runs failed, and the cells of each compared error."""
+  of_arm = {metric: next(each for each in by_arm if each.arm == arm)
+            for metric, by_arm in summaries.items()}
+  first = next(iter(of_arm.values()))
+  rate = first.failure_rate
+  return {
+      "arm": arm, "runs": str(first.n), "failed": str(first.failed),
+      "failed_interval": f"{100 * rate.low:.0f}–{100 * rate.high:.0f} %",
+      "cells": [text.cells(each, result.unit(metric).factor) for metric, each in of_arm.items()]}
+
+
+def _skill_cell(values: Mapping[str, Any], n: int) -> dict[str, str]:
+  if not np.isfinite(values["centre"]):
+    return {"centre": "–", "poor": ""}
+  poor = values["no_better_than_constant"]
+  return {"centre": number_text(values["centre"]), "poor": f"{poor} of {n} ≤ 0" if poor else ""}
+
+
+def _share_cell(values: Mapping[str, Any], factor: float) -> str:
+  centre = factor * values["centre"]
+  return f"{centre:.2f}" if values["unit"] == "1" and np.isfinite(centre) else number_text(centre)
