@@ -187,8 +187,9 @@ def test_a_dry_run(call, tiny, tmp_path, monkeypatch):
 
 
 def test_many_arms_are_named_in_a_few_lines(monkeypatch):
-  from dcnn.jobs.dry_run import Stage
   from test_display import PLACEMENT
+
+  from dcnn.jobs.dry_run import Stage
   arms = tuple(f"c={i}" for i in range(300))
   text = previews.stage_text(Stage(True, Estimate(arms, 3000, PLACEMENT, 1.0, 2e-3, 100.0, 0.5)))
   lines = text.splitlines()
