@@ -85,25 +85,3 @@ class Measures(NamedTuple):
       KeyError: if the task has no such metric.
     """
     return {metric.name: metric for metric in self.metrics}[name]
-
-
-def to_json(measures: Measures) -> dict:
-  """What config.json holds of measures; `from_json` undoes it."""
-  return {
-      "metrics": [metric._asdict() for metric in measures.metrics],
-      "watched": measures.watched,
-      "pictures": [picture._asdict() for picture in measures.pictures],
-      "caption": measures.caption}
-
-
-def from_json(content: Mapping) -> Measures:
-  """The measures that `to_json` wrote; fields that are missing have their defaults.
-
-  Raises:
-    TypeError, KeyError: if it is something else.
-  """
-  pictures = ({**picture, "axes": tuple(picture.get("axes", ("", "")))}
-              for picture in content.get("pictures", ()))
-  return Measures(
-      tuple(Metric(**metric) for metric in content["metrics"]), content["watched"],
-      tuple(Picture(**picture) for picture in pictures), content.get("caption", ""))

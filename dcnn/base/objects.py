@@ -60,9 +60,9 @@ def describe(value: Any) -> Any:
     value: Anything that may stand in a configuration.
 
   Returns:
-    A number, text, list or dictionary. An object becomes a dictionary with its `object` (module and
-    qualified name) and `digest` (SHA-256 of its source, of what it is bound to, and of the functions
-    and constants of its own module that it uses).
+    A number, text, list or dictionary. An object becomes a dictionary of its `object` (module and
+    qualified name), its `name` and its `digest` (SHA-256 of its source, of what it is bound to, and
+    of the functions and constants of its own module that it uses).
   """
   if isinstance(value, np.generic):
     return value.item()

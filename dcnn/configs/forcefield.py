@@ -284,15 +284,15 @@ def _check_systems(config: ConfigDict, sources: Sources, settings: ConfigDict) -
     return
   systems, own = sources.dataset.systems, len(sources.dataset) - sources.held_out
   try:
-    check_systems(jax.tree.map(lambda array: array[:own], systems))
+    check_systems(systems)
+  except models.FrameError as error:
+    if error.frame < own:
+      raise ValueError(f"{config.dataset}: {error}") from error
+    raise ValueError(
+        f"{config.test_dataset}: {models.FrameError(error.frame - own, error.reason)}; the first "
+        f"frame is that of {config.dataset}") from error
   except ValueError as error:
     raise ValueError(f"{config.dataset}: {error}") from error
-  if sources.held_out:
-    try:  # with the first frame of the training data, which a network may be made for
-      rows = np.r_[0, own:len(sources.dataset)]
-      check_systems(jax.tree.map(lambda array: array[rows], systems))
-    except ValueError as error:
-      raise ValueError(f"{config.test_dataset}: {error}") from error
 
 
 def _fit(dataset: Dataset, name: str, config: ConfigDict, train: Frames) -> Fitted:

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from dcnn import configs, sweeps
-from dcnn.base import measures, processes
+from dcnn.base import processes
 from dcnn.configs import ConfigDict, build
 from dcnn.configs.sections import Data
 from dcnn.jobs import provenance, tuning
+from dcnn.results import measures
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
 from dcnn.sweeps.plans import Plan, make_groups
@@ -87,7 +88,7 @@ def describe(experiment: Experiment, command: str = "") -> dict[str, Any]:
           "tables": [table._asdict() for table in configs.tables(config)]},
       "seeds": list(configs.seeds(config)),
       "dataset": experiment.data.facts,
-      "measures": measures.to_json(configs.section_of(config).measures(config)),
+      "measures": measures.to_record(configs.section_of(config).measures(config)),
       "environment": environment,
       "command": command,
   }

@@ -19,9 +19,10 @@ from typing import Any
 import filelock
 
 from dcnn import configs
-from dcnn.base import files, measures, wording
+from dcnn.base import files, wording
+from dcnn.base.measures import Measures
 from dcnn.configs.tasks import TASKS
-from dcnn.results import records
+from dcnn.results import measures, records
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
 from dcnn.sweeps.plans import Key
@@ -249,9 +250,9 @@ def task_of(record: Mapping[str, Any]) -> str:
   return record.get("config", {}).get("task", "forcefield")
 
 
-def _measures(record: Mapping[str, Any]) -> measures.Measures:
+def _measures(record: Mapping[str, Any]) -> Measures:
   if "measures" in record:
-    return measures.from_json(record["measures"])
+    return measures.from_record(record["measures"])
   task = task_of(record)
   return TASKS[task].measures(configs.default(task))
 

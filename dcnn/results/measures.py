@@ -8,6 +8,15 @@ from dcnn.base.measures import Measures, Metric, Picture
 TRUE, PREDICTED = "_true", "_predicted"  # ends of the names of a pair of arrays
 
 
+def to_record(measures: Measures) -> dict[str, Any]:
+  """What config.json holds of measures; `from_record` undoes it."""
+  return {
+      "metrics": [metric._asdict() for metric in measures.metrics],
+      "watched": measures.watched,
+      "pictures": [picture._asdict() for picture in measures.pictures],
+      "caption": measures.caption}
+
+
 def from_record(record: Mapping[str, Any]) -> Measures:
   """Reads the measures that a task wrote to config.json.
 

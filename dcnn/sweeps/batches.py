@@ -1,4 +1,4 @@
-"""Which frames are in which batch: of training, derived from (seed, epoch) alone, and of evaluation."""
+"""Which frames are in which batch: of training, from (seed, epoch) alone, and of evaluation."""
 
 from collections.abc import Sequence
 

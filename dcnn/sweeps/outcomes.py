@@ -206,7 +206,8 @@ def predictions(plan: Plan, task: Task, run: Run, variables: Any) -> dict[str, n
   for batch in batches.pad_batches(np.arange(len(test)), batches.evaluation_batch(plan)):
     frames = test[np.maximum(batch, 0)]
     data = problem.shared(frames), run.fitted.own(frames)
-    parts.append(jax.device_get(predict(problem.take(data, np.arange(len(frames))))))
+    everything = np.arange(len(frames))
+    parts.append(jax.device_get(predict(problem.take(data, everything))))
   predicted = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:len(test)], *parts)
   return {
       **problem.predictions(test, predicted, run.fitted),

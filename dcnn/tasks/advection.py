@@ -27,6 +27,7 @@ WAVES = ((0.8, 1, 0.3), (0.5, 3, 1.1))
 _STEPS = (1 / 1.324717957244746, 1 / 1.324717957244746**2)
 EVALUATION_BATCH = 1024
 
+AnyArray = Array | np.ndarray
 Activation = Callable[[Array], Array]
 Field = Callable[[Variables, Array, Array], Array]  # (variables, time, position) -> u
 Penalty = Callable[[Array, Hypers], Array]
@@ -72,22 +73,22 @@ class Equation(NamedTuple):
 class Points(NamedTuple):
   """Points of the domain in unit coordinates: time / horizon and position, each from 0 to 1."""
 
-  time: Float[Array | np.ndarray, "*batch"]
-  position: Float[Array | np.ndarray, "*batch"]
+  time: Float[AnyArray, "*batch"]
+  position: Float[AnyArray, "*batch"]
 
 
-def initial(position: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+def initial(position: Float[AnyArray, "*batch"]) -> Float[Array, "*batch"]:
   """u0(x): two waves of period 1 and 1/3.
 
   >>> bool(jnp.allclose(initial(jnp.array(0.25)), initial(jnp.array(1.25)), atol=1e-6))
   True
   """
   return sum((amplitude * jnp.sin(2 * jnp.pi * number * position + phase)
-              for amplitude, number, phase in WAVES), start=jnp.zeros_like(position))
+              for amplitude, number, phase in WAVES), start=jnp.zeros_like(jnp.asarray(position)))
 
 
 def exact(
-    equation: Equation, time: Float[Array, "*batch"], position: Float[Array, "*batch"]
+    equation: Equation, time: Float[AnyArray, "*batch"], position: Float[AnyArray, "*batch"]
 ) -> Float[Array, "*batch"]:
   """The solution u0(x - speed t)."""
   return initial(position - equation.speed * time)

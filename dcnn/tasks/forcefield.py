@@ -51,6 +51,7 @@ class Network(Protocol):
     ...
 
 
+AnyArray = Array | np.ndarray
 MakeModel = Callable[[Hypers], Network]
 Penalty = Callable[[Array, Hypers], Array]  # of residuals in physical units
 
@@ -193,7 +194,8 @@ def _single_precision(array: np.ndarray) -> np.ndarray:
   return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
 
-def take(data: tuple[tuple[System, Any], Any], indices: Int[Array, " batch"]) -> Batch:
+def take(
+    data: tuple[tuple[System, Any], Any], indices: Int[AnyArray, " batch"]) -> Batch:
   """The batch of some frames from a run's data, ((systems, forces), energies of this run)."""
   (systems, forces), energy = data
   return Batch(
