@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-from dcnn.cli import main
+from dcnn.cli import main, runtime
 
 TINY = '''
 from dcnn import configs
@@ -20,7 +20,7 @@ def get_config(arg=""):
 
 def call(monkeypatch, capsys, *argv) -> tuple[int, str, str]:
   """`dcnn ARGV` in this process, whose JAX has started already: status, output, errors."""
-  monkeypatch.setattr(main, "configure_jax", lambda **_: None)
+  monkeypatch.setattr(runtime, "configure_jax", lambda **_: None)
   monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
   monkeypatch.setattr(sys, "argv", ["dcnn", *map(str, argv)])
   capsys.readouterr()

@@ -32,7 +32,7 @@ def left(monkeypatch):
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_is_a_request(left, number, status):
   told = []
-  with interruption.heeded(told.append) as request:
+  with interruption.listen_with_deadline(told.append) as request:
     assert not request.is_made()
     os.kill(os.getpid(), number)
     assert request.is_made() and request.status == status
@@ -44,7 +44,7 @@ def test_the_first_signal_is_a_request(left, number, status):
 
 
 def test_a_second_interrupt_leaves_at_once(left):
-  with interruption.heeded(lambda text: None):
+  with interruption.listen_with_deadline(lambda text: None):
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat themselves
     assert left == []
@@ -54,16 +54,48 @@ def test_a_second_interrupt_leaves_at_once(left):
 
 def test_without_a_signal_all_is_as_before():
   before = [signal.getsignal(number) for number in interruption.SIGNALS]
-  with interruption.heeded(lambda text: None):
+  with interruption.listen_with_deadline(lambda text: None):
     pass
   assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
+
+
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN],
+                ids=["python", "default", "ignored"])
+def handler(request):
+  """What a program has set for Ctrl-C before it calls us."""
+  before = signal.signal(signal.SIGINT, request.param)
+  yield request.param
+  signal.signal(signal.SIGINT, before)
+
+
+def test_in_a_notebook_the_first_interrupt_is_a_request_and_the_second_interrupts(handler):
+  with interruption.listen() as request:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert request.is_made() and request.status == 130
+    with pytest.raises(KeyboardInterrupt):
+      os.kill(os.getpid(), signal.SIGINT)
+      time.sleep(1)
+  assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_in_another_thread_no_request_is_made(handler):
+  handlers = []
+
+  def train():
+    with interruption.listen() as request:
+      handlers.append((signal.getsignal(signal.SIGINT), request.is_made()))
+
+  thread = threading.Thread(target=train)
+  thread.start()
+  thread.join()
+  assert handlers == [(handler, False)]
 
 
 DEAF = """
 import sys, time
 from dcnn.jobs import interruption
 interruption.GRACE_SECONDS = float(sys.argv[1])
-with interruption.heeded(lambda text: print(text, flush=True)):
+with interruption.listen_with_deadline(lambda text: print(text, flush=True)):
   print("ready", flush=True)
   while True:
     time.sleep(0.01)

@@ -78,13 +78,13 @@ def process(*argv, **changes) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("argv, words", [
-    ((f"--config={ABLATIONS}:smoke", "--wrkdir=x"), ("--wrkdir", "did you mean --workdir?")),
+    ((f"--config={ABLATIONS}:smoke", "--wrkdir=x"), ("--wrkdir", "did you mean '--workdir'?")),
     ((f"--config={ABLATIONS}:smoke",), ("--workdir is missing",)),
     (("--config=experiments/ablation.py", "--workdir=WORKDIR"),
-     ("no such file", f"did you mean {ABLATIONS}?")),
+     ("no such file", f"did you mean {ABLATIONS!r}?")),
     ((f"--config={ABLATIONS}:smok", "--workdir=WORKDIR"), ("variant 'smok'", "smoke, grid")),
     ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.activation.nme=gelu"),
-     ("activation.nme", "did you mean activation.name?", "activation.offset")),
+     ("activation.nme", "did you mean 'activation.name'?", "activation.offset")),
     ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.steps=1.5"),
      ("--config.steps=1.5: expected an integer",)),
     ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.activation.name=irelo"),
@@ -208,7 +208,7 @@ def test_version(call):
 
 
 @pytest.mark.parametrize("argv, words", [
-    (("generte",), ("'generte'", "did you mean generate?", "report, generate")),
+    (("generte",), ("'generte'", "did you mean 'generate'?", "report, generate")),
     ((ABLATIONS,), ("unknown command", "--config=NAME --workdir=DIR")),
     (("--workdir=WORKDIR",), ("--config is missing",)),
     (("--config=TINY", "--workdir="), ("--workdir is missing",)),
@@ -253,13 +253,13 @@ def test_a_directory_that_cannot_be_written_to(call, tiny, workdir, monkeypatch)
 
 
 @pytest.mark.parametrize("override, words", [
-    ("--config.zzz=3", ("unknown config key zzz: known are activation, ",)),
-    ("--config.features=3", ("did you mean model.features?",)),
-    ("--config.model.featurs=3", ("did you mean model.features?", "model.radial")),
-    ("--config.model.features.x=3", ("unknown config key model.features.x",)),
-    ("--config.a.b.c.d=3", ("unknown config key a.b.c.d",)),
-    ("--config.model=3", ("model is a group of settings", "model.features")),
-    ("--config.model={'features': 3}", ("model is a group of settings",)),
+    ("--config.zzz=3", ("unknown setting --config.zzz: known behind --config. are activation, ",)),
+    ("--config.features=3", ("did you mean 'model.features'?",)),
+    ("--config.model.featurs=3", ("did you mean 'model.features'?", "model.radial")),
+    ("--config.model.features.x=3", ("unknown setting --config.model.features.x",)),
+    ("--config.a.b.c.d=3", ("unknown setting --config.a.b.c.d",)),
+    ("--config.model=3", ("--config.model is a group of settings", "model.features")),
+    ("--config.model={'features': 3}", ("--config.model is a group of settings",)),
     ("--config.=3", ("unknown flag --config.",)),
     ("--config.steps", ("Missing value for flag --config.steps",)),
     ("--config.steps=many", ("--config.steps=many: expected an integer",)),
@@ -338,13 +338,13 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch, file, argument):
 
 
 @pytest.mark.parametrize("argument, words", [
-    ("ablation", ("no such experiment", "did you mean ablations?", "ablations, rmd17")),
-    ("Ablations:smoke", ("did you mean ablations?",)),
-    ("experiments/ablations.py:smoke", ("no such file", "did you mean ablations?")),
-    ("rmd17.py", ("no such file", "did you mean rmd17?")),
+    ("ablation", ("no such experiment", "did you mean 'ablations'?", "ablations, rmd17")),
+    ("Ablations:smoke", ("did you mean 'ablations'?",)),
+    ("experiments/ablations.py:smoke", ("no such file", "did you mean 'ablations'?")),
+    ("rmd17.py", ("no such file", "did you mean 'rmd17'?")),
     ("mine.py", ("no such file", "--config=FILE.py")),
     ("my", ("no such experiment", "ablations, rmd17")),
-    ("my/min.py", ("no such file", "did you mean my/mine.py?")),
+    ("my/min.py", ("no such file", "did you mean 'my/mine.py'?")),
     (":smoke", ("no such experiment", "ablations, rmd17"))])
 def test_an_unknown_experiment(tmp_path, monkeypatch, argument, words):
   monkeypatch.chdir(tmp_path)

@@ -219,7 +219,7 @@ def test_what_must_be_the_same(monkeypatch, other, word):
     (["--distributed", "--coordinator_address=node1", "--num_processes=2", "--process_id=0"],
      ["--coordinator_address=node1", "HOST:PORT"]),
     (["--distributed", "--num_processes=0"], ["--num_processes=0", "positive"]),
-    (["--distribute"], ["unknown flag --distribute", "did you mean --distributed?"]),
+    (["--distribute"], ["unknown flag --distribute", "did you mean '--distributed'?"]),
 ], ids=["id", "number", "no-address", "id-too-large", "no-port", "none", "typo"])
 def test_mistakes_in_the_flags(monkeypatch, capsys, tmp_path, flags, words):
   (tmp_path / "tiny.py").write_text(TINY)
@@ -264,6 +264,42 @@ def test_what_an_abort_is_explained_by(output, status, words):
 
 def test_another_abort_is_not_explained():
   assert joining.explanation("free(): invalid pointer", Meeting(None, None, None), 2) is None
+
+
+# Aborts, in a thread of C++ as that of JAX's runtime.
+
+ABORT = """
+import ctypes, os, sys, time
+from dcnn.cli import aborts, streams
+
+def explain(output):
+  if "known" in output:
+    print(f"explained: {output.strip()}", file=sys.stderr)
+    os._exit(3)
+
+with streams.forgiving_streams():
+  aborts.watch(explain)
+  print("Python goes on printing")
+  os.write(2, f"{sys.argv[1]} to C\\n".encode())
+  c = ctypes.CDLL(None)
+  c.pthread_create(ctypes.byref(ctypes.c_ulong()), None, c.abort, None)
+  while True:
+    time.sleep(0.01)
+"""
+
+
+@posix
+@pytest.mark.parametrize("reason, status, words", [
+    ("known", 3, ["explained: known to C"]),
+    ("new", -signal.SIGABRT, ["most recent call first", "new to C"])],
+    ids=["explained", "not-explained"])
+def test_an_abort_waits_until_it_is_explained(reason, status, words):
+  aborted = subprocess.run(
+      [sys.executable, "-c", ABORT, reason], capture_output=True, text=True, timeout=MINUTE)
+  assert aborted.returncode == status, aborted
+  assert aborted.stdout == "Python goes on printing\n"
+  for word in words:
+    assert word in aborted.stderr
 
 
 # Real processes.

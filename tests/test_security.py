@@ -91,7 +91,7 @@ def importers(package: str) -> list[str]:
 
 
 def test_one_function_starts_a_program_git_with_fixed_arguments():
-  assert importers("subprocess") == ["dcnn/base/version.py", "dcnn/cli/main.py"]
+  assert importers("subprocess") == ["dcnn/base/version.py", "dcnn/cli/runtime.py"]
   (function,) = [node for node in ast.walk(MODULES["dcnn/base/version.py"])
                  if isinstance(node, ast.FunctionDef)
                  and any("subprocess" in name for name, _ in calls(node))]
@@ -106,7 +106,7 @@ def test_one_function_starts_a_program_git_with_fixed_arguments():
 
 
 def test_the_command_tries_jax_in_a_process_of_fixed_arguments():
-  (call,) = [call for name, call in calls(MODULES["dcnn/cli/main.py"])
+  (call,) = [call for name, call in calls(MODULES["dcnn/cli/runtime.py"])
              if name.startswith("subprocess.")]
   program, *rest = call.args[0].elts
   assert ast.unparse(program) == "sys.executable"
@@ -143,8 +143,8 @@ def test_one_function_prints_and_one_makes_text_for_live_views():
             found.setdefault((module, name), set()).add(function.name)
           if name == "console.print":
             assert ast.unparse(call.args[0]).startswith("_text("), module
-  raw = found.pop(("dcnn/cli/joining.py", "sys.stderr.write"))  # what libraries wrote, as it came
-  assert raw == {"_watch_for_abort", "watch"}
+  raw = found.pop(("dcnn/cli/aborts.py", "sys.stderr.write"))  # what libraries wrote, as it came
+  assert raw == {"watch", "wait"}
   display = "dcnn/jobs/display.py"
   assert found == {(display, "print"): {"say"}, (display, "Text"): {"_text"}}
 

@@ -32,7 +32,7 @@ def let_runs_fit(patch, runs, *, streamed=False):
     runs: a device.
     streamed: whether their data come in windows, of two batches each.
   """
-  layout, build = streaming.layout, engine.build
+  layout, build = streaming.choose_layout, engine.build
 
   def weightless(*arguments, budget, **options):
     del budget
@@ -42,7 +42,7 @@ def let_runs_fit(patch, runs, *, streamed=False):
     return build(program, stacked, shapes, mesh)._replace(
         bytes_needed=len(stacked.key) // mesh.shape[engine.RUNS])
 
-  patch.setattr(streaming, "layout", weightless)
+  patch.setattr(streaming, "choose_layout", weightless)
   patch.setattr(engine, "build", built)
-  patch.setattr(engine, "carried_bytes", lambda program, stacked: 1)
+  patch.setattr(engine, "state_bytes", lambda program, stacked: 1)
   patch.setattr(engine, "device_memory", lambda device: runs)

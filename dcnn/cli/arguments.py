@@ -4,7 +4,6 @@ Whatever is wrong with them ends in a `Stop`, whose text is one line for the use
 """
 
 import contextlib
-import difflib
 import math
 import os
 import pathlib
@@ -20,20 +19,11 @@ from ml_collections import config_flags
 
 from dcnn import configs
 from dcnn.base import processes
+from dcnn.base.text import suggestion
+from dcnn.cli.messages import Stop, message
 
-FAILURE = 1  # exit status: something may have been written
-MISTAKE = 2  # exit status: nothing has been written
 LARGEST_SEED = 2**31 - 1  # RDKit's
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
-
-
-class Stop(Exception):
-  """Ends the program: the text is a line for the user, `status` the exit status."""
-
-  def __init__(self, text: str, status: int = MISTAKE) -> None:
-    """The text may have line breaks; it is printed without."""
-    super().__init__(text)
-    self.status = status
 
 
 class Meeting(NamedTuple):
@@ -44,37 +34,46 @@ class Meeting(NamedTuple):
   process_id: int | None
 
 
+_TRAINING_FLAGS = ("config", "workdir", "fresh", "print_config", "dry_run", "distributed")
+
+
 class Training(NamedTuple):
-  """A training command.
+  """A command that runs an experiment, or shows something of it.
 
   Attributes:
     config: FILE.py[:VARIANT] or NAME[:VARIANT].
-    workdir: the work directory.
-    fresh: whether an old one is moved aside.
-    meeting: of the processes with --distributed, else None.
-    overrides: all other arguments.
+    workdir: The work directory; None where nothing is written and none is given.
+    fresh: Whether an old work directory is moved aside.
+    meeting: Where the processes meet; None without --distributed.
+    overrides: All other arguments.
+    print_config: Whether the configuration is printed, and nothing is run.
+    dry_run: Whether it is estimated what the experiment takes, and it is not run.
   """
 
   config: str
-  workdir: pathlib.Path
+  workdir: pathlib.Path | None
   fresh: bool
   meeting: Meeting | None
   overrides: list[str]
+  print_config: bool = False
+  dry_run: bool = False
 
 
 def parse_train(arguments: Sequence[str]) -> Training:
-  """Takes a training command apart.
+  """Takes a command that runs an experiment apart.
 
   Args:
-    arguments: of the command line.
+    arguments: The command line without the program's name.
 
   Raises:
-    Stop: where something is missing or unknown.
+    Stop: Where something is missing or unknown.
   """
   values = flag_values()
   flags.DEFINE_string("config", None, "", flag_values=values)
   flags.DEFINE_string("workdir", None, "", flag_values=values)
   flags.DEFINE_boolean("fresh", False, "", flag_values=values)
+  flags.DEFINE_boolean("print_config", False, "", flag_values=values)
+  flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
   flags.DEFINE_boolean("distributed", False, "", flag_values=values)
   flags.DEFINE_string("coordinator_address", None, "", flag_values=values)
   flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=values)
@@ -82,15 +81,21 @@ def parse_train(arguments: Sequence[str]) -> Training:
   rest = parse(values, arguments, known_only=True)
   for unknown in rest:
     if re.match("--?[a-zA-Z]", unknown) and not _override_key(unknown):
-      raise Stop(_unknown_flag(unknown, (
-          "config", "workdir", "fresh", "distributed", *Meeting._fields, "config.KEY")))
+      raise Stop(_unknown_flag(unknown, (*_TRAINING_FLAGS, *Meeting._fields, "config.KEY")))
   if not values.config:
     raise Stop("--config is missing: which experiment to run, "
                "as in --config=ablations, or your own, as in --config=FILE.py")
-  if not values.workdir:
+  if not (values.workdir or values.print_config or values.dry_run):
     raise Stop("--workdir is missing: where to write, as in --workdir=results/ablations")
+  meeting = _meeting(values)
+  if values.print_config and values.dry_run:
+    raise Stop("--print_config and --dry_run: give one of them at a time")
+  if values.dry_run and meeting:
+    raise Stop("--dry_run with --distributed: leave one out; a dry run measures one process on its "
+               "own devices")
   return Training(
-      values.config, home_path(values.workdir), values.fresh, _meeting(values), rest)
+      values.config, home_path(values.workdir) if values.workdir else None, values.fresh, meeting,
+      rest, values.print_config, values.dry_run)
 
 
 def load_config(argument: str) -> configs.ConfigDict:
@@ -104,15 +109,15 @@ def load_config(argument: str) -> configs.ConfigDict:
     What its `get_config` returned, locked.
 
   Raises:
-    Stop: if there is no such experiment, or it fails, naming the line.
+    Stop: If there is no such experiment, or it fails; the text names the line.
   """
   name, _, variant = argument.partition(":")
   path = _experiment_file(name)
-  with _blamed_on(path):
+  with _naming_line_of(path):
     module = runpy.run_path(path, run_name="experiment")
   if "get_config" not in module:
     raise Stop(f"{path}: expected a function get_config(arg=''), which returns the config")
-  with _blamed_on(path):
+  with _naming_line_of(path):
     config = module["get_config"](*([variant] if variant else []))
   if not isinstance(config, configs.ConfigDict):
     raise Stop(f"{path}: get_config must return configs.default(), changed; it returned "
@@ -124,11 +129,11 @@ def override(config: configs.ConfigDict, arguments: Sequence[str]) -> None:
   """Sets what `--config.KEY=VALUE` asks for, in place.
 
   Args:
-    config: locked.
-    arguments: these flags and nothing else.
+    config: A locked configuration.
+    arguments: These flags and nothing else.
 
   Raises:
-    Stop: on an unknown key or a value of the wrong type.
+    Stop: On an unknown key or a value of the wrong type.
   """
   for argument in arguments:
     key = _override_key(argument)
@@ -148,8 +153,11 @@ def override(config: configs.ConfigDict, arguments: Sequence[str]) -> None:
 def parse_generate(arguments: Sequence[str]) -> flags.FlagValues:
   """Flags of `dcnn generate`, checked.
 
+  Args:
+    arguments: The command line behind `generate`.
+
   Raises:
-    Stop: on an unknown or missing flag, a bad value, or an `--out` that exists.
+    Stop: On an unknown or missing flag, a bad value, or an `--out` that exists.
   """
   values = flag_values()
   flags.DEFINE_string("smiles", None, "", flag_values=values)
@@ -171,7 +179,7 @@ def parse_generate(arguments: Sequence[str]) -> flags.FlagValues:
 
 
 def flag_values() -> flags.FlagValues:
-  """No flags yet; those to come may stand before and after other arguments."""
+  """A set of flags, empty yet; they may stand before and after other arguments."""
   values = flags.FlagValues()
   values.set_gnu_getopt(True)
   return values
@@ -180,7 +188,16 @@ def flag_values() -> flags.FlagValues:
 def parse(
     values: flags.FlagValues, arguments: Sequence[str], known_only: bool = False
 ) -> list[str]:
-  """Sets the flags; returns the arguments that are none."""
+  """Sets the flags; returns the arguments that are not flags.
+
+  Args:
+    values: Gets the values.
+    arguments: The command line without the program's name.
+    known_only: Whether unknown flags are returned, too, and not refused.
+
+  Raises:
+    Stop: On an unknown flag or a value of the wrong type.
+  """
   try:
     return values(["dcnn", *arguments], known_only=known_only)[1:]
   except flags.IllegalFlagValueError as error:
@@ -191,28 +208,8 @@ def parse(
     raise Stop(message(error)) from error
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-  """A question that names the known word closest to `name`; nothing if none is close."""
-  close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-  return f"did you mean {close[0]}? " if close else ""
-
-
-def message(error: BaseException) -> str:
-  """What an exception says, without the decoration that some kinds add."""
-  if isinstance(error, SyntaxError):
-    return error.msg
-  if isinstance(error, OSError) and error.strerror:
-    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-  if len(error.args) == 1:
-    # ConfigDict raises an AttributeError of a KeyError, and tells all its fields.
-    inner = error.args[0]
-    text = message(inner) if isinstance(inner, BaseException) else str(inner)
-    return re.sub(r'Other fields present: .*}"', "", text, flags=re.DOTALL)
-  return str(error)
-
-
 def _experiment_file(name: str) -> str:
-  """Path of an experiment: that of a file; else that of what comes with dcnn under the name.
+  """Path of an experiment: the file of this name, or else the experiment that comes with dcnn.
 
   A file comes first, so that no later version of dcnn takes a name away from somebody's file.
   """
@@ -231,14 +228,14 @@ def _experiment_file(name: str) -> str:
 
 
 def _experiments() -> pathlib.Path:
-  """The folder of those that come with dcnn: in the package where it was built, else beside it."""
+  """The folder of the experiments that come with dcnn; in a checkout it lies beside the package."""
   installed = _PACKAGE / "experiments"
   return installed if installed.is_dir() else _PACKAGE.parent / "experiments"
 
 
 @contextlib.contextmanager
-def _blamed_on(path: str) -> Iterator[None]:
-  """Ends with one line, naming the place, on whatever the user's file raises."""
+def _naming_line_of(path: str) -> Iterator[None]:
+  """Turns whatever the user's file raises into a `Stop` that names the line of the file."""
   try:
     yield
   except (Exception, SystemExit) as error:
@@ -302,16 +299,19 @@ def _override_key(argument: str) -> str:
 
 
 def _check_key(key: str, config: configs.ConfigDict) -> None:
+  """Makes sure that there is a setting of this name, and that it is no group of settings."""
   known = configs.flat(config)
   if key.partition("[")[0] in known:
     return
   inside = [name for name in known if name.startswith(f"{key}.")]
   if inside:
-    raise Stop(f"config key {key} is a group of settings: set one of {', '.join(inside)}")
+    raise Stop(f"--config.{key} is a group of settings: set one of "
+               f"{', '.join(f'--config.{name}' for name in inside)}")
   last = key.rpartition(".")[2]
   namesakes = [name for name in known if name.rpartition(".")[2] == last]
-  close = f"did you mean {namesakes[0]}? " if namesakes else suggestion(key, known)
-  raise Stop(f"unknown config key {key}: {close}known are {', '.join(_siblings(key, config))}")
+  close = f"did you mean {namesakes[0]!r}? " if namesakes else suggestion(key, known)
+  raise Stop(f"unknown setting --config.{key}: {close}known behind --config. are "
+             f"{', '.join(_siblings(key, config))}; dcnn --helpfull explains all")
 
 
 def _siblings(key: str, config: configs.ConfigDict) -> list[str]:

@@ -2,68 +2,57 @@
 
 JAX's runtime notices a lost process by its heartbeats and broken connections, and then aborts all
 others from C++, with a dump. It has a callback for that, which jaxlib 0.10.1 cannot call with a
-function of Python. So what C++ prints is held back, and a thread of ours watches for the abort.
+function of Python; so `aborts` watches for it.
 """
 
-import contextlib
-import dataclasses
-import faulthandler
-import os
 import re
-import select
-import struct
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from typing import IO, Any, NoReturn
+from typing import NoReturn
 
 import jax
 
 from dcnn.base import processes
-from dcnn.cli import streams
-from dcnn.cli.arguments import FAILURE, MISTAKE, Meeting, Stop
+from dcnn.cli import aborts
+from dcnn.cli.arguments import Meeting
+from dcnn.cli.messages import FAILURE, MISTAKE, Stop
 from dcnn.jobs import interruption
 
-MEETING_SECONDS = 120  # in which all processes must have started
-HEARTBEAT_SECONDS = 30  # without a sign of life, after which a process counts as gone
-SIGNAL_SECONDS = 2.0  # in which a signal that was sent to all reaches all
-_POLL_SECONDS = 0.2
-_ROOM = 64  # bytes of a report of an abort; any is longer
+MEETING_SECONDS = 120  # within which all processes must have started
+HEARTBEAT_SECONDS = 30  # a process without a sign of life for so long counts as gone
+SIGNAL_SECONDS = 2.0  # within which a signal that was sent to all processes reaches all
 _CONTINUE = "What was saved can be continued: give the same command again"
 
 
-@dataclasses.dataclass
-class _Company:
-  """The processes as far as they are known, and how the user is told of them."""
-
-  meeting: Meeting
-  say: Callable[[str], None]
-  number: int | None = None  # once they have met
-
-
 def join(meeting: Meeting, say: Callable[[str], None]) -> None:
-  """Makes the devices of all processes known to each; before the first use of JAX.
+  """Makes the devices of all processes known to each; call it before the first use of JAX.
 
-  From then on this process ends, with a line and exit status 1, when another is gone.
+  From then on this process ends, with a line and exit status 1, when another one is gone.
 
   Args:
-    meeting: where the processes meet.
-    say: told why this process ends, in a line.
+    meeting: Where the processes meet.
+    say: Gets the line that says why this process ends.
 
   Raises:
-    Stop: if JAX does not find out where to meet, or the processes do not fit together. If they do
+    Stop: If JAX does not find out where to meet, or the processes do not fit together. If they do
       not meet in time, the process ends.
   """
-  company = _Company(meeting, say)
-  _watch_for_abort(company, _held_output())
+  number: int | None = None  # of processes, once they have met
+
+  def explain(output: str) -> None:
+    explained = explanation(output, meeting, number)
+    if explained:
+      time.sleep(SIGNAL_SECONDS)  # where all processes are told to stop, that is the reason to give
+      _leave(say, *explained)
+
+  aborts.watch(explain)
   jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is for `interruption`
   try:
     jax.distributed.initialize(
         *meeting, initialization_timeout=MEETING_SECONDS,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-    company.number = jax.process_count()
+    number = jax.process_count()
   except (ValueError, RuntimeError) as error:
     raise Stop(_refusal(str(error))) from error
   _check_numbers(meeting)
@@ -75,8 +64,8 @@ def end_without(error: processes.Lost, say: Callable[[str], None]) -> NoReturn:
   JAX's runtime knows which one, but learns of it later; of two processes it is the other.
 
   Args:
-    error: of the exchange.
-    say: told why, in a line.
+    error: What the exchange raised.
+    say: Gets the line that says why this process ends.
   """
   total = processes.count()
   others = set(range(total)) - {jax.process_index()}
@@ -89,9 +78,12 @@ def explanation(output: str, meeting: Meeting, number: int | None) -> tuple[str,
   """Why JAX's runtime aborts a process, and the exit status; None if not for a lost process.
 
   Args:
-    output: what the runtime has printed.
-    meeting: where the processes meet.
-    number: of processes, once they have met.
+    output: What the runtime has printed.
+    meeting: Where the processes meet.
+    number: How many processes there are; None before they have met.
+
+  Returns:
+    A line for the user and the exit status, or None.
   """
   found = re.search(r"JAX distributed service detected fatal errors.*absl::Status: (.*)", output)
   if not found:
@@ -107,58 +99,6 @@ def explanation(output: str, meeting: Meeting, number: int | None) -> tuple[str,
   tasks = re.search(r"unhealthy \(stopped sending heartbeats\):\n([\d, \n]*\d)", output)
   which = set(map(int, re.findall(r"\d+", tasks[1]))) if tasks else set()
   return _gone(which, number, "it stopped sending heartbeats" if which else status), FAILURE
-
-
-def _held_output() -> IO[bytes]:
-  """A file that gets what C++ prints from now on; Python goes on printing where it did."""
-  held = tempfile.TemporaryFile()
-  for number, name in ((1, "stdout"), (2, "stderr")):
-    stream: Any = getattr(sys, name)
-    stream.flush()
-    setattr(sys, name, streams.forgiving(os.dup(number), stream))
-    os.dup2(held.fileno(), number)
-  return held
-
-
-def _watch_for_abort(company: _Company, held: IO[bytes]) -> None:
-  """Ends the process in our words when C++ aborts it.
-
-  Python's report of the abort goes to a pipe that is almost full, so that the thread that aborts
-  comes no further than to begin it, and a thread of ours has the time to say why.
-  """
-  import fcntl  # not on every system
-  import termios
-
-  reader, writer = os.pipe()
-  os.set_blocking(writer, False)
-  block = b" " * select.PIPE_BUF
-  with contextlib.suppress(BlockingIOError):
-    while True:
-      os.write(writer, block)
-  os.read(reader, len(block))
-  os.write(writer, block[_ROOM:])
-  os.set_blocking(writer, True)
-
-  def waiting() -> int:
-    return struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, struct.pack("i", 0)))[0]
-
-  filling = waiting()
-  faulthandler.enable(writer)
-
-  def watch() -> None:
-    while waiting() == filling:
-      time.sleep(_POLL_SECONDS)
-    output = os.pread(held.fileno(), os.fstat(held.fileno()).st_size, 0).decode(errors="replace")
-    explained = explanation(output, company.meeting, company.number)
-    if explained:
-      time.sleep(SIGNAL_SECONDS)  # where all are told to stop, that is the reason to give
-      _leave(company.say, *explained)
-    sys.stderr.write(output)
-    os.read(reader, filling)
-    while True:  # until the thread that aborts has ended the process
-      sys.stderr.write(os.read(reader, len(block)).decode(errors="replace"))
-
-  threading.Thread(target=watch, daemon=True).start()
 
 
 _last_word = threading.Lock()  # two threads may notice the same loss

@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -103,6 +103,16 @@ def generate(
       "species": species,
       "provenance": np.array(json.dumps(_provenance(smiles, seed, temperature, frames))),
   }
+
+
+def summary(arrays: Mapping[str, np.ndarray]) -> str:
+  """How much there is of a data set that `generate` made: `2,000 frames of 9 atoms`.
+
+  Args:
+    arrays: The arrays of the data set; `positions` has the shape (frames atoms 3).
+  """
+  frames, atoms, _ = arrays["positions"].shape
+  return f"{frames:,} frames of {atoms} atoms"
 
 
 def save(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> None:

@@ -81,7 +81,7 @@ def describe(experiment: Experiment, command: str = "") -> dict[str, Any]:
     A dictionary that fits into JSON.
   """
   config = experiment.config
-  with _full_precision():
+  with full_precision():
     environment = provenance.environment()
   return {
       "config": configs.to_dict(config) | {
@@ -146,7 +146,7 @@ def run(
   Raises:
     ValueError, OSError, Interrupted, Diverged, Lost: as `sweeps.run`.
   """
-  with _full_precision():
+  with full_precision():
     sweep_in = functools.partial(_sweep, directory, on_progress, should_stop)
     config, data, arms = experiment
     tuned = {}
@@ -162,7 +162,7 @@ def run(
       outcome)
 
 
-def _full_precision():
+def full_precision():
   """Accelerators would multiply float32 in fewer bits, too few for second derivatives."""
   return jax.default_matmul_precision("highest")
 

@@ -30,12 +30,7 @@ def choose_learning_rates(
     score by which validation chooses checkpoints; inf where a run diverged) and `chosen`.
   """
   rates = [float(rate) for rate in config.tuning.learning_rates]
-  candidates = {
-      _name(name, rate): configs.with_overrides(settings, {"optimizer.learning_rate": rate})
-      for name, settings in arms.items() for rate in rates}
-  tuning = configs.with_overrides(config, {"on_divergence": "record"})  # a rate may be too large
-  tuning.seeds = config.tuning.seeds
-  outcome = sweep(build.build(tuning, data, candidates))
+  outcome = sweep(make_plan(config, data, arms))
   seeds = configs.tuning_seeds(config)
   scores = {
       name: [
@@ -48,6 +43,22 @@ def choose_learning_rates(
         f"the best learning rate lies at the edge of the grid for {', '.join(at_edge)}: widen "
         "tuning.learning_rates", stacklevel=3)
   return {"learning_rates": rates, "seeds": list(seeds), "scores": scores, "chosen": chosen}
+
+
+def make_plan(config: ConfigDict, data: Data, arms: Mapping[str, ConfigDict]) -> Plan:
+  """The plan of the tuning: every arm at every learning rate, with the seeds of the tuning.
+
+  Args:
+    config: A valid configuration that lists learning rates.
+    data: Its data.
+    arms: The full configuration of each arm.
+  """
+  candidates = {
+      _name(name, rate): configs.with_overrides(settings, {"optimizer.learning_rate": float(rate)})
+      for name, settings in arms.items() for rate in config.tuning.learning_rates}
+  tuning = configs.with_overrides(config, {"on_divergence": "record"})  # a rate may be too large
+  tuning.seeds = config.tuning.seeds
+  return build.build(tuning, data, candidates)
 
 
 def with_learning_rates(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dcnn import configs
-from dcnn.cli import main
+from dcnn.cli import runtime
 from dcnn.configs.build import build as build_plan
 from dcnn.configs.build import load
 from dcnn.jobs import provenance
@@ -102,7 +102,7 @@ def _sizes(positions: np.ndarray) -> tuple[int, float]:
 def build(case: Case, contender: Contender, data: str) -> Trainer:
   """Compiles for the runs of a contender, on as many devices as the command line would make."""
   del data
-  main.configure_jax()
+  runtime.configure_jax()
   together = 1 if contender.mapping == "in_turn" else contender.runs
   if contender.mapping == "vmapped":
     _map_by_vmap()
