@@ -23,6 +23,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from dcnn.base.text import suggestion
+
 Real = Float[Array | np.ndarray, "*shape"] | np.floating | float | int
 Result = Float[Array, "*shape"]
 
@@ -31,47 +33,83 @@ Result = Float[Array, "*shape"]
 
 
 def relu(x: Real) -> Result:
-  """Rectified linear unit, max(0, x); its derivative at 0 is taken as 0."""
+  """Rectified linear unit, max(0, x); its derivative at 0 is taken as 0.
+
+  >>> relu(np.array([-1.0, 2.0])).tolist()
+  [0.0, 2.0]
+  """
   return jax.nn.relu(x)
 
 
 def leaky_relu(x: Real, negative_slope: ArrayLike = 0.01) -> Result:
-  """Leaky rectified linear unit: x for x >= 0 and negative_slope * x below."""
+  """Leaky rectified linear unit: x for x >= 0 and negative_slope * x below.
+
+  >>> leaky_relu(np.array([-1.0, 2.0]), negative_slope=0.5).tolist()
+  [-0.5, 2.0]
+  """
   return jax.nn.leaky_relu(x, negative_slope)
 
 
 def elu(x: Real) -> Result:
-  """Exponential linear unit: x for x > 0 and exp(x) - 1 below."""
+  """Exponential linear unit: x for x > 0 and exp(x) - 1 below.
+
+  >>> elu(np.array([-100.0, 2.0])).tolist()
+  [-1.0, 2.0]
+  """
   return jax.nn.elu(x)
 
 
 def silu(x: Real) -> Result:
-  """Sigmoid-weighted linear unit, x / (1 + exp(-x)); also known as swish."""
+  """Sigmoid-weighted linear unit, x / (1 + exp(-x)); also known as swish.
+
+  >>> silu(np.array([-100.0, 0.0, 100.0])).tolist()
+  [-0.0, 0.0, 100.0]
+  """
   return jax.nn.silu(x)
 
 
 def gelu(x: Real) -> Result:
-  """Gaussian error linear unit, x Phi(x), with the exact normal distribution function Phi."""
+  """Gaussian error linear unit, x Phi(x), with the exact normal distribution function Phi.
+
+  >>> gelu(np.array([-100.0, 0.0, 100.0])).tolist()
+  [-0.0, 0.0, 100.0]
+  """
   return jax.nn.gelu(x, approximate=False)
 
 
 def softplus(x: Real) -> Result:
-  """Softplus, log(1 + exp(x))."""
+  """Softplus, log(1 + exp(x)).
+
+  >>> round(float(softplus(0.0)), 4)
+  0.6931
+  """
   return jax.nn.softplus(x)
 
 
 def tanh(x: Real) -> Result:
-  """Hyperbolic tangent."""
+  """Hyperbolic tangent.
+
+  >>> tanh(np.array([-100.0, 0.0, 100.0])).tolist()
+  [-1.0, 0.0, 1.0]
+  """
   return jnp.tanh(x)
 
 
 def sine(x: Real) -> Result:
-  """Sine."""
+  """Sine.
+
+  >>> float(sine(0.0))
+  0.0
+  """
   return jnp.sin(x)
 
 
 def mish(x: Real) -> Result:
-  """Mish, x tanh(softplus(x))."""
+  """Mish, x tanh(softplus(x)).
+
+  >>> mish(np.array([0.0, 100.0])).tolist()
+  [0.0, 100.0]
+  """
   return jax.nn.mish(x)
 
 
@@ -82,20 +120,26 @@ def irelu(x: Real, c: ArrayLike = 0.5, offset: ArrayLike = 0.0) -> Result:
   """Integrated ReLU, c max(0, x)^2 + offset.
 
   With c = 0.5 its derivative is relu; in general 2 c relu(x). The paper prints max(0, 0.5 x^2),
-  which read literally is 0.5 x^2 for every x; meant, and coded there, is zero for x <= 0.
+  which read literally is 0.5 x^2 for every x; what is meant, and what the official code computes,
+  is zero for x <= 0.
   The second derivative jumps from 0 to 2 c at x = 0, where automatic differentiation gives c / 2.
 
   Args:
-    x: pre-activation, of any shape.
-    c: factor of the square; a number or a traced array that broadcasts to x.
-    offset: additive constant of integration; a number or a traced array that broadcasts to x.
+    x: Pre-activations of any shape, without unit.
+    c: Factor of the square: a number, or a traced array that broadcasts to x.
+    offset: Additive constant of integration: a number, or a traced array that broadcasts to x.
 
   Returns:
-    Activation, in the shape of x.
+    The activations, in the shape of x.
 
   References:
     K. Lo and D. Huang, On Training Derivative-Constrained Neural Networks, arXiv:2310.01649
     (2023), Eq. 3.
+
+  >>> irelu(np.array([-2.0, 0.0, 2.0]), c=0.5).tolist()
+  [0.0, 0.0, 2.0]
+  >>> float(jax.grad(irelu)(2.0))  # the derivative is relu
+  2.0
   """
   return jnp.maximum(x, 0) ** 2 * c + offset
 
@@ -104,15 +148,18 @@ def repu(x: Real, power: int = 2) -> Result:
   """Rectified power unit, max(0, x)^power.
 
   Args:
-    x: pre-activation, of any shape.
-    power: integer of at least 1; static, since it sets the smoothness (power - 1 continuous
-      derivatives).
+    x: Pre-activations of any shape, without unit.
+    power: An integer of at least 1. It is static, because it sets the smoothness: power - 1
+      derivatives are continuous.
 
   Returns:
-    Activation, in the shape of x.
+    The activations, in the shape of x.
 
   Raises:
-    ValueError: if power is no integer of at least 1.
+    ValueError: If power is not an integer of at least 1.
+
+  >>> repu(np.array([-2.0, 2.0]), power=3).tolist()
+  [0.0, 8.0]
   """
   _check_power(power)
   return jnp.maximum(x, 0) ** power
@@ -122,13 +169,20 @@ def twice_integrated_relu(x: Real) -> Result:
   """ReLU integrated twice, max(0, x)^3 / 6: the relative of IReLU for second derivatives.
 
   Its derivative is `irelu` with c = 0.5. A loss with second input derivatives needs two
-  continuous derivatives, which IReLU has not and this has.
+  continuous derivatives: this function has them, IReLU has only one.
+
+  >>> float(twice_integrated_relu(6.0))
+  36.0
   """
   return jnp.maximum(x, 0) ** 3 / 6
 
 
 def integrated_leaky_relu(x: Real, negative_slope: ArrayLike = 0.01) -> Result:
-  """Integral of leaky ReLU: x^2 / 2 for x >= 0 and negative_slope * x^2 / 2 below."""
+  """Integral of leaky ReLU: x^2 / 2 for x >= 0 and negative_slope * x^2 / 2 below.
+
+  >>> integrated_leaky_relu(np.array([-2.0, 2.0]), negative_slope=0.5).tolist()
+  [1.0, 2.0]
+  """
   return 0.5 * jnp.where(jnp.asarray(x) >= 0, 1.0, negative_slope) * jnp.square(x)
 
 
@@ -136,7 +190,7 @@ def integrated_leaky_relu(x: Real, negative_slope: ArrayLike = 0.01) -> Result:
 
 
 def _integral_of(function: Callable[[Array], Array]):
-  """Decorator that makes `function` the derivative of the decorated formula."""
+  """Decorator that gives a formula `function` as its derivative."""
 
   def decorate(value_fn):
     integral = jax.custom_jvp(value_fn)
@@ -192,7 +246,11 @@ def _positive_dilogarithm(u: Array) -> Array:
 
 @_integral_of(jax.nn.elu)
 def integrated_elu(x: Real) -> Result:
-  """Integral of ELU: x^2 / 2 for x > 0 and exp(x) - 1 - x below."""
+  """Integral of ELU: x^2 / 2 for x > 0 and exp(x) - 1 - x below.
+
+  >>> integrated_elu(np.array([-100.0, 2.0])).tolist()
+  [99.0, 2.0]
+  """
   x = jnp.asarray(x)
   negative = jnp.minimum(x, 0)
   near = jnp.maximum(negative, -_EXPONENTIAL_LIMIT)
@@ -206,6 +264,11 @@ def integrated_silu(x: Real) -> Result:
   """Integral of SiLU, x log(1 + exp(x)) + Li2(-exp(x)) + pi^2 / 12.
 
   Li2 is the dilogarithm. The value tends to pi^2 / 12 = 0.82 at minus infinity.
+
+  >>> round(float(integrated_silu(-100.0)), 4)  # pi^2 / 12
+  0.8225
+  >>> float(jax.grad(integrated_silu)(100.0))  # the derivative is silu
+  100.0
   """
   x = jnp.asarray(x)
   size = jnp.abs(x)
@@ -224,6 +287,9 @@ def integrated_gelu(x: Real) -> Result:
 
   Phi and phi are the normal distribution function and density. The value tends to 1 / 4 at minus
   infinity.
+
+  >>> float(integrated_gelu(-100.0))
+  0.25
   """
   x = jnp.asarray(x)
   near = jnp.clip(x, -_GAUSSIAN_LIMIT, _GAUSSIAN_LIMIT)
@@ -240,6 +306,9 @@ def integrated_softplus(x: Real) -> Result:
   """Integral of softplus from minus infinity, -Li2(-exp(x)), with the dilogarithm Li2.
 
   Like softplus it vanishes at minus infinity and is positive; the value at 0 is pi^2 / 12.
+
+  >>> round(float(integrated_softplus(0.0)), 4)  # pi^2 / 12
+  0.8225
   """
   x = jnp.asarray(x)
   below = _positive_dilogarithm(-jnp.abs(x))
@@ -248,7 +317,11 @@ def integrated_softplus(x: Real) -> Result:
 
 @_integral_of(jnp.tanh)
 def log_cosh(x: Real) -> Result:
-  """Integral of tanh, log(cosh(x)); for large |x| equal to |x| - log 2."""
+  """Integral of tanh, log(cosh(x)); for large |x| equal to |x| - log 2.
+
+  >>> float(log_cosh(0.0)), round(float(log_cosh(100.0)), 4)
+  (0.0, 99.3069)
+  """
   size = jnp.abs(jnp.asarray(x))
   near = jnp.minimum(size, 1.0)
   far = size - math.log(2) + jnp.log1p(jnp.exp(-2 * size))
@@ -257,7 +330,11 @@ def log_cosh(x: Real) -> Result:
 
 @_integral_of(jnp.sin)
 def one_minus_cos(x: Real) -> Result:
-  """Integral of sine, 1 - cos(x); the constant 1 makes the value 0 at 0, as for the others."""
+  """Integral of sine, 1 - cos(x); the constant 1 makes the value 0 at 0, as for the others.
+
+  >>> float(one_minus_cos(0.0)), round(float(one_minus_cos(np.pi)), 4)
+  (0.0, 2.0)
+  """
   return 2 * jnp.square(jnp.sin(0.5 * jnp.asarray(x)))
 
 
@@ -272,13 +349,16 @@ def variance_gain(function: Callable[[np.ndarray], ArrayLike]) -> float:
   Gauss-Legendre quadrature in float64 on either side of the kink at 0.
 
   Args:
-    function: activation of one argument, with its other parameters bound to numbers.
+    function: An activation of one array; bind its other parameters to numbers.
 
   Returns:
     The gain, without unit.
 
   Raises:
-    ValueError: if the second moment is zero or not finite.
+    ValueError: If the second moment is zero or not finite.
+
+  >>> round(variance_gain(relu), 4)  # He et al.: sqrt(2)
+  1.4142
   """
   nodes, weights = np.polynomial.legendre.leggauss(128)
   positive = 6.0 * (nodes + 1)  # the density beyond 12 is below 1e-31
@@ -326,31 +406,35 @@ class Activation(NamedTuple):
   """An activation and what a network needs to know of it.
 
   Attributes:
-    function: array to array, with further parameters by keyword.
-    order: how many derivatives are continuous, at the default parameters; `math.inf` if smooth.
-    gain: weight gain that preserves variance for a pre-activation z ~ N(0, 1), weights of
-      standard deviation gain / sqrt(fan_in); takes the parameters by keyword. In closed form, or
-      by quadrature when called. For a power such as IReLU z^2 this is the centre of an unstable
-      map, not an attractor: log deviations of the variance double with every layer.
-    parameters: names of the parameters of `function` beyond the array.
-    static: those of them that change the program and cannot be traced.
-    derivative: name of the activation that is the derivative of this one, or None.
+    function: Maps an array to an array of the same shape, with further parameters by keyword.
+    order: How many derivatives are continuous; `math.inf` if all are. A function of the
+      parameters, by keyword, where these decide it. None if it is not known.
+    gain: Weight gain that preserves the second moment of pre-activations z ~ N(0, 1) after weights
+      of standard deviation gain / sqrt(fan_in). A function of the parameters, by keyword. For a
+      power such as IReLU this is the centre of an unstable map, not an attractor: log deviations
+      of the second moment double with every layer.
+    parameters: Names of the parameters of `function` beyond the array.
+    static: Those of the parameters that change the program and cannot be traced.
   """
 
   function: Callable[..., Array]
-  order: float
+  order: float | Callable[..., float] | None
   gain: Callable[..., float]
   parameters: tuple[str, ...] = ()
   static: tuple[str, ...] = ()
-  derivative: str | None = None
 
-  def order_at(self, **parameters) -> float:
-    """How many derivatives are continuous with these parameters: the power of repu sets it."""
-    return float(parameters["power"] - 1 if "power" in parameters else self.order)
+  def order_at(self, **parameters) -> float | None:
+    """How many derivatives are continuous at these parameters; None if it is not known."""
+    order = self.order(**parameters) if callable(self.order) else self.order
+    return None if order is None else float(order)
 
 
-def _smooth(function: Callable[..., Array], derivative: str | None = None) -> Activation:
-  return Activation(function, math.inf, partial(variance_gain, function), derivative=derivative)
+def _smooth(function: Callable[..., Array]) -> Activation:
+  return Activation(function, math.inf, partial(variance_gain, function))
+
+
+def _repu_order(power: int = 2) -> int:
+  return power - 1
 
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({
@@ -363,18 +447,69 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({
     "tanh": _smooth(tanh),
     "sine": _smooth(sine),
     "mish": _smooth(mish),
-    "irelu": Activation(irelu, 1, _irelu_gain, ("c", "offset"), derivative="relu"),
-    "repu": Activation(repu, 1, _repu_gain, ("power",), ("power",)),
-    "twice_integrated_relu": Activation(
-        twice_integrated_relu, 2, lambda: math.sqrt(4.8), derivative="irelu"),
+    "irelu": Activation(irelu, 1, _irelu_gain, ("c", "offset")),
+    "repu": Activation(repu, _repu_order, _repu_gain, ("power",), ("power",)),
+    "twice_integrated_relu": Activation(twice_integrated_relu, 2, lambda: math.sqrt(4.8)),
     "integrated_leaky_relu": Activation(
-        integrated_leaky_relu, 1, _integrated_leaky_relu_gain, ("negative_slope",),
-        derivative="leaky_relu"),
-    "integrated_elu": Activation(
-        integrated_elu, 2, partial(variance_gain, integrated_elu), derivative="elu"),
-    "integrated_silu": _smooth(integrated_silu, "silu"),
-    "integrated_gelu": _smooth(integrated_gelu, "gelu"),
-    "integrated_softplus": _smooth(integrated_softplus, "softplus"),
-    "log_cosh": _smooth(log_cosh, "tanh"),
-    "one_minus_cos": _smooth(one_minus_cos, "sine"),
+        integrated_leaky_relu, 1, _integrated_leaky_relu_gain, ("negative_slope",)),
+    "integrated_elu": Activation(integrated_elu, 2, partial(variance_gain, integrated_elu)),
+    "integrated_silu": _smooth(integrated_silu),
+    "integrated_gelu": _smooth(integrated_gelu),
+    "integrated_softplus": _smooth(integrated_softplus),
+    "log_cosh": _smooth(log_cosh),
+    "one_minus_cos": _smooth(one_minus_cos),
 })
+
+
+def resolve(spec: str | Activation | Callable[..., Array]) -> Activation:
+  """The record of an activation that is given by its name or as an object.
+
+  Args:
+    spec: A name of `ACTIVATIONS`; a function of this module; a record; or a function of one's own
+      from an array to an array of the same shape. Nothing is assumed of the smoothness of one's own
+      function: give `Activation(function, order, gain)` to state it.
+
+  Returns:
+    The record. That of one's own function has the order None, no parameters, and its gain by
+    quadrature (`variance_gain`).
+
+  Raises:
+    ValueError: If the name is not known, or if the object is not an activation.
+
+  >>> resolve("irelu").parameters
+  ('c', 'offset')
+  >>> def snake(x):
+  ...   return x + jnp.sin(x) ** 2
+  >>> resolve(snake).order is None
+  True
+  """
+  if isinstance(spec, Activation):
+    return spec
+  if isinstance(spec, str):
+    if spec not in ACTIVATIONS:
+      raise ValueError(f"unknown activation {spec!r}: {suggestion(spec, ACTIVATIONS)}"
+                       f"Known are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[spec]
+  if not callable(spec):
+    raise ValueError(f"expected the name of an activation, or a function, received {spec!r}; known "
+                     f"names are {', '.join(ACTIVATIONS)}")
+  known = (record for record in ACTIVATIONS.values() if record.function is spec)
+  return next(known, None) or _own_activation(spec)
+
+
+def _own_activation(function: Callable[..., Array]) -> Activation:
+  """The record of a function that the table does not hold, once it has mapped an array."""
+  name = getattr(function, "__name__", repr(function))
+  array = jax.ShapeDtypeStruct((3, 2), jnp.float32)
+  try:
+    result = jax.eval_shape(function, array)
+  except Exception as error:  # whatever a user's function raises
+    lines = str(error).splitlines() or [""]
+    raise ValueError(
+        f"the activation {name} fails on an array: {type(error).__name__}: {lines[0]}. Expected a "
+        "function of one array, written with jax.numpy; bind other parameters with "
+        "functools.partial") from error
+  if getattr(result, "shape", None) != array.shape or result.dtype != array.dtype:
+    raise ValueError(f"the activation {name} maps {array} to {result}, expected the same shape and "
+                     "type: an activation works on each element")
+  return Activation(function, None, partial(variance_gain, function))

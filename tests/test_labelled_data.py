@@ -149,7 +149,7 @@ def test_declared_units_hold(tmp_path, family, energy, length, force, said):
 
 
 @pytest.mark.parametrize("said, words", [
-    ({"e_unit": "kcals/mole"}, ("'kcals/mole'", "closest is 'kcal/mol'", "hartree")),
+    ({"e_unit": "kcals/mole"}, ("'kcals/mole'", "did you mean 'kcal/mol'", "hartree")),
     ({"r_unit": b"furlong"}, ("'furlong'", "angstrom, bohr")),
     ({"e_unit": "eV", "f_unit": "eV per A"}, ("forces",)),
     ({"e_unit": np.arange(3)}, ("energies",)),
@@ -667,7 +667,7 @@ def test_extended_xyz_declares_units(tmp_path, keys):
 def test_an_unknown_unit_can_be_overridden(tmp_path):
   arrays = frames_of()
   path = saved(tmp_path / "x.npz", rmd17(arrays, e_unit="electronvoltz"))
-  assert "closest is 'eV'" in refused(path)
+  assert "did you mean 'electronvolt" in refused(path)
   assert len(data.load(path, units="eV/angstrom")) == 200
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 KCAL_PER_MOL = 4184.0 / (6.02214076e23 * 1.602176634e-19)  # eV; exact since the SI of 2019
 HARTREE = 27.211386245988  # eV, CODATA 2018
@@ -77,6 +77,22 @@ class Labels(NamedTuple):
 
   energy: Float[Array | np.ndarray, "*frames"]
   forces: Float[Array | np.ndarray, "*frames atoms 3"]
+
+
+def known_forces(
+    forces: Float[Array | np.ndarray, "*frames atoms 3"],
+    species: Int[Array | np.ndarray, "*frames atoms"],
+) -> Bool[Array | np.ndarray, "*frames atoms 3"]:
+  """Which force components are labels: those of real atoms in frames that have forces.
+
+  Args:
+    forces: Forces in eV/angstrom, nan where they are not known; NumPy or JAX.
+    species: Atomic numbers, 0 on padded atoms.
+
+  Returns:
+    A mask; a frame without forces has no true entry.
+  """
+  return (species > 0)[..., None] & (forces == forces)  # only nan differs from itself
 
 
 _OF = " taken of "

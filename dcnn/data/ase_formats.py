@@ -1,6 +1,5 @@
 """Reads whatever ASE reads from a local file: its trajectories, databases, outputs of codes."""
 
-import difflib
 import os
 import pathlib
 import sqlite3
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dcnn.base.text import suggestion
 from dcnn.data.raw import (
     FREE_ENERGY,
     Frame,
@@ -62,10 +62,8 @@ def _images(path: str, kind: str | None) -> list[Any]:
   from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
   if kind is not None and kind not in ioformats:
-    close = difflib.get_close_matches(kind, ioformats, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"unknown format {kind!r}: {hint}Known are npz, extxyz and the names of ASE's "
-                     "formats, as `ase info --formats` lists them")
+    raise ValueError(f"unknown format {kind!r}: {suggestion(kind, ioformats)}Known are npz, "
+                     "extxyz and the names of ASE's formats, as `ase info --formats` lists them")
   try:
     kind = kind or filetype(path)
     if kind in SERVERS or kind not in ioformats or not ioformats[kind].can_read:

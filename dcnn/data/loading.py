@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 
 from dcnn.base import Dataset, Labels, System
-from dcnn.base.text import one_line
+from dcnn.base.text import one_line, suggestion
 from dcnn.base.wording import option
 from dcnn.data import ase_formats, checks, consistency, embedded, npz, raw, xyz
 from dcnn.data import units as units_lib
@@ -150,9 +149,8 @@ def _named(path: pathlib.Path) -> Iterator[None]:
 
 def _require_known(value: str, known: tuple[str, ...], name: str) -> None:
   if value not in known:
-    close = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"unknown {option(name, value)}: {hint}Known are {', '.join(known)}")
+    raise ValueError(f"unknown {option(name, value)}: {suggestion(value, known)}Known are "
+                     f"{', '.join(known)}")
 
 
 def join(first: Dataset, second: Dataset) -> Dataset:
@@ -230,11 +228,9 @@ def _missing(path: pathlib.Path, name: str) -> Exception:
   """A bare word is taken for the name of a set, anything else for a file."""
   if path.suffix or len(path.parts) != 1:
     return FileNotFoundError(f"{path}: no such file")
-  close = difflib.get_close_matches(name.lower(), embedded.NAMES, n=1, cutoff=0.4)
-  hint = f"did you mean {close[0]!r}? " if close else ""
   return ValueError(
-      f"unknown data set {name!r}: {hint}Embedded are {', '.join(embedded.NAMES)}; anything else "
-      "must be an existing file")
+      f"unknown data set {name!r}: {suggestion(name.lower(), embedded.NAMES)}Embedded are "
+      f"{', '.join(embedded.NAMES)}; anything else must be an existing file")
 
 
 def _read(path: pathlib.Path, keys: raw.Keys, kind: str | None) -> _File:

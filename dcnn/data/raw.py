@@ -1,12 +1,12 @@
 """What the readers of files return, before units and checks."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dcnn.base.text import suggestion
 from dcnn.base.wording import option
 
 MOST_ATOMS = 10_000
@@ -227,8 +227,8 @@ def likely_key(key: str, role: str, names: Iterable[str]) -> str:
     if fitting:
       return fitting[0]
   others = [name for name in plain.values() if not _is_another(name, role)]
-  close = difflib.get_close_matches(key.lower(), others, n=1, cutoff=0.6)
-  return next((name for name in names if close and plain[name] == close[0]), "")
+  question = suggestion(key.lower(), others)
+  return next((name for name in names if repr(plain[name]) in question), "")
 
 
 REFERENCES = ("ref", "dft", "qm")  # before what a model has predicted

@@ -1,12 +1,12 @@
 """Units of files: the usual sets, those that a file declares, and what a mixture looks like."""
 
-import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL
+from dcnn.base.text import suggestion
 from dcnn.base.wording import option
 from dcnn.data.raw import Raw
 
@@ -94,10 +94,15 @@ def parsed(name: str) -> Units:
   positions = positions or length
   if energy in ENERGY_UNITS and length in LENGTH_UNITS and positions in LENGTH_UNITS:
     return _composed(energy, length, positions)
-  close = difflib.get_close_matches(name, UNITS, n=1, cutoff=0.0)[0]
+  meant = f"{_in_full(energy)}/{_in_full(length)}"  # of spellings that files have, as eV/A
   raise ValueError(
-      f"unknown units {name!r}; did you mean {close!r}? Known: {', '.join(UNITS)}, and any "
+      f"unknown units {name!r}: {suggestion(meant, UNITS)}Known are {', '.join(UNITS)}, and any "
       f"ENERGY/LENGTH of {', '.join(ENERGY_UNITS)} and {', '.join(LENGTH_UNITS)}")
+
+
+def _in_full(spelling: str) -> str:
+  """The name of the unit with a spelling; any other text as it is."""
+  return _SPELLINGS.get("".join(spelling.split()).lower().translate(_MARKS), spelling)
 
 
 def declared(energy: object, length: object, force: object, default: Units) -> Units:
@@ -113,14 +118,15 @@ def declared(energy: object, length: object, force: object, default: Units) -> U
   """
   usual = default.name.rpartition("/")[0]
   if energy is None and force is not None:
-    usual = _known(_text(force).rpartition("/")[0], ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
-  energy_name = _known(energy, ENERGY_UNITS, "energies", usual)
-  positions = _known(length, LENGTH_UNITS, "positions", "angstrom")
+    usual = _unit_name(
+        _text(force).rpartition("/")[0], ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
+  energy_name = _unit_name(energy, ENERGY_UNITS, "energies", usual)
+  positions = _unit_name(length, LENGTH_UNITS, "positions", "angstrom")
   if force is None:
     return _composed(energy_name, positions, positions)
   of_force, _, per_length = _text(force).rpartition("/")
-  force_energy = _known(of_force, ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
-  force_length = _known(per_length, LENGTH_UNITS, "forces (as ENERGY/LENGTH)", "")
+  force_energy = _unit_name(of_force, ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
+  force_length = _unit_name(per_length, LENGTH_UNITS, "forces (as ENERGY/LENGTH)", "")
   if force_energy == energy_name:
     return _composed(energy_name, force_length, positions)
   return Units(f"{force_energy}/{force_length} with energies in {energy_name}",
@@ -150,20 +156,19 @@ def _text(value: object) -> str:
   return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _known(value: object, known: dict[str, float], what: str, default: str) -> str:
+def _unit_name(value: object, known: Mapping[str, float], what: str, default: str) -> str:
+  """The name of a unit that a file declares for some quantity; the default where it is silent."""
   if value is None:
     return default
   text = "".join(_text(value).split())
-  plain = text.lower().translate(_MARKS)
-  name = text if text in known else _SPELLINGS.get(plain, "")
+  name = text if text in known else _in_full(text)
   if name in known:
     return name
-  spelled = {spelling: unit for spelling, unit in _SPELLINGS.items() if unit in known}
-  close = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6)
-  closest = f"the closest is {spelled[close[0]]!r}, " if close else ""
+  spellings = [spelling for spelling, unit in _SPELLINGS.items() if unit in known]
+  hint = suggestion(text, known) or suggestion(text.lower(), spellings)
   raise ValueError(
       f"the file declares the unit {' '.join(_text(value).split())[:40]!r} for {what}, which is "
-      f"not known; {closest}known are {', '.join(known)}: correct it, or say what is right with "
+      f"not known: {hint}Known are {', '.join(known)}: correct it, or say what is right with "
       f"{option('units')}")
 
 
