@@ -121,7 +121,8 @@ def energy_forces_and_virial(energy_fn: EnergyFn) -> Callable[[Any, System], Res
   def energy_forces_and_virial_fn(variables: Any, system: System) -> Response:
     positions = jnp.asarray(system.positions)
 
-    def strained_energy_fn(positions: Array, strain: Array) -> Array:
+    def strained_energy_fn(
+        positions: Float[Array, "atoms 3"], strain: Float[Array, "3 3"]) -> Array:
       deformation = jnp.eye(3, dtype=strain.dtype) + strain
       cell = None if system.cell is None else system.cell @ deformation
       strained = system._replace(cell=cell)
@@ -192,7 +193,7 @@ def hessian_vector_product(
 def _of_positions(energy_fn: EnergyFn, variables: Any, system: System) -> Callable[[Array], Array]:
   """The energy as a function of the positions alone, which it is differentiated by."""
 
-  def position_energy_fn(positions: Array) -> Array:
+  def position_energy_fn(positions: Float[Array, "atoms 3"]) -> Array:
     energy = energy_fn(variables, system._replace(positions=positions))
     if jnp.shape(energy) != ():
       raise ValueError(f"energy_fn must return a scalar, received shape {jnp.shape(energy)}; sum "

@@ -289,7 +289,11 @@ class _Half(NamedTuple):
   rule: Rule
   values: Mapping[str, float] = MappingProxyType({})
 
-  def apply(self, energy: np.ndarray, other: np.ndarray | None, **provided: Any) -> Any:
+  def apply(
+      self, energy: Float[np.ndarray, " frames"],
+      other: Int[np.ndarray, "frames atoms"] | Float[np.ndarray, " components"] | None,
+      **provided: Any,
+  ) -> Any:
     needed = {name: provided[name] for name in self.rule.needs}
     return _call(self.rule.function, energy, other, **self.values, **needed)
 

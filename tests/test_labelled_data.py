@@ -76,7 +76,7 @@ def test_bonds_tell_the_units(name, number):
         arrays["forces"] / unit.force)
     species = np.tile(arrays["species"], (number, 1))
     numbers = raw.Raw(stored[0], species, stored[1], stored[2], "", raw.Keys())
-    fitting = physics.fitting(numbers, UNITS.values())
+    fitting = physics.fitting_units(numbers, UNITS.values())
     assert unit.name in fitting
     assert {name.rpartition("/")[0] for name in fitting} == {unit.name.rpartition("/")[0]}
 
@@ -602,8 +602,8 @@ def test_missing_numbers_do_not_reach_the_checks():
   """Masks of what is missing are of frames, and never of a whole set of zeros."""
   zeros = raw.Raw(np.zeros((6, 2, 3)), np.ones((6, 2), int), np.zeros(6), np.zeros((6, 2, 3)), "",
                   raw.Keys())
-  assert not checks.constant_forces(zeros).any() and not checks.absent_forces(zeros).any()
-  assert not checks.without_energy(zeros, UNITS["eV/angstrom"]).any()
+  assert not checks.constant_forces(zeros).any() and not checks.frames_without_forces(zeros).any()
+  assert not checks.frames_without_energy(zeros, UNITS["eV/angstrom"]).any()
   assert loading.INCOMPLETE[0] == "refuse"
 
 

@@ -31,17 +31,17 @@ _SPELLINGS = {
     "pm": "pm"}
 
 
-_MARKS = str.maketrans("", "", "^*·.")  # of products and powers: kcal mol^-1, kcal·mol**-1
+_MARKS = str.maketrans("", "", "^*·.")  # signs of products and powers: kcal mol^-1, kcal·mol**-1
 
 
 class Units(NamedTuple):
   """Units of a file.
 
   Attributes:
-    name: the unit of the forces; positions are in its length, except where `+` says otherwise.
-    energy: in eV.
-    length: in angstrom.
-    force: in eV/angstrom.
+    name: The unit of the forces; positions are in its length, or in the length after a `+`.
+    energy: The unit of energies in eV.
+    length: The unit of positions in angstrom.
+    force: The unit of forces in eV/angstrom.
   """
 
   name: str
@@ -50,28 +50,28 @@ class Units(NamedTuple):
   force: float
 
 
-def _composed(energy: str, length: str, positions: str) -> Units:
-  """Forces in energy/length, positions in a length of their own where that differs."""
+def _compose(energy: str, length: str, positions: str) -> Units:
+  """The units with forces in energy/length, and positions in a length that may be another."""
   name = f"{energy}/{length}" + (f"+{positions}" if positions != length else "")
   return Units(name, ENERGY_UNITS[energy], LENGTH_UNITS[positions],
                ENERGY_UNITS[energy] / LENGTH_UNITS[length])
 
 
-# The usual ones, which are also what numbers of unknown units are tried as.
+# The usual units, which are also those that numbers of unknown units are tried in.
 UNITS = {unit.name: unit for unit in (
-    _composed("eV", "angstrom", "angstrom"),
-    _composed("kcal/mol", "angstrom", "angstrom"),
-    _composed("kJ/mol", "angstrom", "angstrom"),
-    _composed("kJ/mol", "nm", "nm"),
-    _composed("hartree", "angstrom", "angstrom"),
-    _composed("hartree", "bohr", "bohr"),
-    _composed("hartree", "bohr", "angstrom"),
+    _compose("eV", "angstrom", "angstrom"),
+    _compose("kcal/mol", "angstrom", "angstrom"),
+    _compose("kJ/mol", "angstrom", "angstrom"),
+    _compose("kJ/mol", "nm", "nm"),
+    _compose("hartree", "angstrom", "angstrom"),
+    _compose("hartree", "bohr", "bohr"),
+    _compose("hartree", "bohr", "angstrom"),
 )}
 
 
 def rare_units() -> list[Units]:
-  """All combinations that occur in files, beyond the usual ones."""
-  return [_composed(energy, length, positions) for energy in (*COMMON_ENERGIES, "meV")
+  """All combinations of units that occur in files, including those that are not in `UNITS`."""
+  return [_compose(energy, length, positions) for energy in (*COMMON_ENERGIES, "meV")
           for length in ("angstrom", "bohr", "nm") for positions in ("angstrom", "bohr", "nm")]
 
 
@@ -79,21 +79,21 @@ FORCE_UNITS = {name: unit.force for name, unit in UNITS.items() if "+" not in na
 CLOSE_SLOPE = 1.07
 
 
-def parsed(name: str) -> Units:
+def parse(name: str) -> Units:
   """The units of a name such as `kcal/mol/angstrom` or `hartree/bohr+angstrom`.
 
   Args:
-    name: ENERGY/LENGTH of the forces, of `ENERGY_UNITS` and `LENGTH_UNITS`, and, after a `+`, the
-      length that positions are in where it is another.
+    name: The unit ENERGY/LENGTH of the forces, with names of `ENERGY_UNITS` and `LENGTH_UNITS`,
+      and, after a `+`, the length of the positions where it is another.
 
   Raises:
-    ValueError: with the known names and the closest one, if it is none.
+    ValueError: With the known names and the closest one, if the name is not known.
   """
   forces, _, positions = name.partition("+")
   energy, _, length = forces.rpartition("/")
   positions = positions or length
   if energy in ENERGY_UNITS and length in LENGTH_UNITS and positions in LENGTH_UNITS:
-    return _composed(energy, length, positions)
+    return _compose(energy, length, positions)
   meant = f"{_in_full(energy)}/{_in_full(length)}"  # of spellings that files have, as eV/A
   raise ValueError(
       f"unknown units {name!r}: {suggestion(meant, UNITS)}Known are {', '.join(UNITS)}, and any "
@@ -105,16 +105,17 @@ def _in_full(spelling: str) -> str:
   return _SPELLINGS.get("".join(spelling.split()).lower().translate(_MARKS), spelling)
 
 
-def declared(energy: object, length: object, force: object, default: Units) -> Units:
+def declared_units(energy: object, length: object, force: object, default: Units) -> Units:
   """The units that a file declares.
 
   Args:
-    energy, length, force: as the file has them, text or bytes; None where it is silent. Forces
-      are in energy / length unless it says otherwise.
-    default: of the file's convention, for what it is silent about.
+    energy: The declared unit of energies, as text or bytes; None where the file does not say.
+    length: The declared unit of positions; None likewise.
+    force: The declared unit of forces; None for energy / length.
+    default: The units of the file's convention, for what the file does not say.
 
   Raises:
-    ValueError: on a unit that is not known, with the known ones and the closest.
+    ValueError: On a unit that is not known, with the known ones and the closest.
   """
   usual = default.name.rpartition("/")[0]
   if energy is None and force is not None:
@@ -123,23 +124,23 @@ def declared(energy: object, length: object, force: object, default: Units) -> U
   energy_name = _unit_name(energy, ENERGY_UNITS, "energies", usual)
   positions = _unit_name(length, LENGTH_UNITS, "positions", "angstrom")
   if force is None:
-    return _composed(energy_name, positions, positions)
+    return _compose(energy_name, positions, positions)
   of_force, _, per_length = _text(force).rpartition("/")
   force_energy = _unit_name(of_force, ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
   force_length = _unit_name(per_length, LENGTH_UNITS, "forces (as ENERGY/LENGTH)", "")
   if force_energy == energy_name:
-    return _composed(energy_name, force_length, positions)
+    return _compose(energy_name, force_length, positions)
   return Units(f"{force_energy}/{force_length} with energies in {energy_name}",
                ENERGY_UNITS[energy_name], LENGTH_UNITS[positions],
                ENERGY_UNITS[force_energy] / LENGTH_UNITS[force_length])
 
 
-def of_one_word(units: object, length: object) -> tuple[object, object, object]:
-  """Energy, length and force of a unit that a file declares in one word, `eV/A` or `kcal/mol`.
+def split_unit(units: object, length: object) -> tuple[object, object, object]:
+  """Units of energy, length and force from one word that a file declares, `eV/A` or `kcal/mol`.
 
   Args:
-    units: that word, of forces where it ends in a length, else of energies.
-    length: declared apart; None where it is not.
+    units: The word: the unit of forces where it ends in a length, else that of energies.
+    length: The unit of positions where the file declares it separately; else None.
   """
   text = _text(units)
   energy, slash, per_length = text.rpartition("/")
@@ -183,17 +184,17 @@ def convert(raw: Raw, unit: Units) -> Raw:
 
 
 def likely_mix(now: Units, slope: float, fits: Callable[[Units], bool]) -> str:
-  """What may explain that energies change by `slope` times the work against the forces.
+  """The units that may explain why energies change by `slope` times the work against the forces.
 
-  The slope of numbers that are in other units than those assumed is known: 23.06 for energies in
-  kcal/mol beside forces in eV/angstrom, both read as eV. Tried are, in this order, one quantity in
-  another unit, the sets of `UNITS`, and energies and forces in two other units; the first within
-  7 % is named.
+  Numbers in other units than assumed have a known slope: 23.06 for energies in kcal/mol beside
+  forces in eV/angstrom, both read as eV. The function tries, in this order, one quantity in another
+  unit, the sets of `UNITS`, and energies and forces in two other units, and names the first that
+  agrees within 7 %.
 
   Args:
-    now: the units assumed.
-    slope: size of the change of energy over the work against the forces, as read.
-    fits: whether the set may be in other units, as far as its bonds tell.
+    now: The units that were assumed.
+    slope: Change of energy over work against the forces, as read; positive.
+    fits: Says whether the set may be in some other units, as far as its bonds tell.
   """
   energies = {f"energies in {name}": now._replace(energy=ENERGY_UNITS[name])
               for name in COMMON_ENERGIES}
@@ -213,5 +214,5 @@ def likely_mix(now: Units, slope: float, fits: Callable[[Units], bool]) -> str:
 
 
 def _work(unit: Units) -> float:
-  """Unit of force times length in units of energy: 1 where they belong together."""
+  """The unit of work, force times length, in units of energy: 1 where they belong together."""
   return unit.force * unit.length / unit.energy
