@@ -27,6 +27,7 @@ from dcnn.base.text import suggestion
 
 Real = Float[Array | np.ndarray, "*shape"] | np.floating | float | int
 Result = Float[Array, "*shape"]
+Parameter = Float[Array | np.ndarray, "*broadcast"] | np.floating | float | int
 
 
 # --- The functions ---------------------------------------------------------------------------
@@ -41,7 +42,7 @@ def relu(x: Real) -> Result:
   return jax.nn.relu(x)
 
 
-def leaky_relu(x: Real, negative_slope: ArrayLike = 0.01) -> Result:
+def leaky_relu(x: Real, negative_slope: Parameter = 0.01) -> Result:
   """Leaky rectified linear unit: x for x >= 0 and negative_slope * x below.
 
   >>> leaky_relu(np.array([-1.0, 2.0]), negative_slope=0.5).tolist()
@@ -116,7 +117,7 @@ def mish(x: Real) -> Result:
 # --- The rectified powers --------------------------------------------------------------------
 
 
-def irelu(x: Real, c: ArrayLike = 0.5, offset: ArrayLike = 0.0) -> Result:
+def irelu(x: Real, c: Parameter = 0.5, offset: Parameter = 0.0) -> Result:
   """Integrated ReLU, c max(0, x)^2 + offset.
 
   With c = 0.5 its derivative is relu; in general 2 c relu(x). The paper prints max(0, 0.5 x^2),
@@ -177,7 +178,7 @@ def twice_integrated_relu(x: Real) -> Result:
   return jnp.maximum(x, 0) ** 3 / 6
 
 
-def integrated_leaky_relu(x: Real, negative_slope: ArrayLike = 0.01) -> Result:
+def integrated_leaky_relu(x: Real, negative_slope: Parameter = 0.01) -> Result:
   """Integral of leaky ReLU: x^2 / 2 for x >= 0 and negative_slope * x^2 / 2 below.
 
   >>> integrated_leaky_relu(np.array([-2.0, 2.0]), negative_slope=0.5).tolist()
@@ -230,7 +231,8 @@ _LOGISTIC = tuple((4.0**k - 1) * b / (2 * k + 1) for k, b in enumerate(_BERNOULL
 _DILOGARITHM = tuple(b / (2 * k + 1) for k, b in enumerate(_BERNOULLI[:9], start=1))
 
 
-def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+def _polynomial(
+    coefficients: tuple[float, ...], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
   """Sum of coefficients[k] x^k; the coefficients are Python numbers and keep the dtype of x."""
   total = jnp.full_like(x, coefficients[-1])
   for coefficient in reversed(coefficients[:-1]):
@@ -238,7 +240,7 @@ def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
   return total
 
 
-def _positive_dilogarithm(u: Array) -> Array:
+def _positive_dilogarithm(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
   """-Li2(-e^u) for u <= 0, between 0 and pi^2 / 12."""
   w = jnp.log1p(jnp.exp(u))
   return w + w**2 / 4 + w**3 * _polynomial(_DILOGARITHM, w**2)
@@ -374,16 +376,16 @@ def variance_gain(function: Callable[[np.ndarray], ArrayLike]) -> float:
   return moment**-0.5
 
 
-def _irelu_gain(c=0.5, offset=0.0):
+def _irelu_gain(c: Parameter = 0.5, offset: Parameter = 0.0):
   """E[irelu^2] = 3/2 c^2 + c offset + offset^2; with traced c and offset too."""
   return (1.5 * c**2 + c * offset + offset**2) ** -0.5
 
 
-def _leaky_relu_gain(negative_slope=0.01):
+def _leaky_relu_gain(negative_slope: Parameter = 0.01):
   return (0.5 * (1 + negative_slope**2)) ** -0.5
 
 
-def _integrated_leaky_relu_gain(negative_slope=0.01):
+def _integrated_leaky_relu_gain(negative_slope: Parameter = 0.01):
   return (0.375 * (1 + negative_slope**2)) ** -0.5
 
 
@@ -419,7 +421,7 @@ class Activation(NamedTuple):
 
   function: Callable[..., Array]
   order: float | Callable[..., float] | None
-  gain: Callable[..., float]
+  gain: Callable[..., ArrayLike]
   parameters: tuple[str, ...] = ()
   static: tuple[str, ...] = ()
 

@@ -1,7 +1,8 @@
 """From a scalar energy function to forces, the virial and Hessian-vector products.
 
 An energy function takes `(variables, system)`, one configuration without a batch axis, and
-returns a scalar. What is made of it here takes the same arguments; batch with `jax.vmap`.
+returns a scalar. The functions that this module makes of it take the same arguments; use `jax.vmap`
+for a batch.
 """
 
 from collections.abc import Callable
@@ -19,12 +20,12 @@ EnergyFn = Callable[[Any, System], Array | np.ndarray]
 
 
 class Response(NamedTuple):
-  """Energy of a configuration, and what it does when the atoms move or the space is strained.
+  """Energy of a configuration and its responses to displacements of the atoms and to strain.
 
   Attributes:
-    energy: eV.
-    forces: eV/angstrom.
-    virial: eV.
+    energy: Energy in eV.
+    forces: Forces -dE/dx in eV/angstrom.
+    virial: Virial -dE/d(strain) in eV.
   """
 
   energy: Float[Array, ""]
@@ -35,18 +36,25 @@ class Response(NamedTuple):
 def energy_and_forces(energy_fn: EnergyFn) -> Callable[[Any, System], Labels]:
   """Function that gives the energy and the forces F = -dE/dx of a configuration.
 
-  The forces are the exact negative gradient with respect to the positions, for one backward pass
-  more than the energy alone, and can be differentiated again, as the force loss does.
+  The forces are the exact negative gradient with respect to the positions. They cost one backward
+  pass more than the energy alone, and can be differentiated again, as the force loss does.
 
   Args:
-    energy_fn: `(variables, system) -> scalar`, for instance `model.apply`.
+    energy_fn: Maps `(variables, system)` to a scalar, for instance `model.apply`.
 
   Returns:
     `(variables, system) -> Labels(energy (), forces (atoms 3))`, which unpacks as
     `energy, forces`; eV and eV/angstrom when the energy is in eV and positions in angstrom.
 
   Raises:
-    ValueError: on the call, if the energy is not a scalar.
+    ValueError: On the call, if the energy is not a scalar.
+
+  >>> def spring(stiffness, system):
+  ...   return 0.5 * stiffness * jnp.sum(system.positions ** 2)
+  >>> atom = System(positions=np.array([[0.5, 0.0, -1.0]]), species=np.array([1]))
+  >>> energy, force = energy_and_forces(spring)(2.0, atom)
+  >>> float(energy), force.tolist()
+  (1.25, [[-1.0, -0.0, 2.0]])
   """
 
   def energy_and_forces_fn(variables: Any, system: System) -> Labels:
@@ -61,13 +69,19 @@ def forces(energy_fn: EnergyFn) -> Callable[[Any, System], Array]:
   """Function that gives the forces F = -dE/dx of a configuration.
 
   Args:
-    energy_fn: `(variables, system) -> scalar`.
+    energy_fn: Maps `(variables, system)` to a scalar, the energy in eV.
 
   Returns:
     `(variables, system) -> forces (atoms 3)`.
 
   Raises:
-    ValueError: on the call, if the energy is not a scalar.
+    ValueError: On the call, if the energy is not a scalar.
+
+  >>> def spring(stiffness, system):
+  ...   return 0.5 * stiffness * jnp.sum(system.positions ** 2)
+  >>> atom = System(positions=np.array([[0.5, 0.0, -1.0]]), species=np.array([1]))
+  >>> forces(spring)(2.0, atom).tolist()
+  [[-1.0, -0.0, 2.0]]
   """
 
   def forces_fn(variables: Any, system: System) -> Array:
@@ -79,27 +93,36 @@ def forces(energy_fn: EnergyFn) -> Callable[[Any, System], Array]:
 def energy_forces_and_virial(energy_fn: EnergyFn) -> Callable[[Any, System], Response]:
   """Function that gives energy, forces and the virial of a configuration.
 
-  The virial is W = -dE/d(strain) at no strain, where strain takes positions and lattice vectors,
-  both rows, to themselves times (1 + strain). For pair forces it is the sum over pairs of
-  r (x) f, with r from atom i to atom j and f the force on j; it is symmetric where the energy does
-  not depend on how the system is turned, and positive under pressure. See `stress`. One backward
-  pass, as for the forces alone.
+  The virial is W = -dE/d(strain) at zero strain, where a strain multiplies positions and lattice
+  vectors, both rows, by (1 + strain). For pair forces it is the sum over pairs of r (x) f, with r
+  from atom i to atom j and f the force on j. It is symmetric where the energy is invariant under
+  rotation, and positive under pressure. See `stress`. It costs one backward pass, as the forces
+  alone do.
 
   Args:
-    energy_fn: `(variables, system) -> scalar`.
+    energy_fn: Maps `(variables, system)` to a scalar, the energy in eV.
 
   Returns:
     `(variables, system) -> Response(energy (), forces (atoms 3), virial (3 3))`; eV, eV/angstrom
     and eV when the energy is in eV and positions in angstrom.
 
   Raises:
-    ValueError: on the call, if the energy is not a scalar.
+    ValueError: On the call, if the energy is not a scalar.
+
+  >>> def spring(stiffness, system):
+  ...   return 0.5 * stiffness * jnp.sum((system.positions[1] - system.positions[0]) ** 2)
+  >>> positions = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
+  >>> pair = System(positions, species=np.array([1, 1]))
+  >>> response = energy_forces_and_virial(spring)(1.0, pair)
+  >>> float(response.energy), float(response.virial[0, 0])  # x f = 2 (-2)
+  (2.0, -4.0)
   """
 
   def energy_forces_and_virial_fn(variables: Any, system: System) -> Response:
     positions = jnp.asarray(system.positions)
 
-    def strained_energy_fn(positions: Array, strain: Array) -> Array:
+    def strained_energy_fn(
+        positions: Float[Array, "atoms 3"], strain: Float[Array, "3 3"]) -> Array:
       deformation = jnp.eye(3, dtype=strain.dtype) + strain
       cell = None if system.cell is None else system.cell @ deformation
       strained = system._replace(cell=cell)
@@ -118,11 +141,14 @@ def stress(
   """Stress -W / V = dE/d(strain) / V: negative under pressure, as in ASE.
 
   Args:
-    virial: eV.
-    cell: lattice vectors in rows, angstrom, of directions that are all periodic.
+    virial: Virials W (*frames 3 3) in eV.
+    cell: Lattice vectors in rows (*frames 3 3) in angstrom; all directions must be periodic.
 
   Returns:
-    eV/angstrom^3; 1 eV/angstrom^3 is 160.2 GPa.
+    Stresses (*frames 3 3) in eV/angstrom^3; 1 eV/angstrom^3 is 160.2 GPa.
+
+  >>> stress(virial=8.0 * np.eye(3), cell=2.0 * np.eye(3))[0].tolist()
+  [-1.0, -0.0, -0.0]
   """
   volume = jnp.abs(jnp.linalg.det(jnp.asarray(cell)))
   return -jnp.asarray(virial) / volume[..., None, None]
@@ -132,21 +158,28 @@ def hessian_vector_product(
     energy_fn: EnergyFn) -> Callable[[Any, System, Float[Array | np.ndarray, "atoms 3"]], Array]:
   """Function that gives the product of the Hessian d2E/dx2 with a displacement of the atoms.
 
-  Forward over reverse: about twice the cost of the forces, and the Hessian is never formed.
+  The derivative is taken forward over reverse: it costs about twice as much as the forces, and the
+  Hessian is never formed.
 
   Args:
-    energy_fn: `(variables, system) -> scalar`.
+    energy_fn: Maps `(variables, system)` to a scalar, the energy in eV.
 
   Returns:
     `(variables, system, vector (atoms 3)) -> (atoms 3)`; eV/angstrom for a vector in angstrom.
 
   Raises:
-    ValueError: on the call, if the energy is not a scalar or the vector has not the shape of the
-      positions.
+    ValueError: On the call, if the energy is not a scalar or if the vector does not have the shape
+      of the positions.
+
+  >>> def spring(stiffness, system):
+  ...   return 0.5 * stiffness * jnp.sum(system.positions ** 2)
+  >>> atom = System(positions=np.array([[0.5, 0.0, -1.0]]), species=np.array([1]))
+  >>> hessian_vector_product(spring)(2.0, atom, np.array([[1.0, 0.0, 3.0]])).tolist()
+  [[2.0, 0.0, 6.0]]
   """
 
   def hessian_vector_product_fn(
-      variables: Any, system: System, vector: Float[Array | np.ndarray, "..."]) -> Array:
+      variables: Any, system: System, vector: Float[Array | np.ndarray, "*shape"]) -> Array:
     positions = jnp.asarray(system.positions)
     if jnp.shape(vector) != positions.shape:
       raise ValueError(f"vector must have the shape of the positions, {positions.shape}, "
@@ -158,9 +191,9 @@ def hessian_vector_product(
 
 
 def _of_positions(energy_fn: EnergyFn, variables: Any, system: System) -> Callable[[Array], Array]:
-  """The energy as a function of the positions alone: species are integers."""
+  """The energy as a function of the positions alone, which it is differentiated by."""
 
-  def position_energy_fn(positions: Array) -> Array:
+  def position_energy_fn(positions: Float[Array, "atoms 3"]) -> Array:
     energy = energy_fn(variables, system._replace(positions=positions))
     if jnp.shape(energy) != ():
       raise ValueError(f"energy_fn must return a scalar, received shape {jnp.shape(energy)}; sum "

@@ -36,7 +36,7 @@ _ELEMENTS = 119  # atomic numbers 1 to 118, and 0 for padding
 # Largest size of labels and scales, eV. Float32, which the device has, ends at 1e38, and squares of
 # labels are taken in float64.
 _LARGEST = 1e30
-_SMALLEST_SCALE = 1 / _LARGEST
+_SMALLEST_SCALE = 1e-30
 
 
 class LabelTransform(NamedTuple):
@@ -289,7 +289,11 @@ class _Half(NamedTuple):
   rule: Rule
   values: Mapping[str, float] = MappingProxyType({})
 
-  def apply(self, energy: np.ndarray, other: np.ndarray | None, **provided: Any) -> Any:
+  def apply(
+      self, energy: Float[np.ndarray, " frames"],
+      other: Int[np.ndarray, "frames atoms"] | Float[np.ndarray, " components"] | None,
+      **provided: Any,
+  ) -> Any:
     needed = {name: provided[name] for name in self.rule.needs}
     return _call(self.rule.function, energy, other, **self.values, **needed)
 

@@ -2,10 +2,10 @@
 
 Errors of trained networks spread by factors, so all means and intervals are taken of their
 logarithms. Arms share their seeds, so an arm is compared with its baseline seed by seed. A failed
-run has the error inf or nan: it enters no mean, but it is counted, and it ranks worst. An exact
-run has the error 0, whose logarithm is as little a number: it is counted, and it ranks best, above
-any error; a single one would make every geometric mean 0. Where all finished runs are exact, their
-mean is 0. Two exact runs are equal, their ratio is 1.
+run has the error inf or nan: it enters no mean, but it is counted, and it ranks worst. An exact run
+has the error 0, whose logarithm is not finite either: a single one would make every geometric mean
+0. It enters no mean, but it is counted, and it ranks best. Where all finished runs are exact, their
+mean is 0. Two exact runs are equal: their ratio is 1.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,13 @@ _DECIMALS = 12
 
 
 class Interval(NamedTuple):
-  """An estimate and its 95 % interval; `low` and `high` are nan where there is none."""
+  """An estimate and its 95 % interval.
+
+  Attributes:
+    centre: The estimate.
+    low: Lower end of the interval; nan where there is none.
+    high: Upper end of the interval; nan where there is none.
+  """
 
   centre: float
   low: float
@@ -40,13 +46,15 @@ class Contrast(NamedTuple):
   """An arm against the baseline, paired by seed.
 
   Attributes:
-    ratio: geometric mean of error / baseline error, see `paired_ratio`; nan where no pair has one.
-    low: lower end of the ratio's 95 % interval.
-    high: upper end of it.
-    p: two-sided Wilcoxon signed-rank p over all pairs, failed runs ranked worst, exact runs best.
-    p_adjusted: p after Holm's correction for all contrasts of the table.
-    pairs: number of pairs in which both runs finished.
-    verdict: better (smaller error), worse, equivalent or undecided.
+    ratio: Geometric mean of error / baseline error over those pairs in which both runs finished and
+      neither or both are exact; below 1 where the arm has the smaller error. It is 0 where the arm
+      is exact in all pairs and the baseline is not, and nan where no pair has a ratio.
+    low: Lower end of the 95 % interval of the ratio, computed as in `geometric_mean`.
+    high: Upper end of that interval.
+    p: Two-sided Wilcoxon signed-rank p over all pairs; failed runs rank worst, exact runs best.
+    p_adjusted: The p after Holm's correction for all contrasts of the table.
+    pairs: Number of pairs in which both runs finished.
+    verdict: `better` (the arm has the smaller error), `worse`, `equivalent` or `undecided`.
   """
 
   ratio: float
@@ -62,13 +70,13 @@ class ArmSummary(NamedTuple):
   """One line of a comparison table.
 
   Attributes:
-    arm: its name.
-    n: number of runs, failed ones included.
-    failed: number of failed runs.
-    failure_rate: with its Wilson interval.
-    error: geometric mean over the finished runs, see `geometric_mean`, in the unit of the errors.
-    contrast: against the baseline; None for the baseline itself.
-    exact: number of runs whose error is exactly 0.
+    arm: Name of the arm.
+    n: Number of runs, including the failed ones.
+    failed: Number of failed runs.
+    failure_rate: Share of failed runs, with its Wilson interval.
+    error: Geometric mean over the finished runs in the unit of the errors; see `geometric_mean`.
+    contrast: Comparison with the baseline; None for the baseline itself.
+    exact: Number of runs whose error is exactly 0.
   """
 
   arm: str
@@ -83,57 +91,37 @@ class ArmSummary(NamedTuple):
 def geometric_mean(errors: Float[np.ndarray, " seeds"]) -> Interval:
   """Geometric mean of the finished runs' errors, exp(mean log error), and its 95 % interval.
 
-  Over the runs that are not exact, unless all of them are: then it is 0.
+  The mean is taken over the runs that are not exact; it is 0 if all of them are exact.
 
-  BCa bootstrap of the mean log error. As the plain interval is too short for few runs (89 % at
-  ten), the bootstrap is asked for the level at which a normal interval is as wide as Student's:
-  the tail probability becomes Phi(-sqrt(n / (n-1)) t_{0.975, n-1}). Below six finished runs no
-  bootstrap interval can be wide enough, and Student's t interval stands instead. Coverage measured
-  at ten runs: 94 % for normal and for moderately skewed log errors (skewness 1), 92 % for heavy
-  tails (Student's t with four degrees of freedom). The bootstrap's generator is seeded: equal
-  errors give equal intervals.
+  The interval is the BCa bootstrap of the mean log error. As the plain interval is too short for
+  few runs (89 % at ten), the bootstrap is asked for the level at which a normal interval is as wide
+  as Student's: the tail probability becomes Phi(-sqrt(n / (n-1)) t_{0.975, n-1}). Below six
+  finished runs no bootstrap interval can be wide enough, and Student's t interval is taken instead.
+  Coverage measured at ten runs: 94 % for normal and for moderately skewed log errors (skewness 1),
+  92 % for heavy tails (Student's t with four degrees of freedom). The bootstrap's generator is
+  seeded: equal errors give equal intervals.
 
   Args:
-    errors: not negative, any unit; inf or nan marks a failed run, 0 an exact one.
+    errors: One error of each seed (seeds), not negative, in any unit; inf or nan marks a failed
+      run, 0 an exact one.
 
   Returns:
-    In the unit of the errors; ends nan below two finished runs, equal to the centre where all
-    errors are equal.
+    The mean and its interval in the unit of the errors. The ends are nan below two finished runs,
+    and equal to the centre where all errors are equal.
 
   Raises:
-    ValueError: if an error is negative, or there is none.
+    ValueError: If an error is negative, or if there is none.
 
   References:
     Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987).
     Hesterberg, What Teachers Should Know About the Bootstrap, Am. Stat. 69 (2015), on intervals
     too narrow for small samples; the expansion is given there for the percentile interval.
+
+  >>> mean = geometric_mean(np.array([1.0, 4.0, np.inf]))  # the last run failed
+  >>> round(mean.centre, 6)
+  2.0
   """
   return _mean_log_interval(_log_errors(errors))
-
-
-def paired_ratio(errors: Float[np.ndarray, " seeds"],
-                 baseline_errors: Float[np.ndarray, " seeds"]) -> Interval:
-  """Geometric mean of error / baseline error over the seeds, and its 95 % interval.
-
-  As `geometric_mean`, of the ratios of those pairs in which both runs finished and neither or both
-  are exact. Where the arm is exact in all pairs and the baseline is not, the ratio is 0; in the
-  opposite case there is none.
-
-  Args:
-    errors: not negative; inf or nan marks a failed run, 0 an exact one.
-    baseline_errors: of the same seeds in the same order, in the same unit.
-
-  Returns:
-    Below 1 where the arm has the smaller error.
-
-  Raises:
-    ValueError: if the two differ in length, or hold a negative error.
-  """
-  log_ratios = _log_ratios(errors, baseline_errors)
-  both = np.isfinite(errors) & np.isfinite(baseline_errors)
-  one_is_exact = np.all(errors[both] == 0) != np.all(baseline_errors[both] == 0)
-  kept = np.isneginf if one_is_exact else np.isfinite
-  return _mean_log_interval(log_ratios[both & kept(log_ratios)])
 
 
 def paired_p(errors: Float[np.ndarray, " seeds"],
@@ -147,18 +135,23 @@ def paired_p(errors: Float[np.ndarray, " seeds"],
   likely. With n pairs that differ it is never below 2^(1-n); see `smallest_p`.
 
   Args:
-    errors: not negative; inf or nan marks a failed run, 0 an exact one.
-    baseline_errors: of the same seeds in the same order, in the same unit.
+    errors: Errors of the arm (seeds), not negative; inf or nan marks a failed run, 0 an exact one.
+    baseline_errors: Errors of the baseline (seeds) with the same seeds in the same order, in the
+      same unit.
 
   Returns:
-    Probability in (0, 1]; 1 where no pair differs.
+    A probability in (0, 1]; 1 where no pair differs.
 
   Raises:
-    ValueError: if the two differ in length, or hold a negative error.
+    ValueError: If the two differ in length, or if one has a negative error.
 
   References:
     Wilcoxon, Individual Comparisons by Ranking Methods, Biometrics Bulletin 1 (1945).
     Lachin, Worst-Rank Score Analysis, Controlled Clinical Trials 20 (1999).
+
+  >>> baseline = np.arange(1.0, 7.0)
+  >>> paired_p(0.5 * baseline, baseline)  # all six pairs on one side
+  0.03125
   """
   ranks = _signed_ranks(_log_ratios(errors, baseline_errors))
   doubled = np.rint(2 * np.abs(ranks)).astype(int)  # tied ranks are half integers
@@ -175,17 +168,20 @@ def paired_p(errors: Float[np.ndarray, " seeds"],
 def smallest_p(pairs: int) -> float:
   """Smallest two-sided signed-rank p that this many pairs can give: 2^(1-pairs).
 
-  0.0625 for five pairs, 0.031 for six, 0.002 for ten. Holm's correction over m arms multiplies
-  the smallest of them by m: where m 2^(1-pairs) >= 0.05, no arm can be better or worse.
+  It is 0.0625 for five pairs, 0.031 for six and 0.002 for ten. Holm's correction over m arms
+  multiplies the smallest of them by m: where m 2^(1-pairs) >= 0.05, no arm can be better or worse.
 
   Args:
-    pairs: number of pairs that differ.
+    pairs: Number of pairs that differ.
 
   Returns:
-    Probability in (0, 1].
+    A probability in (0, 1].
 
   Raises:
-    ValueError: if `pairs` is negative.
+    ValueError: If `pairs` is negative.
+
+  >>> smallest_p(5)
+  0.0625
   """
   if pairs < 0:
     raise ValueError(f"expected a number of pairs >= 0, got {pairs}")
@@ -198,16 +194,19 @@ def holm(p_values: Float[np.ndarray, " arms"]) -> Float[np.ndarray, " arms"]:
   For p_(1) <= ... <= p_(m): adjusted p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)).
 
   Args:
-    p_values: of all contrasts of one table; may be empty.
+    p_values: The p values (arms) of all contrasts of one table; there may be none.
 
   Returns:
-    Adjusted p values, in the order given.
+    The adjusted p values (arms), in the order given.
 
   Raises:
-    ValueError: if a p value lies outside 0 to 1.
+    ValueError: If a p value lies outside 0 to 1.
 
   References:
     Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Stat. 6 (1979).
+
+  >>> holm(np.array([0.5, 0.01])).tolist()
+  [0.5, 0.02]
   """
   if not np.all((p_values >= 0) & (p_values <= 1)):
     raise ValueError(f"expected p values from 0 to 1, got {p_values}")
@@ -222,17 +221,21 @@ def wilson(failures: int, n: int) -> Interval:
   """Failure rate failures / n with Wilson's 95 % score interval.
 
   Args:
-    failures: number of failed runs.
-    n: number of runs.
+    failures: Number of failed runs.
+    n: Number of runs.
 
   Returns:
-    Rate from 0 to 1; no failure in ten runs still allows up to 0.278.
+    The rate, from 0 to 1, with its interval; no failure in ten runs still allows up to 0.278.
 
   Raises:
-    ValueError: if `n` is below 1 or `failures` outside 0 to n.
+    ValueError: If `n` is below 1 or `failures` is not from 0 to n.
 
   References:
     Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
+
+  >>> rate = wilson(0, 10)
+  >>> rate.centre, round(rate.high, 3)
+  (0.0, 0.278)
   """
   if not 0 <= failures <= n or n < 1:
     raise ValueError(f"expected 0 <= failures <= n with n >= 1, got failures={failures}, n={n}")
@@ -244,10 +247,10 @@ def verdict(ratio: Interval, p_adjusted: float, margin_dex: float = 0.05) -> str
   """What a ratio, its interval and its adjusted p together say, in one word.
 
   Args:
-    ratio: error / baseline error with its 95 % interval.
-    p_adjusted: of the same contrast.
-    margin_dex: half width of the band of practical equivalence, 10^-margin to 10^margin;
-      0.05 is 12 %.
+    ratio: The ratio of error to baseline error, with its 95 % interval.
+    p_adjusted: The adjusted p of the same contrast.
+    margin_dex: Half width of the band of practical equivalence, which extends from 10^-margin to
+      10^margin; 0.05 is 12 %.
 
   Returns:
     `equivalent` if the whole interval lies inside the band; otherwise `better` (smaller error) or
@@ -255,7 +258,10 @@ def verdict(ratio: Interval, p_adjusted: float, margin_dex: float = 0.05) -> str
     where there is no interval.
 
   Raises:
-    ValueError: if `margin_dex` is not positive.
+    ValueError: If `margin_dex` is not positive.
+
+  >>> verdict(Interval(0.8, 0.7, 0.9), p_adjusted=0.01)
+  'better'
   """
   if not margin_dex > 0:
     raise ValueError(f"expected a positive margin_dex, got {margin_dex}")
@@ -271,23 +277,30 @@ def verdict(ratio: Interval, p_adjusted: float, margin_dex: float = 0.05) -> str
 def compare(errors: Mapping[str, Float[np.ndarray, " seeds"]], baseline: str) -> list[ArmSummary]:
   """Table of arms, each against the baseline, with Holm's correction over all of them.
 
-  The verdict is that of `verdict` where all seeds finished, or failed in both arms, and are exact
-  in both or neither. Where some seed failed or is exact in one arm only, the ratio speaks for the
-  other pairs alone, and the verdict follows the ranks of all pairs: `better` or `worse` needs
-  p_adjusted < 0.05 and the rank sum on that side, and support there from the other pairs (their own
-  verdict) or from these (more of them on that side); `equivalent` is out of reach.
+  The verdict is that of `verdict` where each seed finished in both arms or failed in both, and is
+  exact in both or in neither. Where a seed failed or is exact in one arm only, the ratio describes
+  the other pairs alone, and the verdict follows the ranks of all pairs: `better` or `worse` needs
+  p_adjusted < 0.05, the rank sum on that side, and support either from the other pairs (their own
+  verdict) or from the pairs in question (more of them on that side). `equivalent` is then not
+  possible.
 
   Args:
-    errors: of each arm over the same seeds in the same order, not negative; inf or nan marks a
-      failed run, 0 an exact one.
-    baseline: name of the arm to compare with.
+    errors: Errors of each arm (seeds) with the same seeds in the same order, not negative; inf or
+      nan marks a failed run, 0 an exact one.
+    baseline: Name of the arm to compare with.
 
   Returns:
     One summary for each arm, in the order of `errors`.
 
   Raises:
-    ValueError: if the baseline is not among the arms, the arms differ in their number of seeds,
-      or an error is negative.
+    ValueError: If the baseline is not among the arms, if the arms differ in their number of seeds,
+      or if an error is negative.
+
+  >>> base = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+  >>> for line in compare({"base": base, "half": base / 2}, baseline="base"):
+  ...   print(line.arm, line.contrast and line.contrast.verdict)
+  base None
+  half better
   """
   _check_table(errors, baseline)
   arms = [arm for arm in errors if arm != baseline]
@@ -298,23 +311,30 @@ def compare(errors: Mapping[str, Float[np.ndarray, " seeds"]], baseline: str) ->
   return [_summary(arm, values, contrasts.get(arm)) for arm, values in errors.items()]
 
 
-def _summary(arm: str, errors: np.ndarray, contrast: Contrast | None) -> ArmSummary:
+def _summary(
+    arm: str, errors: Float[np.ndarray, " seeds"], contrast: Contrast | None
+) -> ArmSummary:
   n = len(errors)
   failed = n - int(np.isfinite(errors).sum())
   return ArmSummary(arm, n, failed, wilson(failed, n), geometric_mean(errors), contrast,
                     int(np.sum(errors == 0)))
 
 
-def _contrast(errors: np.ndarray, baseline_errors: np.ndarray, *,
-              p: float, p_adjusted: float) -> Contrast:
+def _contrast(
+    errors: Float[np.ndarray, " seeds"], baseline_errors: Float[np.ndarray, " seeds"], *,
+    p: float, p_adjusted: float,
+) -> Contrast:
   log_ratios = _log_ratios(errors, baseline_errors)
-  ratio = paired_ratio(errors, baseline_errors)
-  pairs = int(np.sum(np.isfinite(errors) & np.isfinite(baseline_errors)))
-  return Contrast(*ratio, p=p, p_adjusted=p_adjusted, pairs=pairs,
+  both = np.isfinite(errors) & np.isfinite(baseline_errors)
+  one_is_exact = np.all(errors[both] == 0) != np.all(baseline_errors[both] == 0)
+  kept = np.isneginf if one_is_exact else np.isfinite
+  ratio = _mean_log_interval(log_ratios[both & kept(log_ratios)])
+  return Contrast(*ratio, p=p, p_adjusted=p_adjusted, pairs=int(np.sum(both)),
                   verdict=_verdict_of_all(log_ratios, ratio, p_adjusted))
 
 
-def _verdict_of_all(log_ratios: np.ndarray, ratio: Interval, p_adjusted: float) -> str:
+def _verdict_of_all(
+    log_ratios: Float[np.ndarray, " seeds"], ratio: Interval, p_adjusted: float) -> str:
   """The verdict that `compare` describes; without infinite log ratios that of `verdict`."""
   finite = verdict(ratio, p_adjusted)
   if not np.any(np.isinf(log_ratios)):
@@ -328,7 +348,7 @@ def _verdict_of_all(log_ratios: np.ndarray, ratio: Interval, p_adjusted: float) 
   return "undecided"
 
 
-def _log_errors(errors: np.ndarray) -> np.ndarray:
+def _log_errors(errors: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, " seeds"]:
   """Logarithms in float64, inf for a failed run, -inf for an exact one."""
   if errors.ndim != 1 or not errors.size:
     raise ValueError(f"expected errors of shape (seeds,), at least one, got shape {errors.shape}")
@@ -340,7 +360,9 @@ def _log_errors(errors: np.ndarray) -> np.ndarray:
     return np.log(np.where(np.isfinite(errors), errors, np.inf), dtype=np.float64)
 
 
-def _log_ratios(errors: np.ndarray, baseline_errors: np.ndarray) -> np.ndarray:
+def _log_ratios(
+    errors: Float[np.ndarray, "*shape"], baseline_errors: Float[np.ndarray, "*other"]
+) -> Float[np.ndarray, " seeds"]:
   """Log error minus log baseline error, one for each seed.
 
   It is +-inf where one of the two runs failed or is exact, 0 where both are exact, and nan where
@@ -354,7 +376,7 @@ def _log_ratios(errors: np.ndarray, baseline_errors: np.ndarray) -> np.ndarray:
   return np.where((errors == 0) & (baseline_errors == 0), 0.0, log_ratios)
 
 
-def _signed_ranks(log_ratios: np.ndarray) -> np.ndarray:
+def _signed_ranks(log_ratios: Float[np.ndarray, " seeds"]) -> Float[np.ndarray, " ranked"]:
   """Wilcoxon's ranks of the absolute differences, with their signs, ties sharing the mean rank."""
   differences = np.nan_to_num(log_ratios, nan=0.0, posinf=np.inf, neginf=-np.inf)
   differences = np.round(differences, _DECIMALS)
@@ -362,7 +384,7 @@ def _signed_ranks(log_ratios: np.ndarray) -> np.ndarray:
   return np.sign(differences) * scipy.stats.rankdata(np.abs(differences))
 
 
-def _mean_log_interval(logs: np.ndarray) -> Interval:
+def _mean_log_interval(logs: Float[np.ndarray, " seeds"]) -> Interval:
   """Exponential of the mean of the finite values, with its interval; see `geometric_mean`.
 
   Where there is none: 0 if some are -inf, else nan.
@@ -386,7 +408,7 @@ def _mean_log_interval(logs: np.ndarray) -> Interval:
     return Interval(*np.exp([centre, low, high]).tolist())
 
 
-def _bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
+def _bootstrap_interval(values: Float[np.ndarray, " seeds"]) -> tuple[float, float]:
   """BCa interval of the mean, expanded for a small sample; see `geometric_mean`."""
   n = values.size
   student = float(scipy.stats.t.isf((1 - CONFIDENCE) / 2, n - 1))
@@ -397,7 +419,7 @@ def _bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
   return interval.low, interval.high
 
 
-def _check_table(errors: Mapping[str, np.ndarray], baseline: str) -> None:
+def _check_table(errors: Mapping[str, Float[np.ndarray, "*shape"]], baseline: str) -> None:
   if baseline not in errors:
     raise ValueError(f"unknown baseline {baseline!r}; the arms are {', '.join(errors) or 'none'}")
   for arm, values in errors.items():

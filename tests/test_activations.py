@@ -53,9 +53,16 @@ REFERENCES = {
         lambda x: x - math.log(2), lambda x: -x - math.log(2)),
     "one_minus_cos": (np.sin, np.cos, lambda x: 1 - np.cos(x), lambda x: 1 - np.cos(x)),
 }
+# What each integral must have as its derivative.
+DERIVATIVES = {
+    "irelu": activations.relu, "twice_integrated_relu": activations.irelu,
+    "integrated_leaky_relu": activations.leaky_relu, "integrated_elu": activations.elu,
+    "integrated_silu": activations.silu, "integrated_gelu": activations.gelu,
+    "integrated_softplus": activations.softplus, "log_cosh": activations.tanh,
+    "one_minus_cos": activations.sine}
 AT_ZERO = {"integrated_softplus": math.pi**2 / 12}
 INTEGRALS = sorted(REFERENCES)
-KINKED = sorted(name for name, record in ACTIVATIONS.items() if record.order < math.inf)
+KINKED = sorted(name for name, record in ACTIVATIONS.items() if record.order_at() != math.inf)
 POINTS = np.array([0.0, 1e-8, -1e-8, 1e-3, -1e-3, 0.3, -0.3, 0.499, -0.501, 0.999, -1.001, 1.5,
                    -2.5, 4.0, -6.0, 20.0, -20.0])
 EXTREMES = np.array([1e4, -1e4])
@@ -101,9 +108,7 @@ def test_value_at_extremes(name, dtype, x64):
 
 @pytest.mark.parametrize("name", INTEGRALS)
 def test_derivative_is_exactly_the_named_function(name, x64):
-  record = ACTIVATIONS[name]
-  assert record.derivative is not None
-  named = ACTIVATIONS[record.derivative].function
+  record, named = ACTIVATIONS[name], DERIVATIVES[name]
   x = np.concatenate([POINTS, EXTREMES, np.linspace(-8, 8, 401)])
   reverse = jax.jit(jax.vmap(jax.grad(record.function)))(x)
   forward = jax.jit(lambda z: jax.jvp(record.function, (z,), (jnp.ones_like(z),))[1])(x)
@@ -116,7 +121,7 @@ def test_derivative_is_exactly_the_named_function(name, x64):
 def test_first_and_second_derivative(name, dtype, x64):
   first, second = REFERENCES[name][:2]
   x = np.concatenate([POINTS, EXTREMES]).astype(dtype)
-  if ACTIVATIONS[name].order == 1:  # the second derivative jumps at 0 and is nowhere near it
+  if ACTIVATIONS[name].order_at() == 1:  # the second derivative jumps at 0 and is nowhere near it
     x = x[x != 0]
   _, once, twice = value_and_derivatives(ACTIVATIONS[name].function, x)
   tolerance = 2e-6 if dtype == np.float32 else 1e-13
@@ -183,7 +188,7 @@ def test_usual_functions_by_formula(x64):
 @pytest.mark.parametrize("name", [*INTEGRALS, "repu"])
 def test_check_grads(name, x64):
   points = [-3.0, -0.7, 0.2, 1.0, 5.0]
-  at_zero = [0.0, 1e-8, -1e-8] if ACTIVATIONS[name].order >= 2 else []
+  at_zero = [0.0, 1e-8, -1e-8] if ACTIVATIONS[name].order_at() >= 2 else []
   function = jax.jit(ACTIVATIONS[name].function)
   check_grads(function, (np.array(points + at_zero),), order=2, rtol=1e-4, atol=1e-4)
 
@@ -197,7 +202,7 @@ def test_order_is_the_last_continuous_derivative(name, x64):
   for k in range(4):
     left, right = jax.jit(jax.vmap(function))(np.array([-1e-12, 1e-12]))
     jumps = abs(right - left) > 0.1
-    assert jumps == (k > ACTIVATIONS[name].order), f"derivative {k}"
+    assert jumps == (k > ACTIVATIONS[name].order_at()), f"derivative {k}"
     if jumps:
       break
     function = jax.grad(function)
@@ -208,10 +213,15 @@ def test_order_of_repu_follows_its_power(power):
   assert ACTIVATIONS["repu"].order_at(power=power) == power - 1
 
 
-def test_order_at_the_defaults():
-  assert {name: record.order_at() for name, record in ACTIVATIONS.items()} == {
-      name: record.order for name, record in ACTIVATIONS.items()}
-  assert ACTIVATIONS["irelu"].order_at(c=0.1) == ACTIVATIONS["irelu"].order == 1
+def test_order_of_a_number_is_that_at_all_parameters():
+  assert ACTIVATIONS["irelu"].order_at(c=0.1) == ACTIVATIONS["irelu"].order_at() == 1
+
+
+def test_order_is_what_the_record_says_whatever_the_parameter_is_called():
+  steps = activations.Activation(jnp.tanh, lambda steps: 2 * steps, lambda steps: 1.0, ("steps",))
+  assert steps.order_at(steps=3) == 6
+  power = activations.Activation(jnp.tanh, math.inf, lambda power: 1.0, ("power",))
+  assert power.order_at(power=3) == math.inf
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -253,8 +263,52 @@ def test_table_names_functions_and_their_parameters(name):
   assert getattr(activations, name) is record.function
   assert tuple(inspect.signature(record.function).parameters)[1:] == record.parameters
   assert set(record.static) <= set(record.parameters)
-  assert record.derivative is None or record.derivative in ACTIVATIONS
   assert record.function.__doc__
+
+
+# --- Objects in the place of names -----------------------------------------------------------
+
+
+def snake(x):
+  return x + jnp.sin(x) ** 2
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_a_name_and_its_function_resolve_to_the_record_of_the_table(name):
+  record = ACTIVATIONS[name]
+  assert activations.resolve(name) is activations.resolve(record.function) is record
+  assert activations.resolve(record) is record
+
+
+@pytest.mark.parametrize("function", [
+    snake, jnp.tanh, jax.jit(snake), partial(activations.irelu, c=0.3), lambda x: x * x],
+    ids=["function", "jax", "jit", "partial", "lambda"])
+def test_own_function_has_a_gain_and_no_known_order(function, x64):
+  record = activations.resolve(function)
+  assert record.function is function and record.order_at() is None
+  assert record.parameters == record.static == ()
+  z = np.linspace(0, 12, 4001)
+  moment = np.sum(integrate.simpson(np.stack([function(z), function(-z)]) ** 2 * density(z), z))
+  assert record.gain() == pytest.approx(moment**-0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize(("spec", "message"), [
+    ("tnah", "unknown activation 'tnah': did you mean 'tanh'.*Known are relu, leaky_relu"),
+    ("qqq", "unknown activation 'qqq': Known are relu"),
+    (lambda x, slope: slope * x, "<lambda> fails on an array: TypeError.*functools.partial"),
+    (jnp.sum, r"sum maps .* to .*shape=\(\).*works on each element"),
+    (lambda x: x > 0, "same shape and type"),
+    (lambda x: (x, x), "same shape and type"),
+    (lambda x: x if x > 0 else 0 * x, "fails on an array: .*truth value"),
+    (lambda x: math.tanh(x), "fails on an array: .*jax.numpy"),
+    (3, "expected the name of an activation, or a function, received 3; known"),
+    (None, "received None; known")],
+    ids=["misspelt", "unknown", "two arguments", "sum", "mask", "pair", "branch", "math",
+         "number", "none"])
+def test_what_is_no_activation_is_refused_in_one_line(spec, message):
+  with pytest.raises(ValueError, match=message) as caught:
+    inspect.unwrap(activations.resolve)(spec)
+  assert "\n" not in str(caught.value)
 
 
 # --- Programs --------------------------------------------------------------------------------

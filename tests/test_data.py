@@ -11,6 +11,7 @@ import zipfile
 import ase
 import ase.db
 import ase.io
+import catalogue
 import hypothesis
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from dcnn import data
 from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL, Dataset, Labels, System
-from dcnn.data import catalogue, embedded, loading
+from dcnn.data import embedded, loading
 
 RMD17 = pathlib.Path(__file__).parents[1] / "../shared/data/rmd17_ethanol"
 
@@ -380,7 +381,7 @@ def test_forces_of_zero(tmp_path):
 
 
 def test_unknown_units():
-  with pytest.raises(ValueError, match="unknown units 'ev/A'; did you mean 'eV/angstrom'.*bohr"):
+  with pytest.raises(ValueError, match="unknown units 'ev/A': did you mean 'eV/angstrom'.*bohr"):
     data.load("ethanol", units="ev/A")
 
 

@@ -76,7 +76,7 @@ def test_bonds_tell_the_units(name, number):
         arrays["forces"] / unit.force)
     species = np.tile(arrays["species"], (number, 1))
     numbers = raw.Raw(stored[0], species, stored[1], stored[2], "", raw.Keys())
-    fitting = physics.fitting(numbers, UNITS.values())
+    fitting = physics.fitting_units(numbers, UNITS.values())
     assert unit.name in fitting
     assert {name.rpartition("/")[0] for name in fitting} == {unit.name.rpartition("/")[0]}
 
@@ -149,7 +149,7 @@ def test_declared_units_hold(tmp_path, family, energy, length, force, said):
 
 
 @pytest.mark.parametrize("said, words", [
-    ({"e_unit": "kcals/mole"}, ("'kcals/mole'", "closest is 'kcal/mol'", "hartree")),
+    ({"e_unit": "kcals/mole"}, ("'kcals/mole'", "did you mean 'kcal/mol'", "hartree")),
     ({"r_unit": b"furlong"}, ("'furlong'", "angstrom, bohr")),
     ({"e_unit": "eV", "f_unit": "eV per A"}, ("forces",)),
     ({"e_unit": np.arange(3)}, ("energies",)),
@@ -602,8 +602,8 @@ def test_missing_numbers_do_not_reach_the_checks():
   """Masks of what is missing are of frames, and never of a whole set of zeros."""
   zeros = raw.Raw(np.zeros((6, 2, 3)), np.ones((6, 2), int), np.zeros(6), np.zeros((6, 2, 3)), "",
                   raw.Keys())
-  assert not checks.constant_forces(zeros).any() and not checks.absent_forces(zeros).any()
-  assert not checks.without_energy(zeros, UNITS["eV/angstrom"]).any()
+  assert not checks.constant_forces(zeros).any() and not checks.frames_without_forces(zeros).any()
+  assert not checks.frames_without_energy(zeros, UNITS["eV/angstrom"]).any()
   assert loading.INCOMPLETE[0] == "refuse"
 
 
@@ -667,7 +667,7 @@ def test_extended_xyz_declares_units(tmp_path, keys):
 def test_an_unknown_unit_can_be_overridden(tmp_path):
   arrays = frames_of()
   path = saved(tmp_path / "x.npz", rmd17(arrays, e_unit="electronvoltz"))
-  assert "closest is 'eV'" in refused(path)
+  assert "did you mean 'electronvolt" in refused(path)
   assert len(data.load(path, units="eV/angstrom")) == 200
 
 

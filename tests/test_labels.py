@@ -1,5 +1,7 @@
 """Label transforms: fitted numbers, inverse, and forces that stay the energy's derivative."""
 
+import functools
+import inspect
 import operator
 import traceback
 import warnings
@@ -16,8 +18,13 @@ from dcnn import derivatives, labels
 from dcnn.base import Labels, System
 from dcnn.labels import SCALES, SCHEMES, SHIFTS, LabelTransform
 
-CROSSES = [f"{shift}/{scale}" for shift in SHIFTS for scale in SCALES]
-ALL = [*SCHEMES, *CROSSES]
+# The parameters of those rules and schemes that cannot do without.
+NEEDED = {"given": {"shift": "(shift=-3.5)", "scale": "(scale=2)"},
+          "rescale": "(shift=-3.5, scale=2)"}
+SHIFT_TEXTS = [name + NEEDED.get(name, {}).get("shift", "") for name in SHIFTS]
+SCALE_TEXTS = [name + NEEDED.get(name, {}).get("scale", "") for name in SCALES]
+CROSSES = [f"{shift}/{scale}" for shift in SHIFT_TEXTS for scale in SCALE_TEXTS]
+ALL = [*(name + NEEDED.get(name, "") for name in SCHEMES), *CROSSES]
 SPECIES = np.array([8, 1, 1, 6, 0])  # the last one is padding
 
 
@@ -158,11 +165,126 @@ def test_rescale_and_identity():
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_functions_and_names_agree(name, systems, training):
-  by_name = labels.fit(name, training, systems.species)
-  arguments = {"identity": (), "atomic_reference": (training, systems.species),
+  by_name = labels.fit(name + NEEDED.get(name, ""), training, systems.species)
+  arguments = {"identity": (), "rescale": (-3.5, 2.0),
+               "atomic_reference": (training, systems.species),
                "force_rms": (training, systems.species)}.get(name, (training,))
   for leaf, same in zip(by_name, getattr(labels, name)(*arguments), strict=True):
     np.testing.assert_array_equal(leaf, same)
+
+
+@pytest.mark.parametrize(("scheme", "message"), [
+    (3, "expected a label scheme, received 3"), (None, "expected a label scheme, received None"),
+    (("mean", 3), "expected the name of a scale or a function, received 3"),
+    ((None, "std"), "expected the name of a shift or a function, received None")], ids=repr)
+def test_no_scheme_at_all(scheme, message):
+  with pytest.raises(ValueError, match=message):
+    inspect.unwrap(labels.check)(scheme)  # the annotations of a checked call refuse it, too
+
+
+# --- Parameters and objects ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scheme", "expected"), [
+    ("power_of_ten(exponent=6)", (0.0, 1e6)), (" power_of_ten ( exponent = +6.0 ) ", (0.0, 1e6)),
+    ("power_of_ten()", (0.0, 10.0)), ("power_of_ten(exponent=-2)", (0.0, 0.01)),
+    ("mean/power_of_ten(exponent=2)", (-5.0, 100.0)), ("rescale(shift=-4.2e3, scale=.5)",
+                                                      (-4200.0, 0.5)),
+    ("given(shift=3)/range", (3.0, 6.0)), ("mean/given(scale=7)", (-5.0, 7.0))])
+def test_parameters_in_text(scheme, expected):
+  labels.check(scheme)
+  assert labels.fit(scheme, energies(-8.0, -2.0)) == (*expected, None)
+
+
+def half_way(data):
+  return labels.rescale(data.energy.mean(), 2.0)
+
+
+@pytest.mark.parametrize(("scheme", "named"), [
+    (labels.standardize, "standardize"), (labels.force_rms, "force_rms"),
+    (labels.power_of_ten, "power_of_ten"), (labels.atomic_reference, "atomic_reference"),
+    (half_way, "mean/given(scale=2)"), (lambda data: labels.mean_shift(data), "mean_shift"),
+    (lambda data, kinds: labels.fit("atomic/std", data, kinds), "atomic/std"),
+    (lambda data, factor=3.0: labels.rescale(0.0, factor), "rescale(shift=0, scale=3)"),
+    (functools.partial(labels.power_of_ten, exponent=6), "power_of_ten(exponent=6)"),
+    (("mean", "std"), "standardize"), (["mean", "std"], "standardize"),
+    ((np.mean, np.std), "standardize"), ((np.median, "iqr"), "robust"), ((min, np.ptp), "min_max"),
+    (("mean", "power_of_ten(exponent=3)"), "mean/power_of_ten(exponent=3)"),
+    (("none", lambda energy, forces: np.abs(energy).max() / 2), None),
+    ((lambda energy, species: labels.fit("atomic_reference", Labels(energy, np.zeros((12, 5, 3))),
+                                         species), "std"), "atomic/std")], ids=repr)
+def test_objects_do_what_the_names_do(scheme, named, systems, training):
+  labels.check(scheme)
+  fitted = labels.fit(scheme, training, systems.species)
+  if named is None:
+    assert fitted == (0.0, np.abs(training.energy).max() / 2, None)
+    return
+  for leaf, same in zip(fitted, labels.fit(named, training, systems.species), strict=True):
+    np.testing.assert_array_equal(leaf, same)
+
+
+def test_a_transform_is_taken_as_it_is_in_float64(training):
+  transform = LabelTransform(np.float32(-4209.0), jnp.float32(0.5))
+  fitted = labels.fit(transform, training)
+  assert fitted == (-4209.0, 0.5, None) and isinstance(fitted.scale, float)
+  atomic = labels.fit("atomic_reference", energies(1.0, 2.0), np.array([[1, 1], [1, 8]]))
+  with pytest.raises(ValueError, match="no reference energy for atomic numbers .6"):
+    labels.fit(atomic, energies(1.0, 2.0), np.array([[1, 6], [1, 8]]))
+
+
+def test_own_scale_sees_energies_less_references_and_known_forces(systems, training):
+  seen = []
+  forces = training.forces.copy()
+  forces[3] = np.nan
+  labels.fit(("atomic", lambda energy, forces: seen.append((energy, forces)) or 1.0),
+             training._replace(forces=forces), systems.species)
+  (energy, known), = seen
+  references = labels.fit("atomic_reference", training, systems.species)
+  np.testing.assert_array_equal(energy, training.energy - references.shift_of(systems.species))
+  assert known.size == 3 * np.sum(systems.species[np.arange(12) != 3] > 0)
+  assert np.isfinite(known).all()
+
+
+def broken(value):
+  def mine(data, others=None):
+    return value
+
+  return mine
+
+
+@pytest.mark.parametrize(("scheme", "message"), [
+    (broken(3.0), "mine returned 3.0, expected a labels.LabelTransform, such as labels.rescale"),
+    (broken(None), "mine returned None, expected a labels.LabelTransform"),
+    (broken((0.0, 1.0)), r"mine returned \(0.0, 1.0\), expected a labels.LabelTransform"),
+    (broken(LabelTransform(0.0, -1.0)), "mine: expected .* positive finite scale in eV.*scale -1"),
+    (broken(LabelTransform(np.inf, 1.0)), "mine: expected a finite shift.*shift inf"),
+    ((broken(np.nan), "none"), "mine: expected a finite shift"),
+    ((broken("high"), "none"), "mine returned 'high', expected one real number"),
+    ((broken(np.zeros(2)), "none"), "mine returned array.*expected one real number"),
+    ((broken(LabelTransform(1.0, 2.0)), "none"), "mine returned a transform of scale 2, expected"),
+    (("mean", broken(0.0)), "positive finite scale, received none: mine of these 2 frames is 0"),
+    (("mean", broken(-1)), "mine of these 2 frames is -1"),
+    (("mean", broken(np.nan)), "mine of these 2 frames is nan"),
+    (("mean", broken(1j)), "mine returned 1j, expected one real number"),
+    (("mean", broken(None)), "mine returned None, expected one real number")], ids=str)
+def test_what_an_own_function_returns_is_checked(scheme, message):
+  with pytest.raises(ValueError, match=message):
+    labels.fit(scheme, energies(1.0, 2.0))
+
+
+@pytest.mark.parametrize(("scheme", "takes"), [
+    ("atomic_reference", True), ("atomic/std", True), (("atomic", np.std), True),
+    ("standardize", False), ("mean/std", False), ("rescale(shift=0, scale=1)", False),
+    (labels.atomic_reference, False), (LabelTransform(), False), ((np.mean, "std"), False)],
+    ids=repr)
+def test_references_have_an_effect_where_the_shift_is_atomic(scheme, takes, systems, training):
+  assert labels.takes_references(scheme) == takes
+  references = {1: -13.0, 6: -1000.0, 8: -2000.0}
+  given, fitted = (labels.fit(scheme, training, systems.species, references=value)
+                   for value in (references, None))
+  same = all(np.array_equal(one, other, equal_nan=True) if one is not None else other is None
+             for one, other in zip(given, fitted, strict=True))
+  assert same != takes
 
 
 # --- Laws ------------------------------------------------------------------------------------
@@ -293,14 +415,54 @@ def _arrays(transform):
 
 
 @pytest.mark.parametrize(("scheme", "message"), [
-    ("standardise", "unknown label scheme 'standardise'.*did you mean 'standardize'"),
-    ("zzz", "known are identity, mean_shift, .* or 'SHIFT/SCALE' with SHIFT of none, mean"),
+    ("standardise", "unknown label scheme: 'standardise'; did you mean 'standardize'"),
+    ("zzz", "known are identity, rescale, .* or 'SHIFT/SCALE' with SHIFT of none, mean"),
     ("average/std", "unknown shift in the label scheme 'average/std': 'average'; known are none"),
-    ("mean/stdd", "unknown scale .*'stdd'; known are none, power.*did you mean 'std'"),
-    ("mean/std/iqr", "unknown scale .*'std/iqr'")])
+    ("mean/stdd", "unknown scale .*'stdd'; did you mean 'std'. known are none, power"),
+    ("mean/std/iqr", "cannot read 'std/iqr'"),
+    ("power_of_tenn(exponent=6)", "unknown label scheme: 'power_of_tenn'; did you mean 'power_of"),
+    ("power_of_ten(exponnet=6)", "unknown parameter 'exponnet' of power_of_ten: did you mean "
+     "'exponent'. write power_of_ten.exponent=NUMBER."),
+    ("power_of_ten(exponent=six)", "exponent=six in .* is not a number"),
+    ("power_of_ten(exponent=nan)", "exponent=nan in .* is not a number"),
+    ("power_of_ten(exponent=1_0)", "exponent=1_0 in .* is not a number"),
+    ("power_of_ten(exponent=1e999)", "exponent=1e999 in .* is not a number"),
+    ("power_of_ten(exponent=)", "exponent= in .* is not a number"),
+    ("power_of_ten(6)", "cannot read '6' in .* expected NAME, or NAME.KEY=NUMBER"),
+    ("power_of_ten(exponent=6", "lacks a closing bracket.*NAME.KEY=NUMBER, ..."),
+    ("power_of_ten exponent=6)", "lacks an opening bracket"),
+    ("power_of_ten(exponent=6))", "lacks an opening bracket"),
+    ("power_of_ten(exponent=6) or so", "cannot read 'power_of_ten.exponent=6. or so'"),
+    ("power_of_ten(exponent=6, exponent=7)", "exponent stands twice"),
+    ("power_of_ten(exponent=6,)", "cannot read ''"),
+    ("power_of_ten(exponent=6.5)", "whole exponent from -30 to 30, received 6.5"),
+    ("mean/power_of_ten(exponent=31)", "whole exponent from -30 to 30, received 31"),
+    ("rescale(shift=0, scale=0)", "positive finite scale in eV, received shift 0.0 and scale 0.0"),
+    ("mean/given(scale=-2)", "positive finite scale in eV, .* scale -2.0"),
+    ("given(shift=1e40)/std", "expected a finite shift .* received shift 1e.40"),
+    (("given(shift=1e40)", np.std), "expected a finite shift .* received shift 1e.40"),
+    ("__import__('os')", "cannot read"),
+    ("", "cannot read ''"),
+    ("mean/", "cannot read ''"),
+    ("mean_shift(shift=1)", "unknown parameter 'shift' of mean_shift: mean_shift takes none: write "
+     "mean_shift"),
+    ("rescale", "rescale lacks shift and scale: write rescale.shift=NUMBER, scale=NUMBER"),
+    ("rescale(scale=2)", "rescale lacks shift: write"),
+    ("given/std", "given lacks shift: write given.shift=NUMBER"),
+    (("mean", "stdd"), "unknown scale: 'stdd'; did you mean 'std'"),
+    (("mean", "std", "iqr"), "expected a label scheme, received"),
+    (labels.identity, "labels.identity is a scheme once it is called: give labels.identity()"),
+    (labels.rescale, "labels.rescale is a scheme once it is called: give labels.rescale.shift"),
+    (LabelTransform(0.0, 0.0), "the label transform: expected .* positive finite scale"),
+    (LabelTransform(float("nan"), 1.0), "expected a finite shift"),
+    (LabelTransform(0.0, 1.0, np.zeros(3)), "one finite energy for each atomic number")], ids=repr)
 def test_unknown_scheme(scheme, message):
-  with pytest.raises(ValueError, match=message):
-    labels.fit(scheme, energies(1.0, 2.0))
+  """The same refusal without data and with them, in one line."""
+  data = energies(1.0, 2.0)
+  for refuse in (labels.check, lambda scheme: labels.fit(scheme, data)):
+    with pytest.raises(ValueError, match=message) as caught:
+      refuse(scheme)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["min_max", "standardize", "robust", "mean/range", "none/iqr"])
@@ -354,7 +516,7 @@ def test_rescale_refuses_what_has_no_inverse(shift, scale):
 
 
 def test_exponent_out_of_range():
-  with pytest.raises(ValueError, match="between -30 and 30, received 31"):
+  with pytest.raises(ValueError, match="whole exponent from -30 to 30, received 31"):
     labels.power_of_ten(energies(1.0), exponent=31)
 
 

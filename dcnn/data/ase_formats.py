@@ -1,6 +1,5 @@
 """Reads whatever ASE reads from a local file: its trajectories, databases, outputs of codes."""
 
-import difflib
 import os
 import pathlib
 import sqlite3
@@ -8,18 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
+from dcnn.base.text import suggestion
 from dcnn.data.raw import (
-    FREE_ENERGY,
-    Frame,
-    Keys,
-    Raw,
-    brief,
-    found,
-    frame,
-    periodic_cell,
-    require_key,
-    stack,
+  FREE_ENERGY,
+  Frame,
+  Keys,
+  Raw,
+  first_value,
+  frame,
+  periodic_cell,
+  require_key,
+  short_text,
+  stack,
 )
 
 # ASE would open a connection for these, by the file's extension alone.
@@ -38,15 +39,15 @@ def read_ase(path: str | os.PathLike, keys: Keys, kind: str | None = None) -> Ra
 
   ASE keeps labels in different places: `energy` and `forces` of most files in a calculator, other
   names in `info` and `arrays`, those of a database in `key_value_pairs` and `data`. All are
-  searched; what the file holds under that very name in `info` or `arrays` comes first.
+  searched; an entry of that very name in `info` or `arrays` comes first.
 
   Args:
-    path: the file, which is not changed.
-    keys: of the energy, and of forces, positions and species where `arrays` has others than ASE's.
-    kind: name of ASE's format; by default what ASE takes the file for.
+    path: The file, which is not changed.
+    keys: Names of energy, forces, positions and species, where they are not those of ASE.
+    kind: Name of ASE's format; by default the format that ASE recognises.
 
   Raises:
-    ValueError: on an unknown format, a damaged file, or a frame without energy.
+    ValueError: On an unknown format, a damaged file, or a frame without energy.
   """
   keys = Keys(keys.energy or "energy", keys.forces or "forces", keys.positions or "positions",
               keys.species or "numbers")
@@ -57,15 +58,13 @@ def read_ase(path: str | os.PathLike, keys: Keys, kind: str | None = None) -> Ra
 
 
 def _images(path: str, kind: str | None) -> list[Any]:
-  """The frames of an absolute path: ASE takes '-', 'postgres...' and the like for no file."""
+  """The frames of a file; an absolute path, since ASE does not take '-' and others for files."""
   import ase.io
   from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
   if kind is not None and kind not in ioformats:
-    close = difflib.get_close_matches(kind, ioformats, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"unknown format {kind!r}: {hint}Known are npz, extxyz and the names of ASE's "
-                     "formats, as `ase info --formats` lists them")
+    raise ValueError(f"unknown format {kind!r}: {suggestion(kind, ioformats)}Known are npz, "
+                     "extxyz and the names of ASE's formats, as `ase info --formats` lists them")
   try:
     kind = kind or filetype(path)
     if kind in SERVERS or kind not in ioformats or not ioformats[kind].can_read:
@@ -76,17 +75,17 @@ def _images(path: str, kind: str | None) -> list[Any]:
     return images if isinstance(images, list) else [images]
   except UnknownFileTypeError as error:
     raise ValueError(
-        f"neither .npz nor a format that ASE reads ({brief(error)}). {ADVICE}") from error
+        f"neither .npz nor a format that ASE reads ({short_text(error)}). {ADVICE}") from error
   except Exception as error:  # sixty parsers, each with its own ways to fail
     raise ValueError(
-        f"ASE cannot read it: {type(error).__name__}: {brief(error)}. {ADVICE}") from error
+        f"ASE cannot read it: {type(error).__name__}: {short_text(error)}. {ADVICE}") from error
 
 
 def _rows(path: str, kind: str) -> list[Any]:
-  """The rows of a database of ASE, which is opened for reading alone.
+  """The rows of a database of ASE, which is opened for reading only.
 
-  ASE adds its tables to any SQLite file that lacks them, so that a user's own database would not
-  be the same after a mistyped path.
+  ASE adds its tables to any SQLite file that lacks them, so that a mistyped path would change a
+  user's own database.
   """
   import ase.db
   from ase.db.sqlite import SQLite3Database
@@ -114,8 +113,8 @@ def _rows(path: str, kind: str) -> list[Any]:
   try:
     return list(ReadOnly(path, use_lock_file=False, serial=True).select())
   finally:
-    for each in opened:  # ASE leaves that to the garbage collector
-      each.close()
+    for connection in opened:  # ASE leaves this to the garbage collector
+      connection.close()
 
 
 def _frame(index: int, atoms: Any, keys: Keys) -> Frame:
@@ -125,7 +124,7 @@ def _frame(index: int, atoms: Any, keys: Keys) -> Frame:
   places = [atoms.info, pairs, data, results]
   of_atoms = [atoms.arrays, data, results]
   forces, positions, species = (
-      found(str(key), of_atoms) for key in (keys.forces, keys.positions, keys.species))
+      first_value(str(key), of_atoms) for key in (keys.forces, keys.positions, keys.species))
   names = frozenset(map(str, {*atoms.info, *pairs, *data, *results, *atoms.arrays}))
   for value, key, role in (
       (positions, keys.positions, "positions"), (species, keys.species, "species")):
@@ -134,15 +133,15 @@ def _frame(index: int, atoms: Any, keys: Keys) -> Frame:
       index,
       positions=_floats(positions, index, str(keys.positions)),
       species=_numbers(species, index, str(keys.species)),
-      energy=found(str(keys.energy), places),
+      energy=first_value(str(keys.energy), places),
       forces=None if forces is None else _floats(forces, index, str(keys.forces)),
       cell=periodic_cell(index, vectors=atoms.cell.array, periodic=atoms.pbc),
-      free_energy=found(FREE_ENERGY, places) if keys.energy == "energy" else None,
+      free_energy=first_value(FREE_ENERGY, places) if keys.energy == "energy" else None,
       names=names - _OWN)
 
 
-def _numbers(species: Any, index: int, key: str) -> np.ndarray:
-  """Atomic numbers, from numbers or symbols."""
+def _numbers(species: Any, index: int, key: str) -> Int[np.ndarray, " atoms"]:
+  """Atomic numbers (atoms) from numbers or symbols."""
   from ase.data import atomic_numbers
 
   array = np.asarray(species)
@@ -157,8 +156,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
   return value if isinstance(value, Mapping) else {}
 
 
-def _floats(value: Any, index: int, key: str) -> np.ndarray:
+def _floats(value: Any, index: int, key: str) -> Float[np.ndarray, "*shape"]:
   try:
     return np.asarray(value, np.float64)
   except (TypeError, ValueError) as error:
-    raise ValueError(f"frame {index}: {key} must be numbers: {brief(error)}") from error
+    raise ValueError(f"frame {index}: {key} must be numbers: {short_text(error)}") from error

@@ -1,4 +1,4 @@
-"""Whether the set that an experiment tests on belongs to the one that it trains on."""
+"""Checks that a test set is of the same kind as the training set."""
 
 import warnings
 
@@ -11,30 +11,38 @@ from dcnn.data.loading import symbols
 from dcnn.data.raw import Keys, Raw
 from dcnn.data.units import UNITS
 
-# Bonds of two sets at any temperatures are equally long and stiff within these factors.
+# Within these factors bonds of two sets are equally long and stiff at any temperatures.
 STIFFNESS_FACTOR = 1.6
 SPACING_FACTOR = 1.2
-# Energies of the test set may be so many standard deviations off, beyond what its temperature says.
+# Standard deviations that energies of the test set may lie off, beyond the effect of temperature.
 FARTHEST = 10.0
-LEAST = 0.02  # eV an atom, below which no difference is spoken of
-# Atoms of crystals that lie at a surface, or closer together, differ by up to so much, eV an atom.
+LEAST = 0.02  # eV an atom; smaller differences are not worth a warning
+# Atoms at the surface of crystals, or closer together, differ by up to this energy, eV an atom.
 COHESION = 1.0
-FEWEST = 5  # training frames, of which something usual can be told
+FEWEST = 5  # training frames, from which usual energies can be told
 
 
 def check_test_set(training: Dataset, test: Dataset, *, scales: bool = True) -> None:
-  """Makes sure that a set to test on is of the kind that a network was trained on.
+  """Checks that a test set is of the kind that a network was trained on.
 
   Warns where its energies lie elsewhere than composition and temperature say, and where its bonds
   are longer or stiffer: both are marks of another method or another unit.
 
   Args:
-    training: all frames of the file that training and validation are taken from.
-    test: all frames of the file to test on.
-    scales: whether energies and bonds are compared, too, as for labels of quantum chemistry.
+    training: All frames of the file that training and validation frames are taken from.
+    test: All frames of the file to test on.
+    scales: Whether to compare energies and bonds, too, as for labels of quantum chemistry.
 
   Raises:
-    ValueError: if the test set has an element that the training set lacks.
+    ValueError: If the test set has an element that the training set lacks.
+
+  >>> from dcnn.data import load
+  >>> ethanol = load("ethanol")
+  >>> check_test_set(ethanol, ethanol)
+  >>> check_test_set(load("benzene"), ethanol)
+  Traceback (most recent call last):
+  ...
+  ValueError: ethanol has O in 2,000 of 2,000 frames (the first is frame 0), ...
   """
   _require_elements(training, test)
   if not scales:
@@ -77,7 +85,7 @@ def _scale_mistakes(training: Dataset, test: Dataset) -> list[str]:
 
 
 def _energy_mistakes(training: Dataset, test: Dataset) -> list[str]:
-  """Energies less references for the elements, which the training set must determine."""
+  """What is odd about energies less the references of elements that the training set determines."""
   species = [np.asarray(each.systems.species) for each in (training, test)]
   elements = np.unique(np.concatenate([each.ravel() for each in species]))
   elements = elements[elements > 0]
@@ -106,10 +114,11 @@ def _energy_mistakes(training: Dataset, test: Dataset) -> list[str]:
 
 
 def _warming(training: Dataset, test: Dataset, spread: float, atoms: float) -> float:
-  """Twice the energy, in eV, that a harmonic set of other forces has more or less.
+  """Twice the difference in eV of the mean energies of harmonic sets at two temperatures.
 
-  Potential energy and the square of the forces are proportional to the temperature T, and the
-  standard deviation of the energy is k T sqrt(degrees / 2), its mean k T degrees / 2.
+  The sizes of the forces tell the temperatures: potential energy and the square of the forces are
+  proportional to the temperature T. The standard deviation of the energy is k T sqrt(degrees / 2),
+  its mean k T degrees / 2.
   """
   forces = [np.asarray(each.labels.forces)[np.asarray(each.systems.species) > 0]
             for each in (training, test)]

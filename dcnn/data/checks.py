@@ -7,44 +7,51 @@ decides nothing about the others.
 import warnings
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from dcnn.base import HARTREE, KCAL_PER_MOL
+from dcnn.base.systems import known_forces
 from dcnn.base.wording import option
 from dcnn.data import neighbours, physics
-from dcnn.data.raw import Raw, named_frames
+from dcnn.data.raw import Raw, frames_text
 from dcnn.data.units import KJ_PER_MOL, UNITS, Units, rare_units
 
 COINCIDENT = 0.1  # angstrom; no two nuclei come this close in any calculation of use
 PAIRS_AT_ONCE = 500_000
-MANY_ATOMS = 200  # from here on not all pairs of atoms are looked at
-FAR = 3.0  # angstrom; what tells a wrong unit of length is shorter
+MANY_ATOMS = 200  # above this, pairs of atoms are found by neighbour lists
+FAR = 3.0  # angstrom; the distances that show a wrong unit of length are shorter
 LARGEST = 1e30  # eV, angstrom; sums of squares stay far from the end of float64
 
 
 def check_finite(raw: Raw) -> None:
-  """ValueError naming the first frame with a NaN, an infinity, or what float32 makes one."""
+  """Refuses NaN, infinities and numbers that float32 makes infinite.
+
+  Raises:
+    ValueError: Naming the first such frame.
+  """
   for name in ("positions", "energy", "forces", "cell"):
     array = getattr(raw, name)
     if array is None:
       continue
     bad = ~(np.abs(array) <= LARGEST).reshape(len(array), -1).all(axis=1)
-    bad &= ~absent_forces(raw) if name == "forces" else True
+    bad &= ~frames_without_forces(raw) if name == "forces" else True
     if bad.any():
       raise ValueError(
           f"frame {np.argmax(bad)}: {name} not finite, or beyond {LARGEST:.0e} "
           f"({bad.sum()} such frames); remove them")
 
 
-def closest_pairs(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
-  """Shortest distance of each frame, and between which atoms or their images.
+def closest_pairs(
+    raw: Raw) -> tuple[Float[np.ndarray, " frames"], Int[np.ndarray, "frames 2"]]:
+  """Shortest distance of each frame, and the two atoms or images that it lies between.
 
   Returns:
-    Distances `(frames,)` in angstrom, infinite for a single atom, and atom pairs `(frames, 2)`.
-    In periodic and in large frames distances beyond `FAR` count as infinite.
+    Distances (frames) in angstrom, infinite for a single atom, and pairs of atoms (frames 2). In
+    periodic and in large frames distances beyond `FAR` count as infinite.
   """
   frames, atoms = raw.species.shape
   if raw.cell is not None or atoms > MANY_ATOMS:
-    return _closest_listed(raw)
+    return _closest_in_lists(raw)
   first, second = np.triu_indices(atoms, 1)
   distances = np.full(frames, np.inf)
   pairs = np.zeros((frames, 2), int)
@@ -62,7 +69,8 @@ def closest_pairs(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
   return distances, pairs
 
 
-def _closest_listed(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
+def _closest_in_lists(
+    raw: Raw) -> tuple[Float[np.ndarray, " frames"], Int[np.ndarray, "frames 2"]]:
   distances = np.full(len(raw.species), np.inf)
   pairs = np.zeros((len(raw.species), 2), int)
   for i, (positions, species) in enumerate(zip(raw.positions, raw.species, strict=True)):
@@ -79,8 +87,17 @@ def _closest_listed(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
   return distances, pairs
 
 
-def check_distances(distances: np.ndarray, pairs: np.ndarray) -> None:
-  """ValueError naming the first frame with two atoms on top of each other, and the atoms."""
+def check_distances(
+    distances: Float[np.ndarray, " frames"], pairs: Int[np.ndarray, "frames 2"]) -> None:
+  """Refuses frames with two atoms in one place.
+
+  Args:
+    distances: Shortest distance of each frame (frames) in angstrom.
+    pairs: The two atoms (frames 2) that it lies between.
+
+  Raises:
+    ValueError: Naming the first such frame and its atoms.
+  """
   bad = np.flatnonzero(distances < COINCIDENT)
   if bad.size:
     i = bad[0]
@@ -90,8 +107,8 @@ def check_distances(distances: np.ndarray, pairs: np.ndarray) -> None:
         "not in the unit of length that was assumed")
 
 
-# Of the root mean square force: molecules near a minimum up to those at some thousand kelvin or
-# with strained bonds; in the usual sets at 300-1200 K it is 0.5-3 eV/A.
+# Bounds of the root mean square force, from molecules near a minimum to those at some thousand
+# kelvin or with strained bonds; in the usual sets at 300-1200 K it is 0.5-3 eV/A.
 FORCE_BAND = (0.01, 20.0)  # eV/A
 SHORTEST_BOND = 0.6  # angstrom; H2 at rest is 0.74
 # Thomas-Fermi: a neutral atom of nuclear charge Z has energy -0.7687 Z^(7/3) hartree. True atoms
@@ -105,36 +122,35 @@ LEAST_STRAIN = 1.0  # eV
 SMALLEST_STEP, CLOSE_RATIO = 4.0, 1.25  # of forces in two units
 DISTANCE_FACTORS = (0.55, 1.6)
 FEW = 0.2  # of all frames; more are no exception
-FEWEST_FRAMES = 5  # below this there is no telling an exception
+FEWEST_FRAMES = 5  # below this, exceptions cannot be told
 # Energies far from the others: in robust standard deviations, and at least so many eV an atom.
 FAR_ENERGY = (30.0, 0.3)
-LEAST_RESOLUTION = 2e-4  # eV, that is worth a word
+LEAST_RESOLUTION = 2e-4  # eV; finer steps are not worth a warning
 REPEATED = 3  # frames of one exact energy, where energies otherwise differ
 ODD_BONDS = 0.05  # share of atoms
 
 
-def force_sizes(raw: Raw) -> np.ndarray:
-  """Root mean square force component of each frame, eV/A; nan in frames without forces."""
+def force_sizes(raw: Raw) -> Float[np.ndarray, " frames"]:
+  """Root mean square force component of each frame, in eV/A; nan in frames without forces."""
   real = (raw.species > 0)[..., None]
   squares = np.square(np.where(real, raw.forces, 0.0)).sum(axis=(1, 2))
   return np.sqrt(squares / (3 * real.sum(axis=(1, 2))))
 
 
-def absent_forces(raw: Raw) -> np.ndarray:
+def frames_without_forces(raw: Raw) -> Bool[np.ndarray, " frames"]:
   """Mask of frames for which the file has no forces."""
-  real = (raw.species > 0)[..., None]
-  return np.all(np.where(real, np.isnan(raw.forces), True), axis=(1, 2))
+  return ~np.any(known_forces(raw.forces, raw.species), axis=(1, 2))
 
 
-def constant_forces(raw: Raw) -> np.ndarray:
-  """Mask of frames of which all force components are one number, such as 0, that stands for none.
+def constant_forces(raw: Raw) -> Bool[np.ndarray, " frames"]:
+  """Mask of frames whose force components are all one number, such as 0, for missing forces.
 
-  They are frames of several atoms, in sets where others have forces. A set in which all frames are
-  so is another matter: see `check_band`. Crystals in which symmetry holds every atom where it is
-  have forces of 0.
+  Only frames of several atoms are marked, and only in sets where other frames have forces: sets in
+  which all frames have constant forces are left to `check_band`. Crystals in which every atom is at
+  rest by symmetry are not marked: their forces are 0.
 
   Args:
-    raw: as the file has it.
+    raw: The numbers of the file, in its units.
   """
   real = (raw.species > 0)[..., None]
   several = real.sum(axis=(1, 2)) > 1
@@ -146,15 +162,16 @@ def constant_forces(raw: Raw) -> np.ndarray:
   return same
 
 
-def without_energy(raw: Raw, unit: Units) -> np.ndarray:
-  """Mask of frames whose energy is a number that stands for none, in sets where others are real.
+def frames_without_energy(raw: Raw, unit: Units) -> Bool[np.ndarray, " frames"]:
+  """Mask of frames whose energy is a placeholder for a missing one, such as -999.
 
-  It is one number in several frames that are not alike, and in many more than the rounding of the
-  file makes equal anyway; or it is far from all others, and repeated or a whole number, as -999 is.
+  A placeholder is one number in several frames that are not alike, and in many more frames than the
+  rounding of the file makes equal; or it is far from all other energies, and is repeated or a whole
+  number.
 
   Args:
-    raw: in eV and angstrom.
-    unit: that the file has.
+    raw: The numbers in eV and angstrom.
+    unit: The units that the file has.
   """
   values, place, count = np.unique(raw.energy, return_inverse=True, return_counts=True)
   place = place.reshape(-1)
@@ -172,12 +189,12 @@ def without_energy(raw: Raw, unit: Units) -> np.ndarray:
   return often[place] | far_energies(raw) & ((count[place] > usual) | whole[place])
 
 
-def _is_whole(energy: np.ndarray) -> np.ndarray:
+def _is_whole(energy: Float[np.ndarray, " values"]) -> Bool[np.ndarray, " values"]:
   return np.abs(energy - np.round(energy)) <= 1e-12 * np.abs(energy)
 
 
-def _differ(raw: Raw, frames: np.ndarray) -> bool:
-  """Whether frames of one energy are different ones, and not turned, repeated or equivalent.
+def _differ(raw: Raw, frames: Bool[np.ndarray, " frames"]) -> bool:
+  """Whether frames of one energy differ by more than a rotation or the order of their atoms.
 
   Equivalent frames have the same sizes of forces, whatever the order of their atoms.
   """
@@ -185,7 +202,7 @@ def _differ(raw: Raw, frames: np.ndarray) -> bool:
   return bool(np.ptp(sizes, axis=0).max() > 1e-3 * sizes.max())
 
 
-def far_energies(raw: Raw) -> np.ndarray:
+def far_energies(raw: Raw) -> Bool[np.ndarray, " frames"]:
   """Mask of the few frames whose energy is far from that of all others of like composition."""
   residual = energy_residuals(raw)
   atoms = (raw.species > 0).sum(axis=1)
@@ -198,12 +215,12 @@ def far_energies(raw: Raw) -> np.ndarray:
   return far if far.mean() <= FEW else none
 
 
-def energy_residuals(raw: Raw) -> np.ndarray:
-  """Energies less what is usual for their composition, eV; nan where nothing says what is usual.
+def energy_residuals(raw: Raw) -> Float[np.ndarray, " frames"]:
+  """Energies less the usual energy of their composition; nan where the usual energy is not known.
 
-  That is the median over the frames of the composition where they are five or more. If most frames
-  are of rarer ones, it is for these a reference for each element, fitted to them by least squares.
-  Single atoms, which no bond holds, are judged by others of their kind alone.
+  The usual energy is the median over the frames of a composition with five frames or more. If most
+  frames have rarer compositions, it is for these the sum of one reference for each element, fitted
+  by least squares. Single atoms have no bonds: they are compared only with atoms of their element.
   """
   counts = compositions(raw.species)
   _, place, number = np.unique(counts, axis=0, return_inverse=True, return_counts=True)
@@ -219,8 +236,8 @@ def energy_residuals(raw: Raw) -> np.ndarray:
   return residual
 
 
-def compositions(species: np.ndarray) -> np.ndarray:
-  """How many atoms of each element that occurs a frame has: `(frames, elements)`."""
+def compositions(species: Int[np.ndarray, "frames atoms"]) -> Float[np.ndarray, "frames elements"]:
+  """Number of atoms of each element that occurs, for each frame (frames elements)."""
   return np.stack([(species == element).sum(axis=1)
                    for element in np.unique(species[species > 0])], axis=1).astype(float)
 
@@ -228,15 +245,15 @@ def compositions(species: np.ndarray) -> np.ndarray:
 def check_sizes(raw: Raw, unit: Units) -> None:
   """Refuses frames whose forces are of another size than those of all others.
 
-  Strained frames, whose energies are as far above the others, are as they must be.
+  Strained frames are accepted: their energies, too, lie far above the others.
 
   Args:
-    raw: as the file has it.
-    unit: that the numbers are taken to be in.
+    raw: The numbers of the file, in its units.
+    unit: The units that the numbers are taken to be in.
 
   Raises:
-    ValueError: naming the few frames with forces 25 times as large as in the median frame, or the
-      frames in another unit, where there are more.
+    ValueError: Naming the few frames with forces 25 times as large as in the median frame, or, if
+      there are more of them, the frames in another unit.
   """
   sizes = force_sizes(raw) * unit.force
   middle = float(np.nanmedian(sizes)) if np.isfinite(sizes).any() else 0.0
@@ -250,13 +267,13 @@ def check_sizes(raw: Raw, unit: Units) -> None:
     return
   worst = int(np.nanargmax(np.where(odd, sizes, 0)))
   raise ValueError(
-      f"{named_frames(np.flatnonzero(odd))} of {len(sizes):,}: the force components have a root "
+      f"{frames_text(np.flatnonzero(odd))} of {len(sizes):,}: the force components have a root "
       f"mean square of up to {sizes[worst]:.3g} eV/A (frame {worst}), {sizes[worst] / middle:.3g} "
       f"times that of the median frame, {middle:.3g} eV/A, and their energies are as the others. "
       f"Remove what failed to converge, or set {option('check_units', False)} if it is right")
 
 
-def _check_mixture(sizes: np.ndarray) -> None:
+def _check_mixture(sizes: Float[np.ndarray, " frames"]) -> None:
   """Refuses forces of two sizes that are as far apart as two units are, with nothing between."""
   known = np.flatnonzero(sizes > 0)
   order = known[np.argsort(sizes[known])]
@@ -272,28 +289,29 @@ def _check_mixture(sizes: np.ndarray) -> None:
   if units and len(fewer) > 1:
     raise ValueError(
         f"the forces are of two sizes, {ratio:.3g} times apart with nothing between: in "
-        f"{named_frames(sorted(fewer))} of {len(sizes):,} they are "
+        f"{frames_text(sorted(fewer))} of {len(sizes):,} they are "
         f"{'smaller' if fewer is groups[0] else 'larger'}. Two units in one file, such as "
         f"{units[0]} and eV/angstrom? Convert them, or set {option('check_units', False)} if "
         "they are right")
 
 
-def warn_of_exceptions(raw: Raw, distances: np.ndarray, pairs: np.ndarray) -> None:
+def warn_of_exceptions(
+    raw: Raw, distances: Float[np.ndarray, " frames"], pairs: Int[np.ndarray, "frames 2"]) -> None:
   """Warns of the few frames that differ from all others by more than configurations do.
 
-  They have energies far from the others, or nearest atoms much closer or farther apart.
+  Such frames have energies far from the others, or nearest atoms much closer or farther apart.
 
   Args:
-    raw: in eV and angstrom.
-    distances: shortest of each frame, angstrom.
-    pairs: the two atoms that are so close, `(frames, 2)`.
+    raw: The numbers in eV and angstrom.
+    distances: Shortest distance of each frame (frames) in angstrom.
+    pairs: The two atoms (frames 2) that it lies between.
   """
   far = np.flatnonzero(far_energies(raw))
   if far.size:
     residual = energy_residuals(raw)
     worst = far[np.argmax(np.abs(residual[far]))]
     warnings.warn(
-        f"{named_frames(far)} of {len(residual):,}: the energy is up to {residual[worst]:+.4g} eV "
+        f"{frames_text(far)} of {len(residual):,}: the energy is up to {residual[worst]:+.4g} eV "
         f"(frame {worst}) away from the other frames of its composition: a calculation that "
         "failed, or another method?", stacklevel=4)
   frames = np.arange(len(distances))
@@ -304,7 +322,7 @@ def warn_of_exceptions(raw: Raw, distances: np.ndarray, pairs: np.ndarray) -> No
     if 0 < len(odd) <= FEW * len(factors):
       worst = odd[np.argmax(np.abs(np.log(factors[odd])))]
       warnings.warn(
-          f"{named_frames(odd)} of {len(factors):,}: the closest atoms are "
+          f"{frames_text(odd)} of {len(factors):,}: the closest atoms are "
           f"{distances[worst]:.3g} A apart (frame {worst}), {bonds[worst]:.2g} times the sum of "
           f"their covalent radii, in the median frame {np.median(bonds):.2g} times: positions in "
           "another unit, or a calculation that failed?", stacklevel=4)
@@ -324,8 +342,8 @@ def warn_of_digits(raw: Raw, unit: Units) -> None:
   """Warns where energies are known to fewer digits than a network can learn.
 
   Args:
-    raw: as the file has it.
-    unit: of its numbers.
+    raw: The numbers of the file, in its units.
+    unit: The units of the file.
   """
   residual = energy_residuals(raw)
   residual = residual[np.isfinite(residual)]
@@ -341,8 +359,8 @@ def warn_of_digits(raw: Raw, unit: Units) -> None:
         stacklevel=4)
 
 
-def _resolution(energy: np.ndarray) -> tuple[float, str]:
-  """Steps between energies that can be told apart, and why they are no smaller."""
+def _resolution(energy: Float[np.ndarray, " frames"]) -> tuple[float, str]:
+  """The smallest step between energies in the unit of the file, and the reason for it."""
   for dtype in (np.float16, np.float32):
     with np.errstate(over="ignore"):
       rounded = energy.astype(dtype)
@@ -356,7 +374,7 @@ def _resolution(energy: np.ndarray) -> tuple[float, str]:
 
 
 def warn_of_species(raw: Raw) -> None:
-  """Warns where bonds are not those of the elements: species in another order than positions."""
+  """Warns where bonds do not fit the elements, as with species in another order than positions."""
   share = physics.odd_bonds(raw)
   if share > ODD_BONDS:
     warnings.warn(
@@ -369,25 +387,25 @@ def check_scales(raw: Raw, unit: Units, *, guessed: str, known: bool) -> None:
   """Refuses units that the bonds or the total energies of a set contradict (see `physics`).
 
   Args:
-    raw: as the file has it.
-    unit: that the numbers are taken to be in.
-    guessed: the family of archives whose keys alone tell the units; these must be confirmed. Empty
-      where the user, the file or its format tells.
-    known: whether ASE has read the file, which keeps eV and angstrom: no other unit is proposed.
+    raw: The numbers of the file, in its units.
+    unit: The units that the numbers are taken to be in.
+    guessed: The family of archives by whose keys alone the units were guessed, so that the numbers
+      must confirm them. Empty where the user, the file or its format states the units.
+    known: Whether ASE has read the file, which keeps eV and angstrom: no other unit is proposed.
 
   Raises:
-    ValueError: naming the units that fit.
+    ValueError: Naming the units that fit.
   """
   found = physics.scales(raw, unit)
   if physics.confirms(found) if guessed else not physics.contradicts(found):
     return
-  others = physics.fitting(raw, UNITS.values())
-  if not others and (guessed or physics.beyond(found.spacing, physics.SPACING)):
-    others = physics.fitting(raw, rare_units())
+  others = physics.fitting_units(raw, UNITS.values())
+  if not others and (guessed or physics.is_beyond(found.spacing, physics.SPACING)):
+    others = physics.fitting_units(raw, rare_units())
   if guessed:
     reason = (f"read as {unit.name}, {_contradiction(found)}" if physics.contradicts(found)
               else f"nothing in these numbers tells {unit.name} from other units")
-    fix = _say_units(others) if others else (
+    fix = _units_advice(others) if others else (
         f"Say which they are with {option('units')}: {', '.join(UNITS)}")
     raise ValueError(
         f"an archive with the keys of {guessed} that does not declare its units, which may be "
@@ -399,9 +417,10 @@ def check_scales(raw: Raw, unit: Units, *, guessed: str, known: bool) -> None:
     raise ValueError(f"{_contradiction(found)}. ASE keeps eV and angstrom, and whoever wrote this "
                      f"file did not: write it again in these, or {unchecked}")
   if others:
-    raise ValueError(f"read as {unit.name}, {_contradiction(found)}. {_say_units(others)}, or "
+    raise ValueError(f"read as {unit.name}, {_contradiction(found)}. {_units_advice(others)}, or "
                      f"{unchecked}")
-  lengths = physics.fitting_lengths(raw) if physics.beyond(found.spacing, physics.SPACING) else []
+  odd_spacing = physics.is_beyond(found.spacing, physics.SPACING)
+  lengths = physics.fitting_lengths(raw) if odd_spacing else []
   if lengths and not known:
     raise ValueError(
         f"read as {unit.name}, {_contradiction(found)}. Positions fit {' and '.join(lengths)}: say "
@@ -411,20 +430,20 @@ def check_scales(raw: Raw, unit: Units, *, guessed: str, known: bool) -> None:
 def check_band(raw: Raw, closest: float, unit: Units, *, known: bool) -> None:
   """Refuses labels that no quantum chemistry gives, and names the likely mistake.
 
-  Three bounds, each blind to what the others see: the median over frames of the root mean square
-  force component lies in 0.01-20 eV/A; that of the shortest distance between two atoms is at least
-  0.6 A; that of |energy| is at most 1.2 times what Thomas-Fermi atoms hold, 25 eV sum_a Z_a^(7/3)
-  (all-electron energies reach 75-95 % of that bound without the 1.2, valence-only and atomisation
-  energies far less).
+  There are three bounds, each on a quantity of its own: the median over frames of the root mean
+  square force component must lie in 0.01-20 eV/A; that of the shortest distance between two atoms
+  must be at least 0.6 A; that of |energy| must be at most 1.2 times the energy of Thomas-Fermi
+  atoms, 25 eV sum_a Z_a^(7/3). All-electron energies reach 75-95 % of that energy, valence-only and
+  atomisation energies far less.
 
   Args:
-    raw: in eV and angstrom.
-    closest: median over frames of the shortest distance, angstrom; infinite for single atoms.
-    unit: that it was converted from.
-    known: whether there is no doubt about these.
+    raw: The numbers in eV and angstrom.
+    closest: Median over frames of the shortest distance in angstrom; infinite for single atoms.
+    unit: The units that the numbers were converted from.
+    known: Whether these units are certain.
 
   Raises:
-    ValueError: outside a bound.
+    ValueError: If a number is out of its bounds.
   """
   unchecked = f"set {option('check_units', False)} if the numbers are right"
   sizes = force_sizes(raw)
@@ -438,7 +457,7 @@ def check_band(raw: Raw, closest: float, unit: Units, *, known: bool) -> None:
   if force < low or force > high:
     raise ValueError(
         f"force components have a root mean square of {force:.3g} eV/A (median over frames), "
-        f"expected {low:g} to {high:g}. {_described(raw, unit, force, known)}, or {unchecked}")
+        f"expected {low:g} to {high:g}. {_force_advice(raw, unit, force, known)}, or {unchecked}")
   if closest < SHORTEST_BOND:
     raise ValueError(
         f"the closest atoms of a frame are {closest:.3g} A apart (median over frames), expected "
@@ -448,7 +467,7 @@ def check_band(raw: Raw, closest: float, unit: Units, *, known: bool) -> None:
   _check_energy(raw, known)
 
 
-def _say_units(names: list[str]) -> str:
+def _units_advice(names: list[str]) -> str:
   if len(names) == 1:
     rest = names[0].removeprefix("hartree")
     rydberg = f" (or rydberg{rest}, which is half of it)" if rest != names[0] else ""
@@ -457,19 +476,19 @@ def _say_units(names: list[str]) -> str:
 
 
 def _contradiction(found: physics.Scales) -> str:
-  """What is wrong with numbers that are read in some units."""
+  """How the scales contradict the units that the numbers were read in, in words."""
   parts = []
-  if physics.beyond(found.spacing, physics.SPACING):
+  if physics.is_beyond(found.spacing, physics.SPACING):
     parts.append(f"nearest atoms are {found.spacing:.3g} times as far apart as the sum of their "
                  "covalent radii")
-  if physics.beyond(found.stiffness, physics.STIFFNESS):
+  if physics.is_beyond(found.stiffness, physics.STIFFNESS):
     parts.append(f"bonds are {found.stiffness:.3g} times as stiff as bonds of their length usually "
                  "are")
   return " and ".join(parts)
 
 
-def _described(raw: Raw, unit: Units, force: float, known: bool) -> str:
-  """What a set may be whose forces are not as usual and whose bonds tell of no other unit."""
+def _force_advice(raw: Raw, unit: Units, force: float, known: bool) -> str:
+  """The likely reason for forces of unusual size, where bonds show no other unit, and the fix."""
   if force > FORCE_BAND[1] and FORCE_BAND[0] < force / INVERTED < FORCE_BAND[1] and (
       not physics.contradicts(physics.scales(raw, Units("", 1.0, 1.0, 1 / INVERTED)))):
     return ("This is about 532 times too large: if kcal/mol was divided by 0.0434 where it must be "

@@ -1,4 +1,4 @@
-"""Whether energies, forces and positions belong together: the laws that right labels obey."""
+"""Checks that energies, forces and positions belong together, by laws that right labels obey."""
 
 import math
 import warnings
@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from dcnn.data import physics
-from dcnn.data.raw import Raw, named_frames, take
+from dcnn.data.raw import Raw, frames_text, take
 from dcnn.data.units import Units, likely_mix
 
-# Root mean square distance over coordinates, angstrom, up to which frames are near; of molecules
-# that were turned onto each other more distances are small, and the quotient is good farther.
+# Root mean square distance over coordinates, angstrom, up to which frames are near. Molecules that
+# were turned onto each other have more small distances, and the quotient is good at larger ones.
 NEAR, NEAR_ALIGNED = 0.1, 0.13
 MOST_FRAMES = 2000
 FEWEST_PAIRS = 50
@@ -23,47 +24,48 @@ FARTHEST_SLOPE = 1.5
 # right sets have 0.004 and less, those of other frames or atoms 1 and more.
 BALANCE = 0.1
 RELATIVE_BALANCE = 0.05  # of what the same forces would give in random directions
-FEW = 0.25  # of all frames; more are a property of the set
+FEW = 0.25  # share of all frames; a larger share is a property of the set
 SAME_ENERGY = 1e-3  # eV
-FAR_OFF = 15.0  # robust standard deviations of what a single frame may be off
-MOST_BAD = 0.1  # share of pairs; more are no exception
+FAR_OFF = 15.0  # robust standard deviations that a single frame may lie off
+MOST_BAD = 0.1  # share of pairs; a larger share is no exception
 
 
 class Pairs(NamedTuple):
   """Near frames, and how the energy changes between them.
 
   Attributes:
-    first, second: numbers of frames.
-    change: of the energy from the first to the second, eV.
-    work: that the forces do on the way, eV; minus the change, to third order in the distance.
-    distance: root mean square over coordinates, angstrom.
+    first: Number of the first frame of each pair.
+    second: Number of the second frame.
+    change: Change of the energy from the first to the second frame in eV.
+    work: Work of the forces on the way in eV: minus the change, up to third order in the distance.
+    distance: Root mean square distance over coordinates in angstrom.
   """
 
-  first: np.ndarray
-  second: np.ndarray
-  change: np.ndarray
-  work: np.ndarray
-  distance: np.ndarray
+  first: Int[np.ndarray, " pairs"]
+  second: Int[np.ndarray, " pairs"]
+  change: Float[np.ndarray, " pairs"]
+  work: Float[np.ndarray, " pairs"]
+  distance: Float[np.ndarray, " pairs"]
 
 
 def near_pairs(raw: Raw, *, free: bool = True) -> Pairs:
-  """The near frames of a set, with the changes of its energies.
+  """The near frames of a set, with the changes of their energies.
 
   Between two near frames the energy changes by minus the work of the forces,
 
     E_2 - E_1 = -(F_1 + F_2) . (x_2 - x_1) / 2
 
   up to third order in the distance: a finite difference with the frames of the set as points.
-  Taken are 2,000 frames, in stretches over the set, each with the one nearest to it, as far as the
-  two are within 0.1 A of each other (root mean square over coordinates) and have the same atoms in
-  the same order and the same cell. Where these are fewer than 50, molecules in free space are
-  moved and turned onto each other first, with their forces.
+  At most 2,000 frames are taken, in segments over the set, and each is paired with the frame
+  nearest to it, if the two are within 0.1 A of each other (root mean square over coordinates) and
+  have the same atoms in the same order and the same cell. If there are fewer than 50 such pairs,
+  molecules in free space are first moved and turned onto each other, with their forces.
 
   Args:
-    raw: in eV and angstrom.
-    free: whether molecules may be turned, because nothing outside holds them.
+    raw: The numbers in eV and angstrom.
+    free: Whether molecules may be turned, because nothing outside holds them.
   """
-  taken = _stretches(len(raw.energy))
+  taken = _segments(len(raw.energy))
   some = take(raw, taken)
   pairs = _pairs(some, NEAR)
   if len(pairs.work) < FEWEST_PAIRS and raw.cell is None and free:
@@ -71,8 +73,8 @@ def near_pairs(raw: Raw, *, free: bool = True) -> Pairs:
   return pairs._replace(first=taken[pairs.first], second=taken[pairs.second])
 
 
-def _stretches(frames: int) -> np.ndarray:
-  """Numbers of at most `MOST_FRAMES` frames, in stretches of 100 evenly over a longer set."""
+def _segments(frames: int) -> Int[np.ndarray, " taken"]:
+  """Numbers of at most `MOST_FRAMES` frames, in segments of 100 spread evenly over a longer set."""
   if frames <= MOST_FRAMES:
     return np.arange(frames)
   starts = np.linspace(0, frames - 100, MOST_FRAMES // 100).astype(int)
@@ -89,7 +91,7 @@ def _pairs(raw: Raw, reach: float) -> Pairs:
 
 
 def _align(raw: Raw) -> Raw:
-  """The frames of each list of species, moved and turned onto the first of them, with their forces.
+  """Moves and turns all frames with one list of species onto the first of them, with their forces.
 
   References:
     W. Kabsch, Acta Cryst. A 32 (1976) 922.
@@ -110,7 +112,7 @@ def _align(raw: Raw) -> Raw:
 def correlation(pairs: Pairs) -> float:
   """Correlation of the change of energy with the work against the forces: 1 for right labels.
 
-  No mean is taken off, because both are zero on average. It is nan for fewer than 50 pairs, and
+  No mean is subtracted, because both are zero on average. It is nan for fewer than 50 pairs, and
   where either is zero throughout.
   """
   sizes = np.linalg.norm(pairs.work), np.linalg.norm(pairs.change)
@@ -123,41 +125,41 @@ def warn_if_inconsistent(raw: Raw, unit: Units, *, physical: bool = True) -> Non
   """Warns where forces are not minus the gradient of the energies, and names the likely mistake.
 
   Fewer than 50 near pairs are not judged. Right sets have correlations of 0.94 and more and slopes
-  of 0.9-1.1, also in random order. Warned of are a correlation below 0.7 (labels of other frames,
-  atoms or methods; below -0.8 gradients instead of forces) and, where it exceeds 0.9 in size, a
-  slope beyond 2/3 to 3/2 (energies and forces in units that do not belong together; the least such
-  factor, of bohr and angstrom, is 1.9). The slope is the ratio of the standard deviations, which,
-  unlike that of least squares, errors of the work do not make smaller.
+  of 0.9-1.1, also in random order. The function warns of a correlation below 0.7 (labels of other
+  frames, atoms or methods; below -0.8 gradients instead of forces) and, where it exceeds 0.9 in
+  size, of a slope outside 2/3 to 3/2 (energies and forces in units that do not belong together; the
+  least such factor, of bohr and angstrom, is 1.9). The slope is the ratio of the standard
+  deviations: unlike the slope of least squares, it is not made smaller by errors of the work.
 
-  Single frames whose energy or forces do not fit those of all their neighbours are named. The
-  forces on a molecule in free space must leave it where it is and not turn it, unless the energies
-  follow such forces, too: then something outside holds it.
+  The function also names single frames whose energy or forces do not fit those of all their
+  neighbours. The forces on a molecule in free space must neither move nor turn it, unless the
+  energies follow such forces, too: then something outside holds it.
 
   Args:
-    raw: in eV and angstrom.
-    unit: that it was converted from.
-    physical: whether molecules are in free space.
+    raw: The numbers in eV and angstrom.
+    unit: The units that they were converted from.
+    physical: Whether molecules are in free space.
   """
   pairs = near_pairs(raw, free=physical)
   odd = _odd_frames(pairs)
   if odd.size:
     pairs = Pairs(*(array[~np.isin(pairs.first, odd) & ~np.isin(pairs.second, odd)]
                     for array in pairs))
-    warnings.warn(f"{named_frames(odd)}: energy and forces do not fit those of the frames near by: "
+    warnings.warn(f"{frames_text(odd)}: energy and forces do not fit those of the frames near by: "
                   "labels of another frame, or a calculation that failed? Look at them, or remove "
                   "them", stacklevel=4)
   found = correlation(pairs)
-  fits = _fitting(raw, unit) if physical else lambda other: True
+  fits = _make_fits(raw, unit) if physical else lambda other: True
   mistakes = _mistakes(pairs, found, unit, fits) if math.isfinite(found) else []
   if physical:
-    mistakes += _imbalance(raw, found)
+    mistakes += _imbalance_mistakes(raw, found)
   _warn_of_repeats(raw)
   if mistakes:
     warnings.warn("; and ".join(mistakes), stacklevel=4)
 
 
-def _fitting(raw: Raw, unit: Units) -> Callable[[Units], bool]:
-  """Whether what was read in one unit may be in another, as far as bonds tell."""
+def _make_fits(raw: Raw, unit: Units) -> Callable[[Units], bool]:
+  """The test whether numbers that were read in one unit may be in another, as far as bonds tell."""
   def fits(other: Units) -> bool:
     relative = other._replace(energy=other.energy / unit.energy, length=other.length / unit.length,
                               force=other.force / unit.force)
@@ -168,9 +170,9 @@ def _fitting(raw: Raw, unit: Units) -> Callable[[Units], bool]:
 def _pushes(raw: Raw) -> bool:
   """Whether energies follow net forces while molecules move, as if held from outside.
 
-  Only frames that are near as they lie tell, not those turned onto each other.
+  Only frames that are near without being turned onto each other tell.
   """
-  some = take(raw, _stretches(len(raw.energy)))
+  some = take(raw, _segments(len(raw.energy)))
   pairs = _pairs(some, NEAR)
   if len(pairs.work) < FEWEST_PAIRS:
     return False
@@ -194,7 +196,7 @@ def _warn_of_repeats(raw: Raw) -> None:
     if abs(raw.energy[frame] - raw.energy[first]) > SAME_ENERGY:
       odd.append(frame)
   if odd:
-    warnings.warn(f"{named_frames(odd)} repeat configurations of earlier frames with other "
+    warnings.warn(f"{frames_text(odd)} repeat configurations of earlier frames with other "
                   "energies: two methods in one file, or labels of other frames?", stacklevel=5)
 
 
@@ -217,8 +219,8 @@ def _mistakes(
           f"{found:.2f}), expected 1: {'; and '.join(mistakes)}"]
 
 
-def _bad(pairs: Pairs) -> np.ndarray:
-  """Which pairs are far from what the others show."""
+def _misfits(pairs: Pairs) -> Bool[np.ndarray, " pairs"]:
+  """Mask of pairs whose change of energy does not fit the work, by the measure of the others."""
   residual = np.abs(pairs.change + pairs.work)
   far = np.maximum(pairs.distance / np.median(pairs.distance), 1.0) ** 3  # as the error grows
   typical = max(FAR_OFF * 1.4826 * np.median(residual), np.median(np.abs(pairs.work)))
@@ -228,12 +230,12 @@ def _bad(pairs: Pairs) -> np.ndarray:
   return residual > allowed
 
 
-def _odd_frames(pairs: Pairs) -> np.ndarray:
-  """The few frames that fit none of their neighbours, where most frames fit."""
+def _odd_frames(pairs: Pairs) -> Int[np.ndarray, " odd"]:
+  """Numbers of the few frames that fit none of their neighbours, where most frames fit."""
   none = np.zeros(0, int)
   if len(pairs.work) < FEWEST_PAIRS:
     return none
-  bad = _bad(pairs)
+  bad = _misfits(pairs)
   if not 0 < bad.sum() <= MOST_BAD * len(bad):
     return none
   ends = np.stack([pairs.first, pairs.second])
@@ -249,8 +251,8 @@ def _odd_frames(pairs: Pairs) -> np.ndarray:
   return np.setdiff1d(sorted(odd), good)
 
 
-def _unbalanced(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
-  """Whether forces move, and whether they turn, each frame of several atoms in free space."""
+def _imbalances(raw: Raw) -> tuple[Bool[np.ndarray, " frames"], Bool[np.ndarray, " frames"]]:
+  """Masks of frames of several atoms in free space that their forces move, and that they turn."""
   real = (raw.species > 0)[..., None]
   atoms = real.sum(axis=1)
   centre = raw.positions.sum(axis=1, keepdims=True) / atoms[:, None]
@@ -260,33 +262,37 @@ def _unbalanced(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
     judged &= ~raw.cell.any(axis=(1, 2))
   forces = np.where(judged[:, None, None], raw.forces, 0.0)
 
-  def beyond(net: np.ndarray, parts: np.ndarray) -> np.ndarray:
+  def is_unbalanced(
+      net: Float[np.ndarray, "frames 3"], parts: Float[np.ndarray, "frames atoms 3"]
+  ) -> Bool[np.ndarray, " frames"]:
     size = np.sqrt(np.square(net).mean(axis=-1))
     random = np.sqrt(np.square(parts).sum(axis=(1, 2)) / 3)
     return judged & (size > BALANCE) & (size > RELATIVE_BALANCE * random)
 
   torques = np.cross(arms, forces)
-  return beyond(forces.sum(axis=1), forces), beyond(torques.sum(axis=1), torques)
+  return is_unbalanced(forces.sum(axis=1), forces), is_unbalanced(torques.sum(axis=1), torques)
 
 
-def _imbalance(raw: Raw, found: float) -> list[str]:
-  """Told of frames whose forces are not in balance, unless the energies follow such forces, too."""
-  moved, turned = _unbalanced(raw)
+def _imbalance_mistakes(raw: Raw, found: float) -> list[str]:
+  """Names frames whose forces are not in balance, unless the energies follow such forces, too."""
+  moved, turned = _imbalances(raw)
   either = np.flatnonzero(moved | turned)
   outside = found >= STRONG and len(either) >= FEW * len(moved)
   if not either.size or outside and (not moved.any() or _pushes(raw)):
     return []
   what = " and ".join(word for word, flags in (("move", moved), ("turn", turned)) if flags.any())
-  return [f"in {named_frames(either)} of {len(raw.species):,} the forces add up to something that "
+  return [f"in {frames_text(either)} of {len(raw.species):,} the forces add up to something that "
           f"would {what} the molecule, which in free space they cannot: forces of another frame, "
           "of atoms in another order, of mirrored positions or of a part of the system?"]
 
 
-def _near_frames(raw: Raw, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _near_frames(
+    raw: Raw, reach: float
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
   """Pairs of different frames within `reach` of each other, each frame with its nearest one.
 
   Returns:
-    Numbers of both frames, and their distances.
+    The numbers of both frames of each pair (pairs), and their distances (pairs) in angstrom.
   """
   species = raw.species
   kind = species if raw.cell is None else np.concatenate(

@@ -11,11 +11,14 @@ NAMES = tuple(MOLECULES)
 
 
 @contextlib.contextmanager
-def opened(name: str) -> Iterator[pathlib.Path]:
-  """Path of an embedded archive, for as long as the context lasts.
+def archive_path(name: str) -> Iterator[pathlib.Path]:
+  """Gives the path of an embedded archive, which is valid within the context.
+
+  Args:
+    name: One of `NAMES`.
 
   Raises:
-    FileNotFoundError: if this installation lacks it.
+    FileNotFoundError: If this installation lacks it.
   """
   resource = importlib.resources.files("dcnn.data").joinpath("molecules", f"{name}.npz")
   if not resource.is_file():

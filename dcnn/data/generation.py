@@ -1,8 +1,8 @@
 """Molecular dynamics with GFN2-xTB: makes a data set for any molecule from its SMILES string.
 
 The embedded sets were made by this module from the seeds in `MOLECULES`. It needs the extra `xtb`
-(tblite for energies and forces, RDKit for the first geometry). Several independent trajectories
-are run, each from its own seed; how many processes share the work does not change the result.
+(tblite for energies and forces, RDKit for the first geometry). It runs several independent
+trajectories, each from its own seed; the number of processes does not change the result.
 
 References:
   C. Bannwarth, S. Ehlert, S. Grimme, GFN2-xTB, J. Chem. Theory Comput. 15 (2019) 1652.
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 
 from dcnn.base import files
 
@@ -36,7 +37,12 @@ LARGEST_FORCE = 40.0  # eV/A
 
 
 class Molecule(NamedTuple):
-  """What an embedded set was made from."""
+  """What an embedded set was made from.
+
+  Attributes:
+    smiles: The molecule as a SMILES string.
+    seed: The seed of the first geometry and of all random forces.
+  """
 
   smiles: str
   seed: int
@@ -63,15 +69,15 @@ def generate(
     workers: int = 1,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, np.ndarray]:
-  """Samples a molecule at constant temperature: Langevin dynamics on the GFN2-xTB surface.
+  """Samples a molecule at constant temperature by Langevin dynamics on the GFN2-xTB surface.
 
   Args:
-    smiles: the molecule; hydrogens are added.
-    frames: number of configurations, at least 25 fs apart.
-    seed: fixes the first geometry and all random forces.
-    temperature: kelvin.
-    workers: processes to share the trajectories between.
-    on_progress: called every second or so with the fraction done.
+    smiles: The molecule as a SMILES string; hydrogens are added.
+    frames: Number of configurations, at least 25 fs apart.
+    seed: Fixes the first geometry and all random forces.
+    temperature: Temperature in kelvin.
+    workers: Number of processes that the trajectories are distributed over.
+    on_progress: Called about every half second with the fraction that is done, from 0 to 1.
 
   Returns:
     What `save` writes: `positions` and `forces` (frames atoms 3, float32, A and eV/A), `energy`
@@ -79,9 +85,9 @@ def generate(
     order within each trajectory; trajectories follow one another.
 
   Raises:
-    ValueError: on a SMILES that RDKit cannot read or that is charged, a radical or of several
+    ValueError: On a SMILES that RDKit cannot read or that is charged, a radical or of several
       parts; on fewer than one frame; on a molecule that broke.
-    ModuleNotFoundError: without the extra `xtb`.
+    ModuleNotFoundError: Without the extra `xtb`.
   """
   if frames < 1:
     raise ValueError(f"frames must be at least 1, got {frames}")
@@ -115,8 +121,23 @@ def summary(arrays: Mapping[str, np.ndarray]) -> str:
   return f"{frames:,} frames of {atoms} atoms"
 
 
-def save(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> None:
-  """Writes a generated set as a compressed `.npz`, whole or not at all."""
+def save(arrays: dict[str, Shaped[np.ndarray, "*shape"]], path: str | os.PathLike) -> None:
+  """Writes a generated set as a compressed `.npz`, completely or not at all.
+
+  Args:
+    arrays: What `generate` returned, or other arrays under the same keys.
+    path: Where to write the file.
+
+  >>> import tempfile
+  >>> from dcnn.data import load
+  >>> water = {"positions": np.array([[[0.0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]]]),
+  ...          "species": np.array([8, 1, 1]), "energy": np.array([-2080.0]),
+  ...          "forces": np.array([[[0.0, 0, 0.2], [0, 0, -0.1], [0, 0, -0.1]]])}
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   save(water, f"{folder}/water.npz")
+  ...   load(f"{folder}/water.npz").labels.energy.tolist()
+  [-2080.0]
+  """
   content = io.BytesIO()
   np.savez_compressed(content, allow_pickle=False, **arrays)
   files.write_file(pathlib.Path(path), content.getvalue())
@@ -137,7 +158,8 @@ def _require_extra() -> None:
           f"generating data needs {package}: install the extra with `pip install 'dcnn[xtb]'`")
 
 
-def _first_geometry(smiles: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _first_geometry(
+    smiles: str, seed: int) -> tuple[Int[np.ndarray, " atoms"], Float[np.ndarray, "atoms 3"]]:
   """Atomic numbers and MMFF-relaxed positions from RDKit."""
   from rdkit import Chem, rdBase  # pyright: ignore[reportMissingImports]  (an extra)
   from rdkit.Chem import rdDistGeom, rdForceFieldHelpers  # pyright: ignore[reportMissingImports]  (an extra)
@@ -156,7 +178,7 @@ def _first_geometry(smiles: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_neutral(molecule, smiles: str) -> None:
-  """The dynamics knows neither charge nor spin, and nothing holds two molecules together."""
+  """Refuses charges, spins and several molecules, which the dynamics does not treat."""
   from rdkit import Chem  # pyright: ignore[reportMissingImports]  (an extra)
 
   charge = Chem.GetFormalCharge(molecule)
@@ -169,6 +191,7 @@ def _check_neutral(molecule, smiles: str) -> None:
 
 
 def _shares(total: int, parts: int) -> list[int]:
+  """Splits a number into parts that differ by at most 1."""
   return [total // parts + (i < total % parts) for i in range(parts)]
 
 
@@ -186,7 +209,7 @@ def _run(jobs: list[_Job], workers: int, on_progress: Callable[[float], None]) -
         on_progress(sum(counters[:]) / total)
         for future in futures:
           if future.done():
-            future.result()  # raises at once: do not wait hours for the siblings of a failure
+            future.result()  # raises at once, instead of hours later when the others have ended
         time.sleep(0.5)
       results = [future.result() for future in futures]
     except BaseException:
@@ -203,8 +226,10 @@ def _share_counters(counters) -> None:
   _counters = counters
 
 
-def _trajectory(index: int, job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """One trajectory, in its own process: relax, heat, equilibrate, sample."""
+def _trajectory(index: int, job: _Job) -> tuple[
+    Float[np.ndarray, "frames atoms 3"], Float[np.ndarray, " frames"],
+    Float[np.ndarray, "frames atoms 3"]]:
+  """Relaxes, heats, equilibrates and samples one trajectory, in its own process."""
   # Molecules this small run fastest on one thread, and one thread makes sums reproducible.
   # It must be set before tblite loads its OpenMP runtime.
   os.environ["OMP_NUM_THREADS"] = "1"
@@ -234,7 +259,7 @@ def _trajectory(index: int, job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarr
   return positions, energy, forces
 
 
-def _check_intact(forces: np.ndarray, smiles: str) -> None:
+def _check_intact(forces: Float[np.ndarray, "frames atoms 3"], smiles: str) -> None:
   largest = np.abs(forces).max(axis=(1, 2))
   bad = np.flatnonzero(~(largest < LARGEST_FORCE))
   if bad.size:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -13,32 +12,32 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from dcnn.base import Dataset, Labels, System
-from dcnn.base.text import one_line
+from dcnn.base.text import one_line, suggestion
 from dcnn.base.wording import option
 from dcnn.data import ase_formats, checks, consistency, embedded, npz, raw, xyz
 from dcnn.data import units as units_lib
 from dcnn.data.units import UNITS, Units
 
-# What to do with frames that lack forces.
+# The ways to treat frames that lack forces.
 INCOMPLETE = ("refuse", "skip", "energies", "references")
-# Of a file that is larger than this the system says how much of it was ever written.
+# Files larger than this of which less than this share was written are incomplete copies.
 LARGE = 10_000_000  # bytes
 WRITTEN = 0.01
-# Two energies of one spread are the same but for a constant.
-SPREAD = 1e-3  # eV
+SPREAD = 1e-3  # eV; two energies whose difference spreads by less are the same up to a constant
 
 
 class _File(NamedTuple):
-  """What a file holds.
+  """The contents of a file.
 
   Attributes:
-    raw: its numbers.
-    unit: that they are in.
-    origin: how that is known, in words.
-    guessed: the family of an archive whose keys alone tell its units; else empty.
-    converted: whether ASE has read them, which keeps eV and angstrom.
+    raw: The numbers, in the units of the file.
+    unit: These units.
+    origin: How the units are known, in words.
+    guessed: The family of an archive by whose keys alone its units were guessed; else empty.
+    converted: Whether ASE has read the file, which keeps eV and angstrom.
   """
 
   raw: raw.Raw
@@ -62,62 +61,67 @@ def load(
 ) -> Dataset:
   """Labelled configurations of an embedded molecule or of a file.
 
-  Read are `.npz` archives with the keys of MD17 (`R, E, F, z`, kcal/mol), of rMD17 (`coords,
-  energies, forces, nuclear_charges`, kcal/mol) or of `dcnn generate` (`positions, energy, forces,
-  species`, eV); extended XYZ (`.xyz`, `.extxyz`); and every other format of ASE, databases
-  included. Frames with fewer atoms than the largest are padded with species 0 and zero forces.
+  The function reads `.npz` archives with the keys of MD17 (`R, E, F, z`, kcal/mol), of rMD17
+  (`coords, energies, forces, nuclear_charges`, kcal/mol) or of `dcnn generate` (`positions, energy,
+  forces, species`, eV); extended XYZ (`.xyz`, `.extxyz`); and every other format of ASE, including
+  databases. Frames with fewer atoms than the largest are padded with species 0 and zero forces.
   Periodic frames keep their cell, in whichever directions they are periodic; where none are, the
   cell of a file is only a box and left out.
 
-  Units that an archive declares (`e_unit`, `r_unit`, `f_unit`) hold. Those of MD17 and rMD17 are
-  taken to be kcal/mol only if the bonds or the total energies of the set confirm it (see
-  `physics`). Of a file with `energy` and `free_energy` the one is taken that the forces belong to.
-  Whatever is left out, and what was found, stands in `Dataset.summary`.
+  The units that an archive declares (`e_unit`, `r_unit`, `f_unit`) are used. Those of MD17 and
+  rMD17 are taken to be kcal/mol only if the bonds or the total energies of the set confirm it (see
+  `physics`). Where a file has `energy` and `free_energy`, the one that the forces belong to is
+  taken. `Dataset.summary` says what was read and what was left out.
 
   Args:
     name_or_path: `aspirin`, `benzene`, `ethanol`, `malonaldehyde`, `naphthalene`,
       `salicylic_acid`, `toluene`, `uracil`, or a file (`./ethanol` for a file of such a name). `~`
       is the home directory.
-    units: units of the file, as `kcal/mol/angstrom`; a name in `data.UNITS` or another
+    units: Units of the file, such as `kcal/mol/angstrom`: a name in `data.UNITS` or another
       ENERGY/LENGTH of the forces; by default those that the file declares, or those of its
       convention.
-    energy_key: name of the energy in the file, where it is not the usual one.
-    forces_key: name of the forces.
-    positions_key: name of the positions.
-    species_key: name of the species.
-    format: `npz`, `extxyz` or the name of a format of ASE; by default what the name of the file
-      says.
-    incomplete: what to do with frames that lack forces, or whose labels are a number that stands
-      for none: `refuse` them all; `skip` such frames; keep them for their `energies` alone, with
-      forces that are nan; or take single atoms as `references` for the energies of their elements.
-    check_units: whether labels must look as quantum chemistry makes them: forces of usual size,
-      bonds of usual length and stiffness, energies within what the electrons can bind, and no frame
-      far from all others. `False` for sets that are really otherwise, such as relaxed geometries
-      and toy models.
+    energy_key: Name of the energy in the file, where it is not the usual one.
+    forces_key: Name of the forces in the file, where it is not the usual one.
+    positions_key: Name of the positions in the file, where it is not the usual one.
+    species_key: Name of the species in the file, where it is not the usual one.
+    format: `npz`, `extxyz` or the name of a format of ASE; by default the name of the file tells
+      the format.
+    incomplete: How to treat frames that lack forces, or whose labels are a placeholder: `refuse`
+      the file; `skip` such frames; keep them for their `energies` alone, with forces that are nan;
+      or take single atoms as `references` for the energies of their elements.
+    check_units: Whether labels must be as quantum chemistry makes them: forces of usual size, bonds
+      of usual length and stiffness, energies that the electrons can bind, and no frame far from all
+      others. Give `False` for sets that are different, such as relaxed geometries and toy models.
 
   Returns:
-    The frames in the order of the file.
+    The frames in the order of the file, in eV and angstrom.
 
   Raises:
-    ValueError: on an unknown name, a file that cannot be read, missing keys, shapes that disagree,
+    ValueError: On an unknown name, a file that cannot be read, missing keys, shapes that disagree,
       NaN, coincident atoms, missing labels, or numbers in the wrong units; the message names file
       and frame.
-    OSError: if the file is absent or not a file.
+    OSError: If the file is absent or not a file.
+
+  >>> ethanol = load("ethanol")
+  >>> ethanol
+  <Dataset 'ethanol': ethanol.npz: 2,000 frames of 9 atoms (H, C, O); read energy, forces, ...>
+  >>> ethanol.labels.forces.shape
+  (2000, 9, 3)
   """
-  unit = None if units is None else units_lib.parsed(units)
+  unit = None if units is None else units_lib.parse(units)
   _require_known(incomplete, INCOMPLETE, "incomplete")
   keys = raw.Keys(energy_key, forces_key, positions_key, species_key)
-  with _located(os.path.expanduser(os.fspath(name_or_path))) as path:
+  with _locate(os.path.expanduser(os.fspath(name_or_path))) as path:
     try:
-      with _named(path):
+      with _name_in_warnings(path):
         # Numbers near the end of the range overflow in many places; the checks name them.
         with np.errstate(over="ignore", invalid="ignore"):
           file = _read(path, keys, format)
-          file = _declared(file) if unit is None else file._replace(
+          file = _apply_declared_units(file) if unit is None else file._replace(
               unit=unit, origin=f"as {option('units')} says", guessed="", converted=False)
           if file.guessed and not check_units:
             file = file._replace(origin=f"as {file.guessed} has them, unchecked")
-          found, distances, references = _checked(file, keys, incomplete, check_units)
+          found, distances, references = _check_and_convert(file, keys, incomplete, check_units)
     except ValueError as error:
       raise ValueError(f"{path}: {error}") from error
     except MemoryError as error:
@@ -133,8 +137,8 @@ def load(
 
 
 @contextlib.contextmanager
-def _named(path: pathlib.Path) -> Iterator[None]:
-  """Warnings within this context begin with the name of the file."""
+def _name_in_warnings(path: pathlib.Path) -> Iterator[None]:
+  """Puts the name of the file in front of warnings within this context."""
   caught: list[warnings.WarningMessage] = []
   try:
     with warnings.catch_warnings(record=True) as caught:
@@ -150,36 +154,39 @@ def _named(path: pathlib.Path) -> Iterator[None]:
 
 def _require_known(value: str, known: tuple[str, ...], name: str) -> None:
   if value not in known:
-    close = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"unknown {option(name, value)}: {hint}Known are {', '.join(known)}")
+    raise ValueError(f"unknown {option(name, value)}: {suggestion(value, known)}Known are "
+                     f"{', '.join(known)}")
 
 
 def join(first: Dataset, second: Dataset) -> Dataset:
   """Two sets as one, the frames of the second after those of the first.
 
-  Both are padded to the larger number of atoms, and molecules beside crystals get a cell of zeros.
-  The checksum is that of the two checksums.
+  Both are padded to the larger number of atoms, and molecules get a cell of zeros if the other set
+  is periodic. The checksum is that of the two checksums.
+
+  Args:
+    first: The set whose frames come first.
+    second: The set whose frames follow.
+
+  >>> both = join(load("ethanol"), load("benzene"))
+  >>> both.name, both.systems.species.shape
+  ('ethanol+benzene', (4000, 12))
   """
   atoms = max(part.systems.species.shape[1] for part in (first, second))
   periodic = any(part.systems.cell is not None for part in (first, second))
-  parts = [_padded(part, atoms, periodic) for part in (first, second)]
+  parts = [_pad(part, atoms, periodic) for part in (first, second)]
   together = hashlib.sha256((first.checksum + second.checksum).encode()).hexdigest()
   return Dataset(
       name=f"{first.name}+{second.name}",
-      systems=jax.tree.map(_concatenated, *(part.systems for part in parts)),
-      labels=jax.tree.map(_concatenated, *(part.labels for part in parts)),
+      systems=jax.tree.map(lambda *arrays: np.concatenate(arrays), *(p.systems for p in parts)),
+      labels=jax.tree.map(lambda *arrays: np.concatenate(arrays), *(p.labels for p in parts)),
       source=f"{first.source}; {second.source}",
       checksum=together,
       summary="; ".join(filter(None, (first.summary, second.summary))),
       references={**second.references, **first.references})
 
 
-def _concatenated(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  return np.concatenate([first, second])
-
-
-def _padded(dataset: Dataset, atoms: int, periodic: bool) -> Dataset:
+def _pad(dataset: Dataset, atoms: int, periodic: bool) -> Dataset:
   missing = atoms - dataset.systems.species.shape[1]
   vectors, numbers = ((0, 0), (0, missing), (0, 0)), ((0, 0), (0, missing))
   positions, species, cell, _ = dataset.systems
@@ -193,28 +200,33 @@ def _padded(dataset: Dataset, atoms: int, periodic: bool) -> Dataset:
 
 
 def checksum(path: str | os.PathLike) -> str:
-  """SHA-256 of the bytes of a file, hexadecimal."""
+  """SHA-256 of the bytes of a file, hexadecimal.
+
+  >>> import os
+  >>> checksum(os.devnull)[:8]  # of no bytes
+  'e3b0c442'
+  """
   with open(path, "rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def _located(name: str) -> Iterator[pathlib.Path]:
-  """Path of an embedded set or of an existing, non-empty file."""
+def _locate(name: str) -> Iterator[pathlib.Path]:
+  """Gives the path of an embedded set or of an existing file that is not empty."""
   if name in embedded.NAMES:
-    with embedded.opened(name) as path:
+    with embedded.archive_path(name) as path:
       yield path
     return
   path = pathlib.Path(name)
   if not path.exists():
-    raise _missing(path, name)
+    raise _not_found_error(path, name)
   if not path.is_file():
     raise OSError(f"{path} is a directory or device, expected a file of configurations")
   status = path.stat()
   if status.st_size == 0:
     raise ValueError(f"{path}: the file is empty: copy or write it again")
   if status.st_size > LARGE and 512 * status.st_blocks < WRITTEN * status.st_size and _is_blank(
-      path):  # some file systems count the blocks of a sound file late
+      path):  # some file systems count the blocks of an intact file late
     raise ValueError(f"{path}: of its {status.st_size:,} bytes almost none were ever written: copy "
                      "or write it again")
   yield path
@@ -226,19 +238,17 @@ def _is_blank(path: pathlib.Path) -> bool:
     return not file.read(4096).strip(b"\0")
 
 
-def _missing(path: pathlib.Path, name: str) -> Exception:
-  """A bare word is taken for the name of a set, anything else for a file."""
+def _not_found_error(path: pathlib.Path, name: str) -> Exception:
+  """The error for what is not there: a bare word is meant as a set, anything else as a file."""
   if path.suffix or len(path.parts) != 1:
     return FileNotFoundError(f"{path}: no such file")
-  close = difflib.get_close_matches(name.lower(), embedded.NAMES, n=1, cutoff=0.4)
-  hint = f"did you mean {close[0]!r}? " if close else ""
   return ValueError(
-      f"unknown data set {name!r}: {hint}Embedded are {', '.join(embedded.NAMES)}; anything else "
-      "must be an existing file")
+      f"unknown data set {name!r}: {suggestion(name.lower(), embedded.NAMES)}Embedded are "
+      f"{', '.join(embedded.NAMES)}; anything else must be an existing file")
 
 
 def _read(path: pathlib.Path, keys: raw.Keys, kind: str | None) -> _File:
-  """The numbers of a file as they are, and what is known of their units."""
+  """The numbers of a file in its own units, and these units."""
   suffix = path.suffix.lower()
   kind = kind or {".npz": "npz", ".xyz": "extxyz", ".extxyz": "extxyz"}.get(suffix)
   if kind == "npz":
@@ -254,7 +264,7 @@ def _read(path: pathlib.Path, keys: raw.Keys, kind: str | None) -> _File:
   return _File(numbers, unit, "as ASE keeps them", converted=True)
 
 
-def _declared(file: _File) -> _File:
+def _apply_declared_units(file: _File) -> _File:
   """The file with the units that it declares, where it does.
 
   A length alone leaves the unit of energies as it was, known or guessed.
@@ -270,25 +280,32 @@ def _declared(file: _File) -> _File:
   if not said:
     return file
   if energy is None and force is None and every is not None:
-    energy, length, force = units_lib.of_one_word(every, length)
-  unit = units_lib.declared(energy, length, force, file.unit)
+    energy, length, force = units_lib.split_unit(every, length)
+  unit = units_lib.declared_units(energy, length, force, file.unit)
   if energy is None and force is None:
     return file._replace(unit=unit)
   return file._replace(unit=unit, origin="as the file declares", guessed="", converted=False)
 
 
-def _checked(
+def _check_and_convert(
     file: _File, keys: raw.Keys, incomplete: str, check_units: bool
 ) -> tuple[raw.Raw, np.ndarray, dict[int, float]]:
-  """What a file holds in eV and angstrom, once all checks have passed.
+  """The numbers of a file in eV and angstrom, once all checks have passed.
+
+  Args:
+    file: The contents of the file.
+    keys: The names that the user has chosen.
+    incomplete: One of `INCOMPLETE`.
+    check_units: Whether labels must be as quantum chemistry makes them.
 
   Returns:
-    The numbers, the shortest distance of each frame, and atomic references in eV.
+    The numbers, the shortest distance of each frame (frames) in angstrom, and energies of free
+    atoms in eV by atomic number.
   """
-  numbers = _without_padding(file.raw)
+  numbers = _drop_padding(file.raw)
   if keys.energy is None:
-    numbers = _with_matching_energy(numbers, file.unit)
-  numbers, references = _complete(numbers, file.unit, incomplete, check_units)
+    numbers = _match_energy_to_forces(numbers, file.unit)
+  numbers, references = _take_labelled(numbers, file.unit, incomplete, check_units)
   if check_units:
     checks.check_sizes(numbers, file.unit)
     checks.check_scales(numbers, file.unit, guessed=file.guessed, known=file.converted)
@@ -305,39 +322,39 @@ def _checked(
   return found, distances, references
 
 
-def _without_padding(numbers: raw.Raw) -> raw.Raw:
-  """Without the atoms that are padding in every frame: a network must not see them."""
+def _drop_padding(numbers: raw.Raw) -> raw.Raw:
+  """Drops the atoms that are padding in every frame, which a network must not see."""
   used = (numbers.species > 0).any(axis=0)
   return numbers._replace(
       positions=numbers.positions[:, used], species=numbers.species[:, used],
       forces=numbers.forces[:, used])
 
 
-def _complete(
+def _take_labelled(
     numbers: raw.Raw, unit: Units, incomplete: str, check_units: bool
 ) -> tuple[raw.Raw, dict[int, float]]:
-  """The frames that have labels, and references in eV by atomic number where atoms are taken so.
+  """The frames that have labels, and references in eV by atomic number from single atoms.
 
   Args:
-    numbers: as the file has them.
-    unit: of these.
-    incomplete: one of `INCOMPLETE`.
-    check_units: whether numbers that stand for missing labels are looked for.
+    numbers: The numbers of the file, in its units.
+    unit: These units.
+    incomplete: One of `INCOMPLETE`.
+    check_units: Whether to look for placeholders of missing labels.
 
   Raises:
-    ValueError: naming the frames, where they are refused.
+    ValueError: Naming the frames that are refused.
   """
   references: dict[int, float] = {}
   if incomplete == "skip":
     whole = np.isfinite(numbers.energy) & np.isfinite(numbers.positions).all(axis=(1, 2)) & (
-        np.isfinite(numbers.forces).all(axis=(1, 2)) | checks.absent_forces(numbers))
-    if not (whole & ~checks.absent_forces(numbers)).any():
+        np.isfinite(numbers.forces).all(axis=(1, 2)) | checks.frames_without_forces(numbers))
+    if not (whole & ~checks.frames_without_forces(numbers)).any():
       raise ValueError(f"none of the {len(whole):,} frames has energy and forces")
     numbers = raw.take(numbers, whole)
   elif numbers.unlabelled is not None:
     try:
       raw.require_key(None, str(numbers.keys.energy), "energy", numbers.unlabelled,
-                      raw.named_frames(np.flatnonzero(np.isnan(numbers.energy))))
+                      raw.frames_text(np.flatnonzero(np.isnan(numbers.energy))))
     except ValueError as error:
       if np.isnan(numbers.energy).all():
         raise
@@ -345,12 +362,12 @@ def _complete(
                        f"{option('incomplete', 'skip')}") from error
   checks.check_finite(units_lib.convert(numbers, unit))
   if incomplete == "references":
-    numbers, references = _without_single_atoms(numbers, unit)
-  no_forces = checks.absent_forces(numbers)
+    numbers, references = _take_references(numbers, unit)
+  no_forces = checks.frames_without_forces(numbers)
   no_energy = np.zeros(len(no_forces), bool)
   if check_units:
     no_forces = no_forces | checks.constant_forces(numbers)
-    no_energy = checks.without_energy(units_lib.convert(numbers, unit), unit)
+    no_energy = checks.frames_without_energy(units_lib.convert(numbers, unit), unit)
   if incomplete == "skip":
     kept = ~(no_forces | no_energy)
     if not kept.any():
@@ -359,7 +376,7 @@ def _complete(
   if no_energy.any():
     value = numbers.energy[np.argmax(no_energy)]
     raise ValueError(
-        f"{raw.named_frames(np.flatnonzero(no_energy))} of {len(no_energy):,}: the energy is "
+        f"{raw.frames_text(np.flatnonzero(no_energy))} of {len(no_energy):,}: the energy is "
         f"{value:.10g} in the file, a number that stands for an energy which is missing. Compute "
         f"it, remove such frames, or leave them out with {option('incomplete', 'skip')}")
   if incomplete == "energies":
@@ -367,11 +384,12 @@ def _complete(
     missing = no_forces[:, None, None] & real
     return numbers._replace(forces=np.where(missing, np.nan, numbers.forces)), references
   if no_forces.any():
-    raise ValueError(_missing_forces(numbers, no_forces))
+    raise ValueError(_missing_forces_text(numbers, no_forces))
   return numbers, references
 
 
-def _without_single_atoms(numbers: raw.Raw, unit: Units) -> tuple[raw.Raw, dict[int, float]]:
+def _take_references(numbers: raw.Raw, unit: Units) -> tuple[raw.Raw, dict[int, float]]:
+  """The frames of several atoms, and the energies of the single atoms in eV by atomic number."""
   single = _single_atoms(numbers)
   if single.all() or not single.any():
     raise ValueError(f"{option('incomplete', 'references')} takes frames of single atoms as "
@@ -386,15 +404,15 @@ def _without_single_atoms(numbers: raw.Raw, unit: Units) -> tuple[raw.Raw, dict[
   return raw.take(numbers, ~single), references
 
 
-def _single_atoms(numbers: raw.Raw) -> np.ndarray:
+def _single_atoms(numbers: raw.Raw) -> Bool[np.ndarray, " frames"]:
   """Mask of frames of one atom in free space."""
   single = (numbers.species > 0).sum(axis=1) == 1
   return single if numbers.cell is None else single & ~numbers.cell.any(axis=(1, 2))
 
 
-def _missing_forces(numbers: raw.Raw, missing: np.ndarray) -> str:
-  """What to do about frames without forces."""
-  absent = checks.absent_forces(numbers)
+def _missing_forces_text(numbers: raw.Raw, missing: Bool[np.ndarray, " frames"]) -> str:
+  """The message that refuses frames without forces, with the ways out."""
+  absent = checks.frames_without_forces(numbers)
   alone = (f"train on energies alone with {option('incomplete', 'energies')} and a force weight of "
            "0")
   if absent.all():
@@ -402,9 +420,9 @@ def _missing_forces(numbers: raw.Raw, missing: np.ndarray) -> str:
     likely = raw.likely_key("forces", "forces", names)
     hint = (f"; did you mean {likely!r}? Then set {option('forces_key', likely)}" if likely
             else f". Choose with {option('forces_key')}")
-    there = raw.brief(", ".join(names) or "nothing else")
+    there = raw.short_text(", ".join(names) or "nothing else")
     return f"no array {key!r} in any frame; there is {there}{hint}, or {alone}"
-  frames = f"{raw.named_frames(np.flatnonzero(missing))} of {len(missing):,}"
+  frames = f"{raw.frames_text(np.flatnonzero(missing))} of {len(missing):,}"
   single = _single_atoms(numbers)[missing]
   right = ""
   if absent[missing].all():
@@ -421,15 +439,16 @@ def _missing_forces(numbers: raw.Raw, missing: np.ndarray) -> str:
           f"{option('incomplete', 'energies')}{references}{right}")
 
 
-def _with_matching_energy(numbers: raw.Raw, unit: Units) -> raw.Raw:
-  """Of two energies the one that the forces are the gradient of.
+def _match_energy_to_forces(numbers: raw.Raw, unit: Units) -> raw.Raw:
+  """The numbers with that of two energies which the forces are the gradient of.
 
-  Codes that smear the occupation of states write an energy extrapolated to none and a free energy,
-  whose gradient the forces are. Where near frames tell, they decide, else the definition.
+  Codes that smear the occupation of states write two energies: one that is extrapolated to no
+  smearing, and a free energy, whose gradient the forces are. Near frames decide between the two;
+  without near frames the free energy is taken.
 
   Args:
-    numbers: as the file has them.
-    unit: of these.
+    numbers: The numbers of the file, in its units.
+    unit: These units.
   """
   free = numbers.free_energy
   if free is None or not np.any(free != numbers.energy) or not np.ptp(free[np.isfinite(free)]):
@@ -441,7 +460,7 @@ def _with_matching_energy(numbers: raw.Raw, unit: Units) -> raw.Raw:
   if np.isnan(numbers.energy).all():
     return chosen._replace(left_out=tuple(sorted({*numbers.left_out} - {raw.FREE_ENERGY})))
   if missing.any():
-    warnings.warn(f"{raw.named_frames(np.flatnonzero(missing))} of {len(free):,}: no free_energy, "
+    warnings.warn(f"{raw.frames_text(np.flatnonzero(missing))} of {len(free):,}: no free_energy, "
                   "which other frames have beside energy, so that energy is taken. Set "
                   f"{option('energy_key')} to choose", stacklevel=4)
     return numbers
@@ -458,7 +477,7 @@ def _with_matching_energy(numbers: raw.Raw, unit: Units) -> raw.Raw:
 
 
 def _misfit(found: raw.Raw) -> float:
-  """Median of what is left of the change of energy once the work is taken off, eV; 0 if unknown."""
+  """Median difference in eV between the change of energy and the work; 0 if it is not known."""
   pairs = consistency.near_pairs(found)
   if len(pairs.work) < consistency.FEWEST_PAIRS:
     return 0.0
@@ -466,10 +485,10 @@ def _misfit(found: raw.Raw) -> float:
 
 
 def _summary(
-    path: pathlib.Path, file: _File, found: raw.Raw, distances: np.ndarray,
+    path: pathlib.Path, file: _File, found: raw.Raw, distances: Float[np.ndarray, " frames"],
     references: Mapping[int, float],
 ) -> str:
-  """What was read, in a line: what a user must know before an hour of training."""
+  """What was read, in one line, for the user to see before the training."""
   frames, whole = len(found.energy), len(file.raw.energy)
   counts = (found.species > 0).sum(axis=1)
   atoms = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
@@ -480,7 +499,7 @@ def _summary(
       (f"{frames:,} of {whole:,} frames" if whole != frames else f"{frames:,} frames")
       + f" of {atoms} atoms ({', '.join(symbols(found.species))})",
       f"read {', '.join(map(str, found.keys))}",
-      f"left out {raw.brief(', '.join(found.left_out))}" if found.left_out else "",
+      f"left out {raw.short_text(', '.join(found.left_out))}" if found.left_out else "",
       f"{file.unit.name}, {file.origin}",
       f"{absent:,} frame{'s' if absent > 1 else ''} without forces" if absent else "",
       f"RMS force {np.sqrt(np.mean(np.square(sizes[known]))):.3g} eV/A" if known.any() else "",
@@ -490,7 +509,7 @@ def _summary(
   return one_line(f"{path.name}: {'; '.join(part for part in parts if part)}")
 
 
-def symbols(species: np.ndarray) -> list[str]:
+def symbols(species: Int[np.ndarray, "*frames"]) -> list[str]:
   """Symbols of the elements that occur, in the order of their numbers."""
   from ase.data import chemical_symbols
 
@@ -498,7 +517,7 @@ def symbols(species: np.ndarray) -> list[str]:
 
 
 def _sentence(source: str) -> str:
-  """`dcnn archive; {JSON}` in words, where the JSON is that of `generation`."""
+  """`dcnn archive; {JSON}` in words, where `generation` has written the JSON."""
   kind, _, text = source.partition("; ")
   try:
     made = json.loads(text)

@@ -14,16 +14,17 @@ from dcnn.base import Neighbours, System
 FLATTEST = 0.1  # angstrom; planes of a lattice lie no closer in any calculation of use
 # vesin dies of a division by zero where a grid of cells as wide as the radius gets far longer.
 LONGEST = 10_000  # radii
-MOST_PAIRS = 50_000_000  # of a configuration; more are a mistake of units, and fill the memory
+MOST_PAIRS = 50_000_000  # in a configuration; more show a mistake of units, and fill the memory
 
 
 class Pairs(NamedTuple):
   """Pairs of atoms of one configuration, each once.
 
   Attributes:
-    first, second: numbers of the atoms.
-    shifts: whole lattice vectors that the second atom is moved by.
-    distance: angstrom.
+    first: Number of the first atom of each pair.
+    second: Number of the second atom.
+    shifts: Whole lattice vectors that the second atom is moved by.
+    distance: Distance between the two in angstrom.
   """
 
   first: Int[np.ndarray, " pairs"]
@@ -38,21 +39,26 @@ def neighbour_list(
   """The pairs of atoms within cutoff + skin, in arrays as long as the longest list.
 
   In a simulation a skin lets one list serve many steps: it is complete while the atoms have moved
-  by less than skin / 2, which the network checks (`models.layers.is_complete`), and a list built
-  again with the same capacity needs no new compilation.
+  by less than skin / 2, which the network checks (`models.layers.is_complete`). A list that is
+  built again with the same capacity needs no new compilation.
 
   Args:
-    systems: one configuration, or many with a leading axis; NumPy or JAX.
-    cutoff: of the network, angstrom.
-    skin: angstrom.
-    capacity: length of the arrays; by default that of the longest list, rounded up.
+    systems: One configuration, or many with a leading axis (frames); NumPy or JAX.
+    cutoff: Cutoff of the network in angstrom.
+    skin: Distance in angstrom that the list reaches beyond the cutoff.
+    capacity: Length of the arrays; by default that of the longest list, rounded up.
 
   Returns:
-    The list, int32 and float64, for `systems._replace(neighbours=...)`.
+    The list, in int32 and float64, for `systems._replace(neighbours=...)`.
 
   Raises:
-    ValueError: on more pairs than the capacity, and on positions or cells that are not finite, too
-      flat or too large, naming the frame.
+    ValueError: Naming the frame, on more pairs than the capacity, and on positions or cells that
+      are not finite, too flat or too large.
+
+  >>> chain = System(np.array([[0.0, 0, 0], [1.0, 0, 0], [3.0, 0, 0]]), np.array([1, 1, 1]))
+  >>> pairs = neighbour_list(chain, cutoff=2.5, capacity=3)
+  >>> pairs.first.tolist(), pairs.second.tolist()  # an atom with itself fills up
+  ([0, 1, 0], [1, 2, 0])
   """
   if not (cutoff > 0 and skin >= 0 and np.isfinite(cutoff + skin)):
     raise ValueError(f"cutoff must be positive and skin not negative, got {cutoff} and {skin}")
@@ -64,11 +70,11 @@ def neighbour_list(
   positions = positions.astype(np.float64)
   cell = None if cell is None else cell.astype(np.float64)
   found = [
-      _of_frame(i, positions[i], species[i], None if cell is None else cell[i], radius)
+      _frame_pairs(i, positions[i], species[i], None if cell is None else cell[i], radius)
       for i in range(len(positions))]
   result = Neighbours(
-      *_stacked(found, _capacity(found, radius, capacity)), positions=positions,
-      cell=None if cell is None else np.array([completed(each) for each in cell]),
+      *_pad(found, _capacity(found, radius, capacity)), positions=positions,
+      cell=None if cell is None else np.array(list(map(complete_cell, cell))),
       radius=np.full(len(positions), radius))
   return jax.tree.map(lambda leaf: leaf[0], result) if single else result
 
@@ -79,12 +85,16 @@ def pairs_within(
   """Pairs of atoms closer than a radius, in the order of their numbers.
 
   Args:
-    positions: of real atoms, angstrom; they need not lie in the cell.
-    cell: rows of zeros are directions that are not periodic.
-    radius: angstrom.
+    positions: Positions of real atoms (atoms 3) in angstrom; they need not lie in the cell.
+    cell: Lattice vectors in rows (3 3) in angstrom; a row of zeros is a direction that is not
+      periodic. None for a molecule in free space.
+    radius: Largest distance in angstrom.
+
+  Returns:
+    The pairs, each once.
 
   Raises:
-    ValueError: on numbers that are not finite, too flat a cell, or too large an extent.
+    ValueError: On numbers that are not finite, too flat a cell, or too large an extent.
   """
   import vesin  # imports torch where there is one, which takes seconds
 
@@ -92,15 +102,15 @@ def pairs_within(
   _check(positions, cell, radius)
   first, second, shifts, distance = vesin.NeighborList(
       cutoff=radius, full_list=False, n_threads=1).compute(
-          points=positions, box=completed(cell), periodic=cell.any(axis=1), quantities="ijSd")
+          points=positions, box=complete_cell(cell), periodic=cell.any(axis=1), quantities="ijSd")
   order = np.lexsort((*shifts.T, second, first))
   return Pairs(
       first[order].astype(np.int32), second[order].astype(np.int32), shifts[order],
       distance[order])
 
 
-def completed(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
-  """The cell with unit vectors, at right angles to all others, in the place of rows of zeros."""
+def complete_cell(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+  """The cell with orthogonal unit vectors in place of rows of zeros, which are not periodic."""
   missing = ~cell.any(axis=1)
   if not missing.any():
     return cell
@@ -111,13 +121,16 @@ def completed(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
 
 
 def heights(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " 3"]:
-  """Distances between the faces of a completed cell; 0 if its vectors lie in a plane."""
+  """Distances between the faces of a complete cell; 0 if its vectors lie in a plane."""
   areas = np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1)
   volume = abs(np.linalg.det(cell))
   return np.divide(volume, areas, out=np.zeros(3), where=areas > 0)
 
 
-def _of_frame(index, positions, species, cell, radius) -> Pairs:
+def _frame_pairs(
+    index: int, positions: Float[np.ndarray, "atoms 3"], species: Int[np.ndarray, " atoms"],
+    cell: Float[np.ndarray, "3 3"] | None, radius: float,
+) -> Pairs:
   real = np.flatnonzero(species > 0)
   try:
     pairs = pairs_within(positions[real], cell, radius)
@@ -127,7 +140,8 @@ def _of_frame(index, positions, species, cell, radius) -> Pairs:
       first=real[pairs.first].astype(np.int32), second=real[pairs.second].astype(np.int32))
 
 
-def _check(positions: np.ndarray, cell: np.ndarray, radius: float) -> None:
+def _check(
+    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"], radius: float) -> None:
   if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
     raise ValueError("positions and cell must be finite")
   longest = max(np.abs(cell).max(), np.abs(positions).max(initial=0.0))
@@ -135,7 +149,7 @@ def _check(positions: np.ndarray, cell: np.ndarray, radius: float) -> None:
     raise ValueError(
         f"coordinates reach {longest:.3g} A, more than {LONGEST} times the radius of {radius:g} A; "
         "wrap positions into the cell, take a smaller cell, and remove atoms that are far away")
-  full = completed(cell)
+  full = complete_cell(cell)
   flattest = heights(full).min()
   if flattest < FLATTEST:
     raise ValueError(
@@ -143,7 +157,7 @@ def _check(positions: np.ndarray, cell: np.ndarray, radius: float) -> None:
         f"{FLATTEST} A: take shorter lattice vectors of the same lattice, or another unit")
   if not len(positions):
     return
-  # As many as in a fluid of this density.
+  # The number of pairs in a fluid of this density.
   spans = np.where(cell.any(axis=1), 1.0, np.ptp(positions @ full.T, axis=0) + radius)
   volume = abs(np.linalg.det(full)) * spans.prod()
   expected = 2 / 3 * np.pi * radius**3 * len(positions)**2 / volume
@@ -158,21 +172,24 @@ def _capacity(found: list[Pairs], radius: float, capacity: int | None) -> int:
   frame = int(np.argmax(counts)) if counts else 0
   largest = counts[frame] if counts else 0
   if capacity is None:
-    return _rounded_up(largest)
+    return _round_up(largest)
   if largest > capacity:
     raise ValueError(
         f"frame {frame} has {largest} pairs of atoms within {radius:g} A, more than the capacity "
-        f"of {capacity}: pass capacity={_rounded_up(largest)}, or none")
+        f"of {capacity}: pass capacity={_round_up(largest)}, or none")
   return capacity
 
 
-def _rounded_up(count: int) -> int:
-  """A little more, so that lists of about one length share a compiled program."""
+def _round_up(count: int) -> int:
+  """Rounds a length up a little, so that lists of similar lengths share a compiled program."""
   step = max(8, 2 ** (count.bit_length() - 5))
   return max(1, -(-count // step)) * step
 
 
-def _stacked(found: list[Pairs], capacity: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pad(
+    found: list[Pairs], capacity: int
+) -> tuple[Int[np.ndarray, "frames pairs"], Int[np.ndarray, "frames pairs"],
+           Int[np.ndarray, "frames pairs 3"]]:
   first, second = np.zeros((2, len(found), capacity), np.int32)
   shifts = np.zeros((len(found), capacity, 3), np.int32)
   for i, pairs in enumerate(found):

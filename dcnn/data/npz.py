@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int, Num
 
 from dcnn.base.wording import option
 from dcnn.data.raw import (
@@ -15,16 +16,25 @@ from dcnn.data.raw import (
   UNIT_KEYS,
   Keys,
   Raw,
-  brief,
   check_atoms,
   likely_key,
   require_key,
+  short_text,
 )
 from dcnn.data.units import UNITS, Units
 
 
 class Convention(NamedTuple):
-  """The keys of one family of archives, and the units that they usually have."""
+  """The keys of one family of archives, and the units that they usually have.
+
+  Attributes:
+    family: Name of the family, for messages.
+    positions: Key of the positions.
+    species: Key of the species.
+    energy: Key of the energies.
+    forces: Key of the forces.
+    units: Name of the usual units, in `units.UNITS`.
+  """
 
   family: str
   positions: str
@@ -42,7 +52,7 @@ CONVENTIONS = (
 
 # Arrays that tell of periodic frames.
 PERIODIC = {"cell", "lattice", "pbc"}
-# Deflate shrinks nothing but zeros and repeats this far; a file made to fill the memory does.
+# Deflate shrinks nothing but zeros and repeats by this factor; files made to fill the memory do.
 LARGEST_RATIO = 200
 LARGE = 10_000_000  # bytes
 HEADERS = {
@@ -53,9 +63,9 @@ class Archive(NamedTuple):
   """What an archive holds.
 
   Attributes:
-    raw: its arrays.
-    units: those of its convention.
-    family: of the convention.
+    raw: The arrays of the archive.
+    units: The usual units of its convention.
+    family: Name of its convention.
   """
 
   raw: Raw
@@ -67,13 +77,13 @@ def read_npz(path: str | os.PathLike, keys: Keys) -> Archive:
   """Reads an archive in any of `CONVENTIONS`.
 
   Args:
-    path: the archive.
-    keys: that override those of the convention.
+    path: The archive.
+    keys: Keys that override those of the convention.
 
   Raises:
-    ValueError: on anything but such an archive, or arrays whose shapes disagree.
+    ValueError: On anything but such an archive, or on arrays whose shapes disagree.
   """
-  with _opened(path) as archive:
+  with _open_archive(path) as archive:
     convention = _convention(archive.files, keys)
     positions, species, energy, forces = (
         _numbers(archive, key) if key in archive.files else None for key in convention[1:5])
@@ -89,7 +99,7 @@ def read_npz(path: str | os.PathLike, keys: Keys) -> Archive:
   _check_shapes(convention, positions=positions, species=species, energy=energy, forces=forces)
   if free_energy is not None and free_energy.size != energy.size:
     free_energy = None
-  raw = _masked(Raw(
+  raw = _zero_padding(Raw(
       positions.astype(np.float64), _elements(species, convention, positions.shape[:2]),
       energy.astype(np.float64).reshape(-1), forces.astype(np.float64), source,
       Keys(convention.energy, convention.forces, convention.positions, convention.species),
@@ -99,7 +109,7 @@ def read_npz(path: str | os.PathLike, keys: Keys) -> Archive:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
+def _open_archive(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
   if not zipfile.is_zipfile(path):
     with open(path, "rb") as file:
       start = file.read(8)
@@ -108,13 +118,13 @@ def _opened(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
   try:
     archive = np.load(path, allow_pickle=False)
   except Exception as error:  # a damaged archive fails in many ways, all of them bad input
-    raise ValueError(f"damaged .npz archive, copy it again: {brief(error)}") from error
+    raise ValueError(f"damaged .npz archive, copy it again: {short_text(error)}") from error
   with archive:
     yield archive
 
 
 def _convention(files: Sequence[str], keys: Keys) -> Convention:
-  """The convention that most of the arrays have the names of, with the user's names in it."""
+  """The convention that has the names of most of the arrays, with the user's names put in."""
   chosen = {name: key for name, key in keys._asdict().items() if key}
   fitting = [convention._replace(**chosen) for convention in reversed(CONVENTIONS)]
   fitting = [each for each in fitting if {each.positions, each.species} <= set(files)]
@@ -123,8 +133,8 @@ def _convention(files: Sequence[str], keys: Keys) -> Convention:
       if key:
         require_key(key if key in files else None, key, role, files, "the archive", kind="array")
     wanted = "; ".join(f"{', '.join(c[1:5])} ({c.family})" for c in CONVENTIONS)
-    raise ValueError(f"the archive has the arrays {brief(', '.join(files) or 'none')}; expected "
-                     f"{wanted}{_likely_keys(files)}")
+    raise ValueError(f"the archive has the arrays {short_text(', '.join(files) or 'none')}; "
+                     f"expected {wanted}{_likely_keys(files)}")
   if len(set(keys) - {None}) < len([key for key in keys if key]):
     raise ValueError(f"one array for two of positions, species, energy and forces: {keys}")
   best = max(fitting, key=lambda each: len({each.energy, each.forces} & set(files)))
@@ -137,7 +147,7 @@ def _convention(files: Sequence[str], keys: Keys) -> Convention:
 
 
 def _likely_keys(files: Sequence[str]) -> str:
-  """How to name the arrays that are probably meant, where all four can be told."""
+  """The options that name the arrays which are probably meant, where all four can be told."""
   likely = {role: likely_key(role, role, files) for role in Keys._fields}
   if not all(likely.values()) or len(set(likely.values())) < len(likely):
     return f". Choose with {option('positions_key')}, {option('species_key')} and the like"
@@ -146,8 +156,9 @@ def _likely_keys(files: Sequence[str]) -> str:
 
 
 def _cell(
-    archive: np.lib.npyio.NpzFile, convention: Convention, frames: int) -> np.ndarray | None:
-  """Lattice vectors of each frame; other conventions have no word for them."""
+    archive: np.lib.npyio.NpzFile, convention: Convention, frames: int
+) -> Float[np.ndarray, "frames 3 3"] | None:
+  """Lattice vectors of each frame (frames 3 3); only the convention of dcnn has a key for them."""
   held = sorted(PERIODIC & set(archive.files))
   if not held:
     return None
@@ -171,7 +182,7 @@ def _array(archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
       raise ValueError(
           f"array {key!r} is a pickled Python object; unpickling can run code and is never done. "
           "Save it again as numbers") from error
-    raise ValueError(f"array {key!r} cannot be read: {brief(error)}") from error
+    raise ValueError(f"array {key!r} cannot be read: {short_text(error)}") from error
   if not isinstance(array, np.ndarray):
     raise ValueError(f"{key!r} in the archive is not a NumPy array")
   return array
@@ -211,8 +222,9 @@ def _source(archive: np.lib.npyio.NpzFile, convention: Convention) -> str:
 
 
 def _check_shapes(
-    convention: Convention, *, positions: np.ndarray, species: np.ndarray, energy: np.ndarray,
-    forces: np.ndarray,
+    convention: Convention, *, positions: Num[np.ndarray, "*positions"],
+    species: Num[np.ndarray, "*species"], energy: Num[np.ndarray, "*energy"],
+    forces: Num[np.ndarray, "*forces"],
 ) -> None:
   shapes = (f"{convention.positions} {positions.shape}, {convention.species} {species.shape}, "
             f"{convention.energy} {energy.shape}, {convention.forces} {forces.shape}")
@@ -229,7 +241,8 @@ def _check_shapes(
 
 
 def _elements(
-    species: np.ndarray, convention: Convention, shape: tuple[int, ...]) -> np.ndarray:
+    species: Num[np.ndarray, "*frames atoms"], convention: Convention, shape: tuple[int, ...]
+) -> Int[np.ndarray, "all_frames atoms"]:
   """Atomic numbers of each frame; 0 is padding, and allowed where frames have their own."""
   lowest = 1 if species.ndim == 1 else 0
   with np.errstate(invalid="ignore"):
@@ -247,7 +260,7 @@ def _elements(
   return full
 
 
-def _masked(raw: Raw) -> Raw:
+def _zero_padding(raw: Raw) -> Raw:
   """Padded atoms carry no numbers, whatever the file holds there (zeros, NaN)."""
   real = (raw.species > 0)[..., None]
   return raw._replace(

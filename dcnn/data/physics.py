@@ -1,9 +1,9 @@
-"""What quantum chemistry says of the size of numbers: by it wrong units are told from right ones.
+"""The natural scales of quantum chemistry, which tell wrong units from right ones.
 
-The size of forces says little: it depends on the temperature. Three things have a scale of their
-own. Nearest atoms are as far apart as the sum of their covalent radii. The force along a bond
-changes with its length by 20-80 eV/A^2, which depends on the bond and on nothing else. The total
-energy of all electrons is that of the free atoms, but for a few parts in a thousand.
+The size of forces tells little, because it depends on the temperature. Three quantities have a
+scale of their own. Nearest atoms are as far apart as the sum of their covalent radii. The force
+along a bond changes with its length by 20-80 eV/A^2, which depends on the bond alone. The total
+energy of all electrons is that of the free atoms, up to a few parts in a thousand.
 """
 
 import functools
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from dcnn.base import HARTREE
 from dcnn.data import neighbours
@@ -18,36 +19,36 @@ from dcnn.data.raw import Raw, take
 from dcnn.data.units import LENGTH_UNITS, Units
 
 MILLIDYNE_PER_ANGSTROM = 6.241509  # eV/A^2
-MOST_FRAMES = 400  # looked at, evenly over the set
-FEW_ATOMS = 300  # up to this all pairs are looked at, without the import of vesin
-MOST_ATOMS = 2000  # of the frames looked at for bonds
+MOST_FRAMES = 400  # that are looked at, evenly over the set
+FEW_ATOMS = 300  # up to this number all pairs are looked at, without the import of vesin
+MOST_ATOMS = 2000  # larger frames are not looked at for bonds
 MOST_KINDS = 20  # compositions whose bonds are followed from frame to frame
-FEWEST_LENGTHS = 5  # of a bond, in as many frames
-BONDED = 1.25  # sums of covalent radii; up to this, atoms are bonded
-SMALLEST_SPREAD = 2e-3  # of a bond's lengths, relative; relaxed geometries have less
-# Bounds of what is as usual: spacing is 0.90-1.03 in molecules, stiffness 1.05-1.47, see
-# BUILD_NOTES.md. Those of spacing are less than bohr and angstrom apart (1.89), those of stiffness
-# less than kJ/mol and kcal/mol (4.18), so that never both can be right.
+FEWEST_LENGTHS = 5  # frames in which the length of a bond must be known
+BONDED = 1.25  # atoms up to this many sums of covalent radii apart are bonded
+SMALLEST_SPREAD = 2e-3  # relative spread of the lengths of a bond; relaxed geometries have less
+# Bounds of the usual: spacing is 0.90-1.03 in molecules, stiffness 1.05-1.47, see BUILD_NOTES.md.
+# The bounds of spacing are less than bohr and angstrom apart (1.89), those of stiffness less than
+# kJ/mol and kcal/mol (4.18), so that at most one of two units can be right.
 SPACING = (0.75, 1.37)
 STIFFNESS = (0.62, 2.5)
 TOTAL_ENERGY = (0.94, 1.06)
 NOBLE = (2, 10, 18, 36, 54, 86)
 
-# Bonds that an atom has at most; of these elements boron is left out, which shares hydrogen.
+# Largest number of bonds of an atom; boron is left out because it shares hydrogen.
 MOST_BONDS = {1: 1, 6: 4, 7: 4, 8: 3, 9: 1, 14: 6, 15: 6, 16: 6, 17: 4}
 
-# Elements whose bonds Badger's rule describes, by period. d_ij in angstrom.
+# Periods of the elements whose bonds Badger's rule describes, and its d_ij in angstrom.
 _PERIODS = {1: 0, **dict.fromkeys((5, 6, 7, 8, 9), 1), **dict.fromkeys((14, 15, 16, 17), 2)}
 _BADGER = {(0, 0): 0.025, (0, 1): 0.335, (0, 2): 0.585, (1, 1): 0.68, (1, 2): 0.9, (2, 2): 1.18}
 
 
 class Scales(NamedTuple):
-  """How numbers in some units compare with what is usual; nan where nothing can be said.
+  """How numbers in some units compare with the usual ones; nan where it is not known.
 
   Attributes:
-    spacing: distance of nearest atoms over the sum of their covalent radii, median over atoms.
-    stiffness: of bonds, over that of Badger's rule, median over bonds.
-    total: energy over that of the free atoms with all electrons, median over frames.
+    spacing: Distance of nearest atoms over the sum of their covalent radii, median over atoms.
+    stiffness: Stiffness of bonds over that of Badger's rule, median over bonds.
+    total: Energy over that of the free atoms with all electrons, median over frames.
   """
 
   spacing: float
@@ -63,27 +64,25 @@ def scales(raw: Raw, unit: Units) -> Scales:
   return Scales(
       spacing=bonds.spacing,
       stiffness=force * bonds.stiffness,
-      total=_total(sample) * unit.energy)
+      total=_energy_ratio(sample) * unit.energy)
 
 
 def contradicts(found: Scales) -> bool:
-  """Whether the numbers cannot be in the units that these scales are of."""
-  if beyond(found.spacing, SPACING):
+  """Whether scales that were computed for some units show that the numbers are not in these."""
+  if is_beyond(found.spacing, SPACING):
     return True
-  # Total energies are looked at where bonds say nothing: some are sums of other things.
-  if np.isfinite(found.stiffness):
-    return beyond(found.stiffness, STIFFNESS)
-  return False
+  # Total energies do not count here: some files have sums of other things under this name.
+  return is_beyond(found.stiffness, STIFFNESS)
 
 
 def confirms(found: Scales) -> bool:
-  """Whether something with a scale says that the numbers are in these units."""
+  """Whether one of the scales shows that the numbers are in these units."""
   if contradicts(found):
     return False
-  return bool(np.isfinite(found.stiffness)) or _within(found.total, TOTAL_ENERGY)
+  return bool(np.isfinite(found.stiffness)) or _is_within(found.total, TOTAL_ENERGY)
 
 
-def fitting(raw: Raw, known: Iterable[Units]) -> list[str]:
+def fitting_units(raw: Raw, known: Iterable[Units]) -> list[str]:
   """Names of those units that the scales of a set confirm."""
   return [unit.name for unit in known if confirms(scales(raw, unit))]
 
@@ -94,21 +93,21 @@ def fitting_lengths(raw: Raw) -> list[str]:
   if (sample.species > 0).sum(axis=1).max() < 3:  # two atoms may be pulled apart
     return []
   return [name for name, length in LENGTH_UNITS.items()
-          if _within(_bonds(sample, length).spacing, SPACING)]
+          if _is_within(_bonds(sample, length).spacing, SPACING)]
 
 
 def odd_bonds(raw: Raw) -> float:
   """Share of atoms without a neighbour at the distance of a bond, or with more than they can bind.
 
-  Of molecules of the elements of Badger's rule but boron, with three atoms or more. nan where there
-  are none.
+  Only molecules of three atoms or more are looked at, of the elements of Badger's rule except
+  boron; the share is nan where there are none.
 
   Args:
-    raw: in eV and angstrom.
+    raw: The numbers in eV and angstrom.
   """
   odd, judged = 0, 0
   for kind in _kinds(_sample(raw)):
-    frame = take(kind, _typical(kind))
+    frame = take(kind, _typical_frame(kind))
     species = frame.species[0]
     atoms = int((species > 0).sum())
     if not 3 <= atoms <= MOST_ATOMS or not np.isin(species, [0, *MOST_BONDS]).all():
@@ -116,7 +115,7 @@ def odd_bonds(raw: Raw) -> float:
     pairs = _near_pairs(frame, 1.0)
     spacing = np.array(_spacings(species, pairs))
     bonds = np.zeros(len(species), int)
-    bonded = _bonded(species, pairs)
+    bonded = _bonded_pairs(species, pairs)
     np.add.at(bonds, bonded.first, 1)
     np.add.at(bonds, bonded.second, 1)
     most = np.array([MOST_BONDS.get(int(element), 0) for element in species])
@@ -130,13 +129,13 @@ def is_symmetric(raw: Raw, frame: int) -> bool:
   """Whether the atoms of a periodic frame have their neighbours evenly around them.
 
   Args:
-    raw: in any unit of length.
-    frame: its number.
+    raw: The numbers in any unit of length.
+    frame: Number of the frame.
   """
   assert raw.cell is not None
   real = np.flatnonzero(raw.species[frame] > 0)
   positions, cell = raw.positions[frame][real], raw.cell[frame]
-  volume = abs(float(np.linalg.det(neighbours.completed(cell))))
+  volume = abs(float(np.linalg.det(neighbours.complete_cell(cell))))
   reach = 1.7 * (volume / len(real)) ** (1 / 3)
   try:
     pairs = neighbours.pairs_within(positions, cell, reach)
@@ -149,23 +148,23 @@ def is_symmetric(raw: Raw, frame: int) -> bool:
   return bool(np.abs(total).max(initial=0.0) < 1e-3 * reach**-3)
 
 
-def _within(value: float, bounds: tuple[float, float]) -> bool:
+def _is_within(value: float, bounds: tuple[float, float]) -> bool:
   return bool(bounds[0] <= value <= bounds[1])
 
 
-def beyond(value: float, bounds: tuple[float, float]) -> bool:
-  """Whether a scale that can be told lies outside its bounds."""
-  return bool(np.isfinite(value)) and not _within(value, bounds)
+def is_beyond(value: float, bounds: tuple[float, float]) -> bool:
+  """Whether a scale is known and lies outside its bounds."""
+  return bool(np.isfinite(value)) and not _is_within(value, bounds)
 
 
 def _sample(raw: Raw) -> Raw:
-  """Frames evenly over the set that have forces."""
+  """Frames that have forces, evenly over the set."""
   there = np.flatnonzero(np.isfinite(raw.forces).all(axis=(1, 2)))
   there = there if len(there) else np.arange(len(raw.species))
   return take(raw, there[np.linspace(0, len(there) - 1, min(len(there), MOST_FRAMES)).astype(int)])
 
 
-def atomic_energies(species: np.ndarray) -> np.ndarray:
+def atomic_energies(species: Int[np.ndarray, "*frames"]) -> Float[np.ndarray, "*frames"]:
   """Energies of free neutral atoms with all electrons, hartree, to 1 % from beryllium on.
 
   E(Z) = -0.7687 Z^(7/3) + Z^2 / 2 - 0.2699 Z^(5/3), zero for Z = 0.
@@ -177,13 +176,18 @@ def atomic_energies(species: np.ndarray) -> np.ndarray:
   return -0.7687 * charge ** (7 / 3) + charge**2 / 2 - 0.2699 * charge ** (5 / 3)
 
 
-def _total(raw: Raw) -> float:
-  """Energies as they are over those of the free atoms in eV, median over frames."""
+def _energy_ratio(raw: Raw) -> float:
+  """Energies in the unit of the file over those of the free atoms in eV, median over frames."""
   return float(np.median(raw.energy / (HARTREE * atomic_energies(raw.species).sum(axis=1))))
 
 
 class _Bonds(NamedTuple):
-  """Spacing, and stiffness in force per length as they are over Badger's in eV/A^2."""
+  """Scales of bonds.
+
+  Attributes:
+    spacing: The same as in `Scales`.
+    stiffness: Force per length in the units of the file over that of Badger's rule in eV/A^2.
+  """
 
   spacing: float
   stiffness: float
@@ -194,15 +198,15 @@ def _bonds(raw: Raw, length: float) -> _Bonds:
   ratios: list[float] = []
   pooled: dict[tuple[int, int], list[np.ndarray]] = {}
   for kind in _kinds(raw):
-    first = take(kind, _typical(kind))
+    first = take(kind, _typical_frame(kind))
     if (first.species > 0).sum() > MOST_ATOMS:
       continue
     pairs = _near_pairs(first, length)
     spacings += _spacings(first.species[0], pairs)
-    bonded = _bonded(first.species[0], pairs)
+    bonded = _bonded_pairs(first.species[0], pairs)
     if not len(bonded.first):
       continue
-    lengths, forces = _along(kind, bonded)
+    lengths, forces = _bond_forces(kind, bonded)
     if len(kind.species) >= FEWEST_LENGTHS:
       elements = np.stack([first.species[0][bonded.first], first.species[0][bonded.second]], 1)
       ratios += [
@@ -228,8 +232,8 @@ def _kinds(raw: Raw) -> Iterator[Raw]:
     yield take(raw, np.flatnonzero(place.reshape(-1) == kind))
 
 
-def _typical(kind: Raw) -> np.ndarray:
-  """The frame of median forces, in which no bond is likely to be broken."""
+def _typical_frame(kind: Raw) -> Int[np.ndarray, " 1"]:
+  """The number of the frame of median forces, in which probably no bond is broken."""
   with np.errstate(invalid="ignore"):
     sizes = np.square(kind.forces).sum(axis=(1, 2))
   return np.argsort(sizes)[[len(sizes) // 2]]
@@ -255,8 +259,8 @@ def _near_pairs(frame: Raw, length: float) -> neighbours.Pairs:
   return pairs._replace(first=real[pairs.first], second=real[pairs.second])
 
 
-def radii(species: np.ndarray) -> np.ndarray:
-  """Covalent radii in angstrom by atomic number, of ASE's table.
+def radii(species: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+  """Covalent radii of atoms in angstrom, from ASE's table.
 
   References:
     B. Cordero et al., Covalent radii revisited, Dalton Trans. 2008, 2832.
@@ -266,8 +270,8 @@ def radii(species: np.ndarray) -> np.ndarray:
   return covalent_radii[species]
 
 
-def _spacings(species: np.ndarray, pairs: neighbours.Pairs) -> list[float]:
-  """Of each atom but noble gases the distance to the nearest one, over the sum of the radii."""
+def _spacings(species: Int[np.ndarray, " atoms"], pairs: neighbours.Pairs) -> list[float]:
+  """Distance of each atom, except noble gases, to its nearest one over the sum of their radii."""
   ratio = pairs.distance / (radii(species)[pairs.first] + radii(species)[pairs.second])
   nearest = np.full(len(species), np.inf)
   np.minimum.at(nearest, pairs.first, ratio)
@@ -275,12 +279,13 @@ def _spacings(species: np.ndarray, pairs: neighbours.Pairs) -> list[float]:
   judged = (species > 0) & ~np.isin(species, NOBLE)
   if judged.sum() < 2:
     return []
-  # Without a neighbour in reach an atom is as far away as can be told.
+  # Without a neighbour in reach an atom counts as very far away.
   return [float(min(value, 10.0)) for value in nearest[judged]]
 
 
-def _bonded(species: np.ndarray, pairs: neighbours.Pairs) -> neighbours.Pairs:
-  """Those of the pairs that are bonds which Badger's rule describes."""
+def _bonded_pairs(
+    species: Int[np.ndarray, " atoms"], pairs: neighbours.Pairs) -> neighbours.Pairs:
+  """Those pairs that are bonds which Badger's rule describes."""
   sizes = radii(species)
   described = np.isin(species, list(_PERIODS))
   keep = (pairs.distance < BONDED * (sizes[pairs.first] + sizes[pairs.second])) & (
@@ -288,8 +293,10 @@ def _bonded(species: np.ndarray, pairs: neighbours.Pairs) -> neighbours.Pairs:
   return neighbours.Pairs(*(np.asarray(values)[keep] for values in pairs))
 
 
-def _along(kind: Raw, bonds: neighbours.Pairs) -> tuple[np.ndarray, np.ndarray]:
-  """Lengths of bonds and the forces that stretch them, (frames bonds), as they are in the file."""
+def _bond_forces(
+    kind: Raw, bonds: neighbours.Pairs
+) -> tuple[Float[np.ndarray, "frames bonds"], Float[np.ndarray, "frames bonds"]]:
+  """Lengths of bonds and the forces that stretch them (frames bonds), in the units of the file."""
   between = kind.positions[:, bonds.second] - kind.positions[:, bonds.first]
   if kind.cell is not None:
     between = between + np.einsum("bi,fij->fbj", bonds.shifts.astype(float), kind.cell)
@@ -300,11 +307,14 @@ def _along(kind: Raw, bonds: neighbours.Pairs) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stiffness(
-    lengths: np.ndarray, forces: np.ndarray, elements: np.ndarray, *, length: float) -> float:
+    lengths: Float[np.ndarray, "*frames"], forces: Float[np.ndarray, "*frames"],
+    elements: Int[np.ndarray, " 2"], *, length: float,
+) -> float:
   """Spread of the force over spread of the length, over Badger's force constant in eV/A^2.
 
-  Spreads instead of a slope: they do not depend on which forces belong to which frame, which
-  others find out. Lengths far from the median are of a broken bond, or of a wrapped atom.
+  Spreads are taken instead of a slope because they do not depend on which forces belong to which
+  frame; `consistency` judges that. Lengths far from the median are those of a broken bond, or of a
+  wrapped atom.
   """
   middle = np.median(lengths)
   kept = np.isfinite(forces) & (np.abs(lengths - middle) < 0.25 * middle)
@@ -316,14 +326,14 @@ def _stiffness(
   return float(forces.std() / lengths.std() / badger(float(middle) * length, elements))
 
 
-def badger(length: float, elements: Sequence[int] | np.ndarray) -> float:
+def badger(length: float, elements: Sequence[int] | Int[np.ndarray, " 2"]) -> float:
   """Force constant of a bond from its length by Badger's rule, eV/A^2.
 
   k = 1.86 / (r - d)^3 in mdyn/A, where d depends on the periods of the two elements.
 
   Args:
-    length: angstrom.
-    elements: two atomic numbers of hydrogen, boron to fluorine or silicon to chlorine.
+    length: Length of the bond in angstrom.
+    elements: The two atomic numbers, of hydrogen, boron to fluorine or silicon to chlorine.
 
   References:
     R. M. Badger, J. Chem. Phys. 2 (1934) 128; 3 (1935) 710.
@@ -334,10 +344,11 @@ def badger(length: float, elements: Sequence[int] | np.ndarray) -> float:
 
 
 def _pool(
-    pooled: dict[tuple[int, int], list[np.ndarray]], species: np.ndarray, bonds: neighbours.Pairs,
-    lengths: np.ndarray, forces: np.ndarray,
+    pooled: dict[tuple[int, int], list[Float[np.ndarray, "2 _"]]],
+    species: Int[np.ndarray, " atoms"], bonds: neighbours.Pairs,
+    lengths: Float[np.ndarray, "frames bonds"], forces: Float[np.ndarray, "frames bonds"],
 ) -> None:
-  """Adds bonds to hydrogen, which are alike in all molecules, to those of other frames."""
+  """Adds the bonds to hydrogen of one frame, which are alike in all molecules, to the pool."""
   for i, pair in enumerate(zip(bonds.first, bonds.second, strict=True)):
     one, other = sorted(int(species[atom]) for atom in pair)
     if one == 1:

@@ -1,22 +1,22 @@
-"""What the readers of files return, before units and checks."""
+"""The records that the readers of files return, before units and checks."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
+from dcnn.base.text import suggestion
 from dcnn.base.wording import option
 
 MOST_ATOMS = 10_000
-MOST_PADDED, MOST_PADDING = 5_000_000, 10  # atoms, and times the real ones
-MOST_NAMED = 5  # frames that a message lists; of more it gives the number
-# Name of a second energy, which forces may be the gradient of.
+MOST_PADDED, MOST_PADDING = 5_000_000, 10  # atoms with padding, and their ratio to the real atoms
+MOST_NAMED = 5  # frames that a message lists
+# Name of a second energy; forces may be the gradient of this one.
 FREE_ENERGY = "free_energy"
 
-
-# Names, in lower case, under which files declare a unit; the last of all units at once.
+# Names, in lower case, under which files declare a unit; the last ones declare all units at once.
 ENERGY_UNIT_KEYS = ("e_unit", "e_units", "energy_unit", "energy_units", "energies_unit",
                     "unit_energy")
 LENGTH_UNIT_KEYS = ("r_unit", "r_units", "length_unit", "length_units", "position_unit",
@@ -27,7 +27,14 @@ UNIT_KEYS = ENERGY_UNIT_KEYS + LENGTH_UNIT_KEYS + FORCE_UNIT_KEYS + ALL_UNIT_KEY
 
 
 class Keys(NamedTuple):
-  """Names in a file that the user has chosen; None for the usual ones."""
+  """Names in a file that the user has chosen; None for the usual ones.
+
+  Attributes:
+    energy: Name of the energies.
+    forces: Name of the forces.
+    positions: Name of the positions.
+    species: Name of the species.
+  """
 
   energy: str | None = None
   forces: str | None = None
@@ -36,66 +43,67 @@ class Keys(NamedTuple):
 
 
 class Frame(NamedTuple):
-  """One configuration as a file has it.
+  """One configuration as a file has it, in the units of the file.
 
   Attributes:
-    positions: `(atoms, 3)`.
-    species: `(atoms,)`.
-    energy: a number; None where the file has none.
-    forces: `(atoms, 3)`; None where the file has none.
-    cell: `(3, 3)`, lattice vectors in rows, zeros for directions that are not periodic; None for
-      a molecule in free space.
-    free_energy: a second energy under that name; None where there is none.
-    names: under which the file keeps something of this frame.
+    positions: Positions (atoms 3).
+    species: Atomic numbers (atoms).
+    energy: The energy; None where the file has none.
+    forces: Forces (atoms 3); None where the file has none.
+    cell: Lattice vectors in rows (3 3), zeros for directions that are not periodic; None for a
+      molecule in free space.
+    free_energy: A second energy under that name; None where there is none.
+    names: All names under which the file has something for this frame.
   """
 
-  positions: np.ndarray
-  species: np.ndarray
+  positions: Float[np.ndarray, "atoms 3"]
+  species: Int[np.ndarray, " atoms"]
   energy: float | None
-  forces: np.ndarray | None
-  cell: np.ndarray | None
+  forces: Float[np.ndarray, "atoms 3"] | None
+  cell: Float[np.ndarray, "3 3"] | None
   free_energy: float | None = None
   names: frozenset[str] = frozenset()
 
 
 class Raw(NamedTuple):
-  """All configurations of a file, rectangular, in the units of the file.
+  """All configurations of a file, padded to one number of atoms, in the units of the file.
 
   Attributes:
-    positions: `(frames, atoms, 3)`, zero on padded atoms.
-    species: `(frames, atoms)`, 0 on padded atoms.
-    energy: `(frames,)`, nan in frames without one.
-    forces: `(frames, atoms, 3)`, zero on padded atoms, nan in frames without forces.
-    source: kind of file and, where it says so, how it was made.
-    keys: names under which the file holds energy, forces, positions and species.
-    left_out: names of what else it holds.
-    cell: `(frames, 3, 3)`, zeros for molecules; None if all are molecules.
-    free_energy: `(frames,)`, where the file has it beside its energy; nan where a frame has none.
-    unlabelled: names of what a frame without an energy has; None where all have one.
-    units: what the file says of its units, by the name under which it does.
+    positions: Positions (frames atoms 3), zero on padded atoms.
+    species: Atomic numbers (frames atoms), 0 on padded atoms.
+    energy: Energies (frames), nan in frames without one.
+    forces: Forces (frames atoms 3), zero on padded atoms, nan in frames without forces.
+    source: Kind of the file and, where it says so, how it was made.
+    keys: Names under which the file has energy, forces, positions and species.
+    left_out: Names of everything else in the file.
+    cell: Lattice vectors (frames 3 3), zeros for molecules; None if all frames are molecules.
+    free_energy: Second energies (frames) where the file has them beside its energies, nan in frames
+      without one; else None.
+    unlabelled: The names that the first frame without an energy has; None if all have an energy.
+    units: The units that the file declares, by the name under which it does.
   """
 
-  positions: np.ndarray
-  species: np.ndarray
-  energy: np.ndarray
-  forces: np.ndarray
+  positions: Float[np.ndarray, "frames atoms 3"]
+  species: Int[np.ndarray, "frames atoms"]
+  energy: Float[np.ndarray, " frames"]
+  forces: Float[np.ndarray, "frames atoms 3"]
   source: str
   keys: Keys
   left_out: tuple[str, ...] = ()
-  cell: np.ndarray | None = None
-  free_energy: np.ndarray | None = None
+  cell: Float[np.ndarray, "frames 3 3"] | None = None
+  free_energy: Float[np.ndarray, " frames"] | None = None
   unlabelled: frozenset[str] | None = None
   units: Mapping[str, object] = MappingProxyType({})
 
 
-def take(raw: Raw, frames: np.ndarray) -> Raw:
-  """The frames of these numbers, or where this mask is true."""
+def take(raw: Raw, frames: Int[np.ndarray, " taken"] | Bool[np.ndarray, " frames"]) -> Raw:
+  """The frames of these numbers, or those where this mask is true."""
   arrays = {name: array[frames] for name, array in raw._asdict().items()
             if isinstance(array, np.ndarray)}
   return raw._replace(**arrays)
 
 
-def named_frames(frames: Iterable[Any]) -> str:
+def frames_text(frames: Iterable[Any]) -> str:
   """`3 frames (4, 7, 9)`, with the first few numbers of many."""
   numbers = [int(frame) for frame in frames]
   listed = ", ".join(map(str, numbers[:MOST_NAMED])) + (", ..." if numbers[MOST_NAMED:] else "")
@@ -103,7 +111,11 @@ def named_frames(frames: Iterable[Any]) -> str:
 
 
 def check_atoms(atoms: int) -> None:
-  """ValueError on frames that would fill the memory: all are padded to the largest."""
+  """Refuses frames that would fill the memory: all frames are padded to the largest.
+
+  Raises:
+    ValueError: On too many atoms.
+  """
   if atoms > MOST_ATOMS:
     raise ValueError(
         f"frames of {atoms} atoms: at most {MOST_ATOMS} are read, because all frames are padded to "
@@ -117,13 +129,13 @@ def stack(
   """Pads all frames to the largest number of atoms.
 
   Args:
-    frames: of a file, in its order.
-    source: see `Raw`.
-    keys: under which they were read, all four.
-    first: what the first frame says beside its atoms, where units may be declared.
+    frames: The frames of a file, in its order.
+    source: Kind of the file.
+    keys: The four names under which energy, forces, positions and species were read.
+    first: What the first frame says beside its atoms; it may declare units there.
 
   Raises:
-    ValueError: if there are none, or they are too large.
+    ValueError: If there are no frames, or if they are too large.
   """
   if not frames:
     raise ValueError("no frames in this file")
@@ -157,11 +169,15 @@ def stack(
 
 
 def frame(
-    index: int, *, positions: np.ndarray, species: np.ndarray, energy: Any,
-    forces: np.ndarray | None, cell: np.ndarray | None, free_energy: Any = None,
-    names: frozenset[str] = frozenset(),
+    index: int, *, positions: Float[np.ndarray, "*positions"], species: Int[np.ndarray, " atoms"],
+    energy: Any, forces: Float[np.ndarray, "*forces"] | None, cell: Float[np.ndarray, "3 3"] | None,
+    free_energy: Any = None, names: frozenset[str] = frozenset(),
 ) -> Frame:
-  """Checks the shapes of frame number `index` and that all its atoms are elements."""
+  """The frame with number `index`, if its shapes agree and all its atoms are elements.
+
+  Raises:
+    ValueError: Naming the frame, on shapes that disagree, or on other atomic numbers.
+  """
   for name, array in (("positions", positions), ("forces", forces)):
     if array is not None and array.shape != (len(species), 3):
       raise ValueError(
@@ -176,7 +192,7 @@ def frame(
   return Frame(positions, species, energies[0], forces, cell, energies[1], names)
 
 
-def found(key: str, places: Iterable[Mapping[str, Any]]) -> Any:
+def first_value(key: str, places: Iterable[Mapping[str, Any]]) -> Any:
   """The value of `key` in the first place that has it; None if none does."""
   return next((place[key] for place in places if key in place), None)
 
@@ -184,15 +200,18 @@ def found(key: str, places: Iterable[Mapping[str, Any]]) -> Any:
 def require_key(
     value: Any, key: str, role: str, known: Iterable[str], where: str, *, kind: str = ""
 ) -> Any:
-  """A value that was found; else a ValueError with the names that there are, and the likely one.
+  """The value, if there is one.
 
   Args:
-    value: what `found` gave.
-    key: that was looked for.
-    role: `positions`, `species`, `energy` or `forces`.
-    known: the names that there are.
-    where: what lacks it: `frame 3`, or `the archive`.
-    kind: what has the names: `array`, `column`.
+    value: The value of `key`, or None where the file has none.
+    key: The name that was looked for.
+    role: The meaning of the name: `positions`, `species`, `energy` or `forces`.
+    known: The names that the file has.
+    where: The place that lacks the name: `frame 3`, or `the archive`.
+    kind: What the names are of: `array` or `column`.
+
+  Raises:
+    ValueError: Without a value, with the names that the file has and the one that is likely meant.
   """
   if value is not None:
     return value
@@ -203,14 +222,15 @@ def require_key(
   hint = f"; did you mean {likely!r}? Then set {option(role + '_key', likely)}" if likely else (
       f". Choose with {option(role + '_key')}")
   raise ValueError(f"{where} {have} no {kind + ' ' if kind else ''}{key!r}; {have_it}: "
-                   f"{brief(', '.join(names) or 'nothing else')}{hint}")
+                   f"{short_text(', '.join(names) or 'nothing else')}{hint}")
 
 
 def likely_key(key: str, role: str, names: Iterable[str]) -> str:
-  """Of the names in a file that which is meant by `key`, the usual name of `role`; or nothing.
+  """The name in a file that is likely meant by `key`, the usual name of `role`; or nothing.
 
-  Tried are the same name in other letters, one that holds it as a word (`REF_energy`,
-  `dft_forces`, `energies`), one of the field's names for the same, and the most similar one.
+  The function tries, in this order, the same name in other letters, a name that has it as a word
+  (`REF_energy`, `dft_forces`, `energies`), one of the field's names for the same, and the most
+  similar name.
   """
   names = sorted(names, key=lambda name: not name.lower().startswith(REFERENCES))
   plain = {name: "_".join(name.lower().split("-")) for name in names}
@@ -227,11 +247,11 @@ def likely_key(key: str, role: str, names: Iterable[str]) -> str:
     if fitting:
       return fitting[0]
   others = [name for name in plain.values() if not _is_another(name, role)]
-  close = difflib.get_close_matches(key.lower(), others, n=1, cutoff=0.6)
-  return next((name for name in names if close and plain[name] == close[0]), "")
+  question = suggestion(key.lower(), others)
+  return next((name for name in names if repr(plain[name]) in question), "")
 
 
-REFERENCES = ("ref", "dft", "qm")  # before what a model has predicted
+REFERENCES = ("ref", "dft", "qm")  # names that begin so are preferred to those of predictions
 _SYNONYMS = {
     "energy": ("e", "energies", "energy", "total_energy", "etot", "epot", "toten",
                "potential_energy", "u0", "pes"),
@@ -243,31 +263,34 @@ _SYNONYMS = {
 
 
 def _is_another(name: str, role: str) -> bool:
-  """Whether a name that holds that of a role is of something else: `e_unit`, `force_error`."""
+  """Whether a name that contains that of a role means something else: `e_unit`, `force_error`."""
   return any(word in name for word in ("unit", "error", "std", "weight", "mask", "shift")) or (
       role == "energy" and "atom" in name)
 
 
-def brief(said: object) -> str:
-  """What a file holds or a library says of it, in one line of at most 200 characters."""
+def short_text(said: object) -> str:
+  """Text of a file or of a library in one line of at most 200 characters."""
   return " ".join(str(said).split())[:200] or type(said).__name__
 
 
-def periodic_cell(index: int, *, vectors: Any, periodic: Any) -> np.ndarray | None:
+def periodic_cell(index: int, *, vectors: Any, periodic: Any) -> Float[np.ndarray, "3 3"] | None:
   """The cell of frame number `index`.
 
   Args:
-    index: for messages.
-    vectors: lattice vectors in rows; None where the file has none.
-    periodic: for each of the three directions, or for all.
+    index: Number of the frame, for messages.
+    vectors: Lattice vectors in rows; None where the file has none.
+    periodic: Whether each of the three directions, or all of them, are periodic.
 
   Returns:
-    `(3, 3)` with zeros for directions that are not periodic; None if none is.
+    Lattice vectors (3 3) with zeros for directions that are not periodic; None if none is.
+
+  Raises:
+    ValueError: Naming the frame, on anything but a cell.
   """
   flags = np.asarray(periodic)
   if flags.dtype.kind not in "biu" or flags.shape not in ((), (3,)):
     raise ValueError(
-        f"frame {index}: pbc must be T or F, or three of them, got {brief(periodic)[:60]!r}")
+        f"frame {index}: pbc must be T or F, or three of them, got {short_text(periodic)[:60]!r}")
   flags = np.broadcast_to(flags != 0, (3,))
   if not flags.any():
     return None
@@ -278,7 +301,7 @@ def periodic_cell(index: int, *, vectors: Any, periodic: Any) -> np.ndarray | No
   cell = np.asarray(vectors)
   if cell.shape != (3, 3) or cell.dtype.kind not in "iuf":
     raise ValueError(f"frame {index}: its cell must be three vectors of three numbers, got "
-                     f"{brief(vectors)[:60]!r}")
+                     f"{short_text(vectors)[:60]!r}")
   empty = np.flatnonzero(flags & ~cell.any(axis=1))
   if empty.size:
     raise ValueError(f"frame {index} is periodic (pbc {periodic}) and its lattice vector "

@@ -11,7 +11,13 @@ from dcnn.base.wording import has_settings, option
 
 
 class Splits(NamedTuple):
-  """Three sets without a common frame."""
+  """Three sets that have no frame in common.
+
+  Attributes:
+    train: The frames to train on.
+    valid: The frames that choose the checkpoint of a run.
+    test: The frames that choose nothing.
+  """
 
   train: Dataset
   valid: Dataset
@@ -23,16 +29,25 @@ def split(
   """Splits at random. Frames of one trajectory resemble each other: see `split_blocks`.
 
   Args:
-    dataset: what to split.
-    train: number of training frames, at least 1.
-    valid: number of validation frames.
-    test: number of test frames; by default all the rest.
-    seed: fixes which; the same seed and sizes give the same test frames for every `train`.
+    dataset: The set to split.
+    train: Number of training frames, at least 1.
+    valid: Number of validation frames.
+    test: Number of test frames; by default all the rest.
+    seed: Fixes the choice of frames. The same seed and sizes give the same test frames for every
+      `train`.
+
+  Returns:
+    The three sets.
 
   Raises:
-    ValueError: on sizes that do not fit, or equal frames in two splits (see `distinct`).
+    ValueError: On sizes that do not fit, or on equal frames in two splits (see `distinct`).
+
+  >>> from dcnn.data import load
+  >>> train, valid, test = split(load("ethanol"), train=900, valid=100, seed=0)
+  >>> len(train), len(valid), len(test)
+  (900, 100, 1000)
   """
-  return _taken(
+  return _take(
       dataset, split_indices(len(dataset), train=train, valid=valid, test=test, seed=seed))
 
 
@@ -41,25 +56,38 @@ def split_blocks(
   """Splits into contiguous blocks in the order of the file: training, validation, test.
 
   Args:
-    dataset: frames in time order.
-    train: number of training frames, at least 1.
-    valid: number of validation frames.
-    test: number of test frames; by default all the rest.
-    gap: frames left out between two blocks, so that neighbours in time are not on both sides.
+    dataset: A set whose frames are in time order.
+    train: Number of training frames, at least 1.
+    valid: Number of validation frames.
+    test: Number of test frames; by default all the rest.
+    gap: Number of frames left out between two blocks, so that neighbours in time are not on both
+      sides.
+
+  Returns:
+    The three sets.
 
   Raises:
-    ValueError: on sizes that do not fit, or equal frames in two splits (see `distinct`).
+    ValueError: On sizes that do not fit, or on equal frames in two splits (see `distinct`).
+
+  >>> from dcnn.data import load
+  >>> train, valid, test = split_blocks(load("ethanol"), train=900, valid=100, gap=50)
+  >>> len(train), len(valid), len(test)
+  (900, 100, 900)
   """
-  return _taken(
+  return _take(
       dataset, block_indices(len(dataset), train=train, valid=valid, test=test, gap=gap))
 
 
 def split_indices(
     frames: int, *, train: int, valid: int, test: int | None = None, seed: int) -> Indices:
-  """The frames of `split`, by number, for a set of `frames` frames.
+  """The numbers of the frames of `split`, for a set of `frames` frames.
 
   Training frames come from the front of one random order and test frames from its end: of two
-  sizes of the training set the smaller is part of the larger, and both meet the same test frames.
+  sizes of the training set the smaller is part of the larger, and both have the same test frames.
+
+  >>> small, large = (split_indices(10, train=n, valid=2, test=3, seed=0) for n in (2, 5))
+  >>> set(small.train) <= set(large.train), list(small.test) == list(large.test)
+  (True, True)
   """
   if seed < 0:
     raise ValueError(f"seed must not be negative, got {seed}")
@@ -71,7 +99,11 @@ def split_indices(
 
 def block_indices(
     frames: int, *, train: int, valid: int, test: int | None = None, gap: int = 0) -> Indices:
-  """The frames of `split_blocks`, by number, for a set of `frames` frames."""
+  """The numbers of the frames of `split_blocks`, for a set of `frames` frames.
+
+  >>> [block.tolist() for block in block_indices(9, train=3, valid=2, gap=1)]
+  [[0, 1, 2], [4, 5], [7, 8]]
+  """
   test = _test_size(frames, train=train, valid=valid, test=test, gap=gap)
   order = np.arange(frames, dtype=np.int64)
   # An empty validation block needs no second gap.
@@ -83,8 +115,16 @@ def block_indices(
 def check_disjoint(dataset: Dataset, indices: Indices) -> None:
   """Refuses equal frames (same positions, species and cell, bit for bit) in two splits.
 
+  Args:
+    dataset: The whole set.
+    indices: Numbers of the frames of each split.
+
   Raises:
-    ValueError: naming two such frames, by their numbers in the data set.
+    ValueError: Naming two such frames, by their numbers in the data set.
+
+  >>> from dcnn.data import load
+  >>> ethanol = load("ethanol")
+  >>> check_disjoint(ethanol, split_indices(len(ethanol), train=5, valid=5, test=5, seed=0))
   """
   seen: dict[bytes, tuple[int, str]] = {}
   for name, frames in zip(Indices._fields, indices, strict=True):
@@ -104,18 +144,24 @@ def _advice() -> str:
 
 
 def distinct(dataset: Dataset) -> Dataset:
-  """The data set without repeated configurations: the first of each is kept."""
+  """The data set without repeated configurations: the first of each is kept.
+
+  >>> from dcnn.data import load
+  >>> ethanol = load("ethanol")
+  >>> len(distinct(ethanol.take(np.array([3, 7, 3]))))
+  2
+  """
   seen = {_contents(dataset, frame): frame for frame in reversed(range(len(dataset)))}
   return dataset.take(np.sort(np.fromiter(seen.values(), np.int64)))
 
 
-def _taken(dataset: Dataset, indices: Indices) -> Splits:
+def _take(dataset: Dataset, indices: Indices) -> Splits:
   check_disjoint(dataset, indices)
   return Splits(*(dataset.take(frames) for frames in indices))
 
 
 def _test_size(frames: int, *, train: int, valid: int, test: int | None, gap: int) -> int:
-  """Size of the test split, once all sizes have been found possible."""
+  """Size of the test split; refuses sizes that are not possible."""
   sizes = f"train={train}, valid={valid}, test={test}" + (f", gap={gap}" if gap else "")
   if train < 1 or min(valid, gap, test or 0) < 0:
     raise ValueError(f"expected train of at least 1 and no negative size, got {sizes}")

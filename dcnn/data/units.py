@@ -1,12 +1,12 @@
 """Units of files: the usual sets, those that a file declares, and what a mixture looks like."""
 
-import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL
+from dcnn.base.text import suggestion
 from dcnn.base.wording import option
 from dcnn.data.raw import Raw
 
@@ -31,17 +31,17 @@ _SPELLINGS = {
     "pm": "pm"}
 
 
-_MARKS = str.maketrans("", "", "^*·.")  # of products and powers: kcal mol^-1, kcal·mol**-1
+_MARKS = str.maketrans("", "", "^*·.")  # signs of products and powers: kcal mol^-1, kcal·mol**-1
 
 
 class Units(NamedTuple):
   """Units of a file.
 
   Attributes:
-    name: the unit of the forces; positions are in its length, except where `+` says otherwise.
-    energy: in eV.
-    length: in angstrom.
-    force: in eV/angstrom.
+    name: The unit of the forces; positions are in its length, or in the length after a `+`.
+    energy: The unit of energies in eV.
+    length: The unit of positions in angstrom.
+    force: The unit of forces in eV/angstrom.
   """
 
   name: str
@@ -50,28 +50,28 @@ class Units(NamedTuple):
   force: float
 
 
-def _composed(energy: str, length: str, positions: str) -> Units:
-  """Forces in energy/length, positions in a length of their own where that differs."""
+def _compose(energy: str, length: str, positions: str) -> Units:
+  """The units with forces in energy/length, and positions in a length that may be another."""
   name = f"{energy}/{length}" + (f"+{positions}" if positions != length else "")
   return Units(name, ENERGY_UNITS[energy], LENGTH_UNITS[positions],
                ENERGY_UNITS[energy] / LENGTH_UNITS[length])
 
 
-# The usual ones, which are also what numbers of unknown units are tried as.
+# The usual units, which are also those that numbers of unknown units are tried in.
 UNITS = {unit.name: unit for unit in (
-    _composed("eV", "angstrom", "angstrom"),
-    _composed("kcal/mol", "angstrom", "angstrom"),
-    _composed("kJ/mol", "angstrom", "angstrom"),
-    _composed("kJ/mol", "nm", "nm"),
-    _composed("hartree", "angstrom", "angstrom"),
-    _composed("hartree", "bohr", "bohr"),
-    _composed("hartree", "bohr", "angstrom"),
+    _compose("eV", "angstrom", "angstrom"),
+    _compose("kcal/mol", "angstrom", "angstrom"),
+    _compose("kJ/mol", "angstrom", "angstrom"),
+    _compose("kJ/mol", "nm", "nm"),
+    _compose("hartree", "angstrom", "angstrom"),
+    _compose("hartree", "bohr", "bohr"),
+    _compose("hartree", "bohr", "angstrom"),
 )}
 
 
 def rare_units() -> list[Units]:
-  """All combinations that occur in files, beyond the usual ones."""
-  return [_composed(energy, length, positions) for energy in (*COMMON_ENERGIES, "meV")
+  """All combinations of units that occur in files, including those that are not in `UNITS`."""
+  return [_compose(energy, length, positions) for energy in (*COMMON_ENERGIES, "meV")
           for length in ("angstrom", "bohr", "nm") for positions in ("angstrom", "bohr", "nm")]
 
 
@@ -79,61 +79,68 @@ FORCE_UNITS = {name: unit.force for name, unit in UNITS.items() if "+" not in na
 CLOSE_SLOPE = 1.07
 
 
-def parsed(name: str) -> Units:
+def parse(name: str) -> Units:
   """The units of a name such as `kcal/mol/angstrom` or `hartree/bohr+angstrom`.
 
   Args:
-    name: ENERGY/LENGTH of the forces, of `ENERGY_UNITS` and `LENGTH_UNITS`, and, after a `+`, the
-      length that positions are in where it is another.
+    name: The unit ENERGY/LENGTH of the forces, with names of `ENERGY_UNITS` and `LENGTH_UNITS`,
+      and, after a `+`, the length of the positions where it is another.
 
   Raises:
-    ValueError: with the known names and the closest one, if it is none.
+    ValueError: With the known names and the closest one, if the name is not known.
   """
   forces, _, positions = name.partition("+")
   energy, _, length = forces.rpartition("/")
   positions = positions or length
   if energy in ENERGY_UNITS and length in LENGTH_UNITS and positions in LENGTH_UNITS:
-    return _composed(energy, length, positions)
-  close = difflib.get_close_matches(name, UNITS, n=1, cutoff=0.0)[0]
+    return _compose(energy, length, positions)
+  meant = f"{_in_full(energy)}/{_in_full(length)}"  # of spellings that files have, as eV/A
   raise ValueError(
-      f"unknown units {name!r}; did you mean {close!r}? Known: {', '.join(UNITS)}, and any "
+      f"unknown units {name!r}: {suggestion(meant, UNITS)}Known are {', '.join(UNITS)}, and any "
       f"ENERGY/LENGTH of {', '.join(ENERGY_UNITS)} and {', '.join(LENGTH_UNITS)}")
 
 
-def declared(energy: object, length: object, force: object, default: Units) -> Units:
+def _in_full(spelling: str) -> str:
+  """The name of the unit with a spelling; any other text as it is."""
+  return _SPELLINGS.get("".join(spelling.split()).lower().translate(_MARKS), spelling)
+
+
+def declared_units(energy: object, length: object, force: object, default: Units) -> Units:
   """The units that a file declares.
 
   Args:
-    energy, length, force: as the file has them, text or bytes; None where it is silent. Forces
-      are in energy / length unless it says otherwise.
-    default: of the file's convention, for what it is silent about.
+    energy: The declared unit of energies, as text or bytes; None where the file does not say.
+    length: The declared unit of positions; None likewise.
+    force: The declared unit of forces; None for energy / length.
+    default: The units of the file's convention, for what the file does not say.
 
   Raises:
-    ValueError: on a unit that is not known, with the known ones and the closest.
+    ValueError: On a unit that is not known, with the known ones and the closest.
   """
   usual = default.name.rpartition("/")[0]
   if energy is None and force is not None:
-    usual = _known(_text(force).rpartition("/")[0], ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
-  energy_name = _known(energy, ENERGY_UNITS, "energies", usual)
-  positions = _known(length, LENGTH_UNITS, "positions", "angstrom")
+    usual = _unit_name(
+        _text(force).rpartition("/")[0], ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
+  energy_name = _unit_name(energy, ENERGY_UNITS, "energies", usual)
+  positions = _unit_name(length, LENGTH_UNITS, "positions", "angstrom")
   if force is None:
-    return _composed(energy_name, positions, positions)
+    return _compose(energy_name, positions, positions)
   of_force, _, per_length = _text(force).rpartition("/")
-  force_energy = _known(of_force, ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
-  force_length = _known(per_length, LENGTH_UNITS, "forces (as ENERGY/LENGTH)", "")
+  force_energy = _unit_name(of_force, ENERGY_UNITS, "forces (as ENERGY/LENGTH)", "")
+  force_length = _unit_name(per_length, LENGTH_UNITS, "forces (as ENERGY/LENGTH)", "")
   if force_energy == energy_name:
-    return _composed(energy_name, force_length, positions)
+    return _compose(energy_name, force_length, positions)
   return Units(f"{force_energy}/{force_length} with energies in {energy_name}",
                ENERGY_UNITS[energy_name], LENGTH_UNITS[positions],
                ENERGY_UNITS[force_energy] / LENGTH_UNITS[force_length])
 
 
-def of_one_word(units: object, length: object) -> tuple[object, object, object]:
-  """Energy, length and force of a unit that a file declares in one word, `eV/A` or `kcal/mol`.
+def split_unit(units: object, length: object) -> tuple[object, object, object]:
+  """Units of energy, length and force from one word that a file declares, `eV/A` or `kcal/mol`.
 
   Args:
-    units: that word, of forces where it ends in a length, else of energies.
-    length: declared apart; None where it is not.
+    units: The word: the unit of forces where it ends in a length, else that of energies.
+    length: The unit of positions where the file declares it separately; else None.
   """
   text = _text(units)
   energy, slash, per_length = text.rpartition("/")
@@ -150,20 +157,19 @@ def _text(value: object) -> str:
   return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _known(value: object, known: dict[str, float], what: str, default: str) -> str:
+def _unit_name(value: object, known: Mapping[str, float], what: str, default: str) -> str:
+  """The name of a unit that a file declares for some quantity; the default where it is silent."""
   if value is None:
     return default
   text = "".join(_text(value).split())
-  plain = text.lower().translate(_MARKS)
-  name = text if text in known else _SPELLINGS.get(plain, "")
+  name = text if text in known else _in_full(text)
   if name in known:
     return name
-  spelled = {spelling: unit for spelling, unit in _SPELLINGS.items() if unit in known}
-  close = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6)
-  closest = f"the closest is {spelled[close[0]]!r}, " if close else ""
+  spellings = [spelling for spelling, unit in _SPELLINGS.items() if unit in known]
+  hint = suggestion(text, known) or suggestion(text.lower(), spellings)
   raise ValueError(
       f"the file declares the unit {' '.join(_text(value).split())[:40]!r} for {what}, which is "
-      f"not known; {closest}known are {', '.join(known)}: correct it, or say what is right with "
+      f"not known: {hint}Known are {', '.join(known)}: correct it, or say what is right with "
       f"{option('units')}")
 
 
@@ -178,17 +184,17 @@ def convert(raw: Raw, unit: Units) -> Raw:
 
 
 def likely_mix(now: Units, slope: float, fits: Callable[[Units], bool]) -> str:
-  """What may explain that energies change by `slope` times the work against the forces.
+  """The units that may explain why energies change by `slope` times the work against the forces.
 
-  The slope of numbers that are in other units than those assumed is known: 23.06 for energies in
-  kcal/mol beside forces in eV/angstrom, both read as eV. Tried are, in this order, one quantity in
-  another unit, the sets of `UNITS`, and energies and forces in two other units; the first within
-  7 % is named.
+  Numbers in other units than assumed have a known slope: 23.06 for energies in kcal/mol beside
+  forces in eV/angstrom, both read as eV. The function tries, in this order, one quantity in another
+  unit, the sets of `UNITS`, and energies and forces in two other units, and names the first that
+  agrees within 7 %.
 
   Args:
-    now: the units assumed.
-    slope: size of the change of energy over the work against the forces, as read.
-    fits: whether the set may be in other units, as far as its bonds tell.
+    now: The units that were assumed.
+    slope: Change of energy over work against the forces, as read; positive.
+    fits: Says whether the set may be in some other units, as far as its bonds tell.
   """
   energies = {f"energies in {name}": now._replace(energy=ENERGY_UNITS[name])
               for name in COMMON_ENERGIES}
@@ -208,5 +214,5 @@ def likely_mix(now: Units, slope: float, fits: Callable[[Units], bool]) -> str:
 
 
 def _work(unit: Units) -> float:
-  """Unit of force times length in units of energy: 1 where they belong together."""
+  """The unit of work, force times length, in units of energy: 1 where they belong together."""
   return unit.force * unit.length / unit.energy

@@ -12,19 +12,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from dcnn.data.raw import (
-    FREE_ENERGY,
-    Frame,
-    Keys,
-    Raw,
-    brief,
-    check_atoms,
-    found,
-    frame,
-    periodic_cell,
-    require_key,
-    stack,
+  FREE_ENERGY,
+  Frame,
+  Keys,
+  Raw,
+  check_atoms,
+  first_value,
+  frame,
+  periodic_cell,
+  require_key,
+  short_text,
+  stack,
 )
 
 LONGEST_COMMENT = 1_000_000  # characters; the parser of key=value pairs goes one by one
@@ -32,18 +33,18 @@ LONGEST_COMMENT = 1_000_000  # characters; the parser of key=value pairs goes on
 LONGEST_LINE = 20_000_000
 MOST_BLANK_LINES = 1000  # between two frames
 NUMBER = re.compile(r"\d{1,9}(\.\d*)?", re.ASCII)
-PROTEIN_LETTERS = "HCNOPS"  # with which names of atoms begin that are no symbols: CA, HO, OG
+PROTEIN_LETTERS = "HCNOPS"  # first letters of names of atoms that are no symbols: CA, HO, OG
 
 
 def read_xyz(path: str | os.PathLike, keys: Keys) -> Raw:
   """All frames of an extended XYZ file.
 
   Args:
-    path: the file, in UTF-8.
-    keys: of the energy on the comment line, and of the columns in `Properties`.
+    path: The file, in UTF-8.
+    keys: Names of the energy on the comment line and of the columns in `Properties`.
 
   Raises:
-    ValueError: naming the frame, on a malformed frame or one without energy.
+    ValueError: Naming the frame, on a malformed frame or one without energy.
   """
   keys = Keys(keys.energy or "energy", keys.forces or "forces", keys.positions or "pos",
               keys.species or "species")
@@ -77,7 +78,7 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 
 def _blocks(lines: Iterator[str]) -> Iterator[tuple[str, list[str]]]:
-  """Comment line and atom lines of each frame."""
+  """The comment line and the atom lines of each frame."""
   index = 0
   for line in lines:
     if not line.strip():
@@ -119,15 +120,15 @@ def _frame(
       index,
       positions=_numbers(rows, positions, f"frame {index}: positions"),
       species=_species(rows, columns, index, str(keys.species), symbols),
-      energy=found(str(keys.energy), [info]),
+      energy=first_value(str(keys.energy), [info]),
       forces=(None if forces is None
               else _numbers(rows, forces, f"frame {index}: {keys.forces}")),
       cell=_cell(info, index),
-      free_energy=found(FREE_ENERGY, [info]) if keys.energy == "energy" else None,
+      free_energy=first_value(FREE_ENERGY, [info]) if keys.energy == "energy" else None,
       names=frozenset({*info, *columns} - {"Properties", "Lattice", "pbc", "Z"}))
 
 
-def _cell(info: dict[str, Any], index: int) -> np.ndarray | None:
+def _cell(info: dict[str, Any], index: int) -> Float[np.ndarray, "3 3"] | None:
   vectors = info.get("Lattice")
   if isinstance(vectors, np.ndarray):
     vectors = vectors.T  # ASE's parser reads it in the order of columns
@@ -143,7 +144,8 @@ def _info(comment: str, index: int) -> dict[str, Any]:
     return key_val_str_to_dict(comment)
   except Exception as error:  # the parser fails in many ways on mangled text
     raise ValueError(
-        f"frame {index}: cannot read the comment line {comment[:60]!r}: {brief(error)}") from error
+        f"frame {index}: cannot read the comment line {comment[:60]!r}: {short_text(error)}"
+    ) from error
 
 
 def _columns(properties: str, index: int) -> dict[str, slice]:
@@ -159,17 +161,18 @@ def _columns(properties: str, index: int) -> dict[str, slice]:
           for name, width, end in zip(parts[::3], widths, ends, strict=True)}
 
 
-def _numbers(rows: list[list[str]], columns: slice, what: str) -> np.ndarray:
+def _numbers(
+    rows: list[list[str]], columns: slice, what: str) -> Float[np.ndarray, "atoms columns"]:
   try:
     return np.array([row[columns] for row in rows], np.float64)
   except ValueError as error:
-    raise ValueError(f"{what} must be numbers: {brief(error)}") from error
+    raise ValueError(f"{what} must be numbers: {short_text(error)}") from error
 
 
 def _species(
     rows: list[list[str]], columns: dict[str, slice], index: int, key: str, symbols: dict[str, int]
-) -> np.ndarray:
-  """Atomic numbers, from symbols or numbers; `symbols` gathers those that were met."""
+) -> Int[np.ndarray, " atoms"]:
+  """Atomic numbers from symbols or numbers; adds the symbols that it meets to `symbols`."""
   place = columns.get(key)
   if key == "species" and place is None:
     place = columns.get("Z")
@@ -194,7 +197,7 @@ def _atomic_number(text: str, index: int, symbols: dict[str, int]) -> int:
 
 
 def _warn_of_names(symbols: Mapping[str, int]) -> None:
-  """`CA` may be calcium, and may be the name of a carbon atom."""
+  """Warns of `CA` and the like, which may be calcium or the name of a carbon atom."""
   from ase.data import atomic_names
 
   odd = [f"{text!r} as {atomic_names[number].lower()}" for text, number in symbols.items()
