@@ -26,7 +26,7 @@ from dcnn.tasks.base import Task
 SETTINGS = (
     Setting("equation.speed", 1.0, "The speed at which the solution moves.", "1 / time",
             check=of_either_sign),
-    Setting("equation.horizon", 1.0, "The time up to which the equation is solved.", "time",
+    Setting("equation.horizon", 0.25, "The time up to which the equation is solved.", "time",
             check=positive),
     Setting("equation.hard_initial", True,
             "Whether the initial condition is built into the solution; otherwise it is a term of "

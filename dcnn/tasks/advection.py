@@ -66,7 +66,7 @@ class Equation(NamedTuple):
   """
 
   speed: float = 1.0
-  horizon: float = 1.0
+  horizon: float = 0.25
   hard_initial: bool = True
 
 
