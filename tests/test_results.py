@@ -397,14 +397,14 @@ def test_measures_of_a_later_version_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"u_true": np.ones(5)}, "u_true to be a matrix of numbers"),
+    ({"u_true": np.ones(5)}, "'u_true' to be a matrix of numbers"),
     ({"u_true": np.ones((30, 20))}, "to have the shape \\(20, 30\\)"),
-    ({"x": np.ones((2, 2))}, "x to be a list of numbers"),
+    ({"x": np.ones((2, 2))}, "'x' to be a list of numbers"),
     ({"x": np.zeros(30)}, "each larger than the last"),
     ({"x": np.array([2, 1], np.uint8)}, "each larger than the last"),
-    ({"t": np.full(20, NAN)}, "t to hold at least two coordinates"),
-    ({"t": None}, "expected t beside the other arrays of 'solution u'"),
-    ({"u_predicted": np.full((20, 30), "x")}, "u_predicted to be a matrix"),
+    ({"t": np.full(20, NAN)}, "'t' to hold at least two coordinates"),
+    ({"t": None}, "expected 't' beside the other arrays of 'solution u'"),
+    ({"u_predicted": np.full((20, 30), "x")}, "'u_predicted' to be a matrix"),
     ({"arm": np.ones(3)}, "arm to be one text"), ({"unknown": np.full((2, 2), "x")}, ""),
     (dict.fromkeys(("u_true", "u_predicted", "x", "t")), "")],
     ids=["list", "transposed", "matrix", "equal", "falling", "nan", "missing", "text", "arm",
