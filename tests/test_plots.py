@@ -195,7 +195,7 @@ def test_a_field_is_drawn_as_reference_prediction_and_error():
 
 
 def test_cells_of_a_field_lie_around_its_coordinates():
-  panel = field((3, 2), horizontal=np.array([0.0, 1.0, 4.0]), vertical=np.array([5, 6]))
+  panel = field((3, 2), horizontal=np.array([0.0, 1.0, 4.0]), vertical=np.array([5.0, 6.0]))
   corners = meshes(plots.prediction_plot([panel]))[0].get_coordinates()
   np.testing.assert_array_equal(corners[0, :, 0], [-0.5, 0.5, 2.5, 5.5])
   np.testing.assert_array_equal(corners[:, 0, 1], [4.5, 5.5, 6.5])

@@ -385,3 +385,93 @@ def test_an_unfinished_sweep(tmp_path):
   storage.save(dataclasses.replace(made(), rows=made().rows[:-4]), tmp_path)
   with pytest.raises(ValueError, match="arm 'b', seed 9"):
     report.write(tmp_path)
+
+
+# Any task.
+
+
+@pytest.fixture(scope="module")
+def other_task(tmp_path_factory):
+  """Reports of a made-up task that has a field, a residual, and metrics without a unit."""
+  directory = tmp_path_factory.mktemp("advection")
+  return directory, *written(synthetic_results.advection(), directory)
+
+
+def test_every_metric_of_a_task_has_its_place(other_task):
+  _, page, text, summary = other_task
+  assert ("| arm | runs | failed | solution_error | ratio | Holm p | verdict | residual (mm/s) "
+          "| ratio | Holm p | verdict | skill, solution | within 1 % |") in text
+  assert "**irelu** is better than tanh on residual: 0.47 times the error" in text
+  shown = " ".join("".join(parsed(page).text).split())
+  for metric in synthetic_results.ADVECTION.metrics:
+    assert metric.meaning in shown
+  assert "1 − error / error of the constant predictor. Shown" in shown
+  statistics = {name: entry["statistic"] for name, entry in
+                summary["arms"]["tanh"]["metrics"].items()}
+  assert statistics == {
+      "solution_error": "geometric mean", "residual": "geometric mean",
+      "largest": "geometric mean", "solution_skill": "1 - geometric mean of 1 - skill",
+      "within": "median and range"}
+  assert set(summary["tables"][0]["contrasts"]) == {"solution_error", "residual"}
+
+
+def test_a_field_has_its_figure_and_its_caption(other_task):
+  directory, page, text, _ = other_task
+  assert {path.stem for path in (directory / "figures").iterdir()} == {
+      "errors", "learning_curves_1", "predictions"}
+  for told in (text.replace("\\", ""), " ".join("".join(parsed(page).text).split())):
+    assert "Test split of one run: tanh, seed 1." in told
+    assert "The equation is u_t + u_x = 0." in told
+  figure = (directory / "figures" / "predictions.svg").read_text()
+  assert all(word in figure for word in (">solution u<", ">x<", ">t (s)<", ">reference<"))
+
+
+def test_pages_of_other_tasks_know_no_force_field(other_task):
+  _, page, text, _ = other_task
+  for told in (text, page):
+    assert not re.search(r"\b(energ(y|ies)|forces?|atoms?|m?eV)\b", told, re.IGNORECASE)
+
+
+def test_a_name_of_a_metric_can_be_anything(tmp_path):
+  measures = synthetic_results.ADVECTION
+  hostile = [metric._replace(label=HOSTILE, subject=HOSTILE, meaning=f"{HOSTILE}\n\n{HOSTILE}")
+             for metric in measures.metrics]
+  measures = measures._replace(metrics=tuple(hostile), caption=HOSTILE, pictures=(
+      measures.pictures[0]._replace(title=HOSTILE, axes=(HOSTILE, HOSTILE)),))
+  result = synthetic_results.advection(seeds=2)
+  result = dataclasses.replace(
+      result, config={"measures": synthetic_results.listed(measures)})
+  page, text, _ = written(result, tmp_path)
+  parsed(page)
+  assert "<script" not in page and "<script" not in text
+  assert f"{HOSTILE} {HOSTILE}" in " ".join("".join(parsed(page).text).split())
+
+
+# Directories of dcnn 0.2.0, whose config.json lists no measures.
+
+
+def without_measures(result):
+  return dataclasses.replace(
+      result, config={key: value for key, value in result.config.items() if key != "measures"})
+
+
+def test_an_old_directory_has_the_same_summary_and_figures(tmp_path):
+  new = synthetic_results.result(seeds=2, chunks=2, frames=5)
+  new = dataclasses.replace(new, tables=new.tables[2:])
+  for name, result in (("new", new), ("old", without_measures(new))):
+    _, text, _ = written(result, tmp_path / name)
+    assert "skill, energy" in text
+  old, new = tmp_path / "old", tmp_path / "new"
+  assert (old / "summary.json").read_bytes() == (new / "summary.json").read_bytes()
+  for figure in ("errors", "learning_curves_1"):
+    assert (old / f"figures/{figure}.svg").read_bytes() == (
+        new / f"figures/{figure}.svg").read_bytes()
+  assert ">forces<" in (old / "figures/parity.svg").read_text()
+
+
+@pytest.mark.parametrize("change", [lambda result: result, without_measures], ids=["new", "old"])
+def test_the_error_of_the_constant_predictor_is_what_the_skill_refers_to(change):
+  result = change(synthetic_results.result(seeds=3, chunks=1, frames=2))
+  for metric, error in synthetic_results.CONSTANT.items():
+    assert summary.constant_error(result, metric) == pytest.approx(error)
+  assert np.isnan(summary.constant_error(result, "force_rmse"))

@@ -1,6 +1,7 @@
 """Records of a sweep: errors by arm and seed, text for readers, and files that read back equal."""
 
 import dataclasses
+import doctest
 import os
 
 import numpy as np
@@ -10,7 +11,7 @@ import synthetic_results
 from dcnn import stats
 from dcnn.base import files
 from dcnn.base.text import display_unit, number_text
-from dcnn.results import storage
+from dcnn.results import measures, records, storage
 from dcnn.results.records import Point, Result, Row, Table
 from dcnn.results.text import error_text, markdown_text, p_text, ratio_text
 
@@ -301,3 +302,126 @@ def test_damaged_files_are_named(made, tmp_path, file, content, message):
 def test_a_folder_without_results(tmp_path):
   with pytest.raises(ValueError, match="with config.json, got .* has none"):
     storage.load(tmp_path)
+
+
+# What a task reports.
+
+
+def test_measures_read_back_equal(tmp_path):
+  result = synthetic_results.advection(seeds=2)
+  storage.save(result, tmp_path)
+  assert storage.load(tmp_path).measures == result.measures == synthetic_results.ADVECTION
+  assert storage.load(tmp_path).compared == ("solution_error", "residual")
+
+
+def test_measures_of_an_old_directory_are_guessed_by_name(tmp_path):
+  result = synthetic_results.result(seeds=1, chunks=1, frames=2)
+  old = dataclasses.replace(result, config={})
+  storage.save(old, tmp_path)
+  loaded = storage.load(tmp_path)
+  for guessed, metric in zip(
+      loaded.measures.metrics, synthetic_results.MEASURES.metrics, strict=True):
+    assert guessed[:4] == metric[:4] and guessed.of == metric.of
+  assert loaded.measures.watched == "force_loss" and loaded.compared == result.compared
+  assert [picture.title for picture in loaded.measures.pictures] == ["energy", "forces"]
+  assert loaded.table("c=0.5") == result.table("c=0.5")
+
+
+@pytest.mark.parametrize(("name", "kind", "compared", "of"), [
+    ("x_loss", "error", True, ""), ("x_rmse", "error", False, ""), ("x_skill", "skill", False,
+     "x_loss"), ("loss", "share", False, ""), ("_loss", "share", False, ""),
+    ("efwt", "share", False, "")])
+def test_metrics_are_guessed_by_the_ends_of_their_names(name, kind, compared, of):
+  metric = measures.metric_of(name, "m")
+  assert (metric.name, metric.unit, metric.kind, metric.compared, metric.of) == (
+      name, "m", kind, compared, of)
+
+
+def test_errors_of_a_misspelt_metric_name_the_right_one():
+  with pytest.raises(ValueError, match="did you mean 'force_loss'"):
+    small().errors("force_los")
+
+
+def test_a_metric_without_a_unit_is_shown_without_one():
+  table = synthetic_results.advection().table("tanh")
+  assert "| solution_error    " in table and "residual (mm/s)" in table
+
+
+def test_only_errors_may_not_be_negative(tmp_path):
+  result = synthetic_results.advection(seeds=1)
+  for metric, refused in (("within", False), ("solution_skill", False), ("largest", True)):
+    storage.save(dataclasses.replace(result, rows=tuple(
+        each._replace(value=-1.0) if each.metric == metric else each
+        for each in result.rows)), tmp_path)
+    if refused:
+      with pytest.raises(ValueError, match="no negative error"):
+        storage.load(tmp_path)
+    else:
+      storage.load(tmp_path)
+
+
+def damaged(**changes):
+  entry = synthetic_results.listed(synthetic_results.ADVECTION)
+  return {**entry, **changes}
+
+
+METRIC = synthetic_results.listed(synthetic_results.ADVECTION)["metrics"][0]
+PICTURE = synthetic_results.listed(synthetic_results.ADVECTION)["pictures"][0]
+
+
+@pytest.mark.parametrize(("listed", "part"), [
+    ([], "measures like"), (damaged(metrics=3), "measures.metrics like"),
+    (damaged(metrics=[{"name": "a"}]), "measures.metrics like"),
+    (damaged(metrics=[METRIC | {"kind": "mean"}]), "measures.metrics like"),
+    (damaged(metrics=[METRIC | {"compared": 1}]), "measures.metrics like"),
+    (damaged(metrics=[METRIC | {"unit": ""}]), "measures.metrics like"),
+    (damaged(metrics=[METRIC, METRIC]), "different names"),
+    (damaged(watched="gone"), "watched one of these"),
+    (damaged(metrics=[METRIC | {"of": "gone"}], watched=""), "a skill is of an error"),
+    (damaged(pictures=[PICTURE | {"kind": "film"}]), "measures.pictures like"),
+    (damaged(pictures=[PICTURE | {"arrays": {"true": "u_true"}}]), "measures.pictures like"),
+    (damaged(pictures=[PICTURE | {"axes": ["x"]}]), "measures.pictures like"),
+    (damaged(caption=None), "measures.caption like"), ({"watched": ""}, "measures like")],
+    ids=["list", "number", "short", "kind", "flag", "unit", "twice", "watched", "of", "picture",
+         "arrays", "axes", "caption", "no metrics"])
+def test_measures_are_refused_by_their_part(tmp_path, listed, part):
+  storage.save(dataclasses.replace(small(), config={"measures": listed}), tmp_path)
+  with pytest.raises(ValueError, match=part):
+    storage.load(tmp_path)
+
+
+def test_measures_of_a_later_version_are_read(tmp_path):
+  listed = damaged(metrics=[METRIC | {"colour": "red"}], watched="", colours=3)
+  storage.save(dataclasses.replace(small(), config={"measures": listed}), tmp_path)
+  assert storage.load(tmp_path).measures.metrics == synthetic_results.ADVECTION.metrics[:1]
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"u_true": np.ones(5)}, "'u_true' to be a matrix of numbers"),
+    ({"u_true": np.ones((30, 20))}, "to have the shape \\(20, 30\\)"),
+    ({"x": np.ones((2, 2))}, "'x' to be a list of numbers"),
+    ({"x": np.zeros(30)}, "each larger than the last"),
+    ({"x": np.array([2, 1], np.uint8)}, "each larger than the last"),
+    ({"t": np.full(20, NAN)}, "'t' to hold at least two coordinates"),
+    ({"t": None}, "expected 't' beside the other arrays of 'solution u'"),
+    ({"u_predicted": np.full((20, 30), "x")}, "'u_predicted' to be a matrix"),
+    ({"arm": np.ones(3)}, "arm to be one text"), ({"unknown": np.full((2, 2), "x")}, ""),
+    (dict.fromkeys(("u_true", "u_predicted", "x", "t")), "")],
+    ids=["list", "transposed", "matrix", "equal", "falling", "nan", "missing", "text", "arm",
+         "of no picture", "none"])
+def test_arrays_are_checked_by_the_pictures(tmp_path, changes, message):
+  result = synthetic_results.advection(seeds=1)
+  arrays = {name: array for name, array in {**result.predictions, **changes}.items()
+            if array is not None}
+  storage.save(dataclasses.replace(result, predictions=arrays), tmp_path)
+  if message:
+    with pytest.raises(ValueError, match=message):
+      storage.load(tmp_path)
+  else:
+    assert set(storage.load(tmp_path).predictions) == set(arrays)
+
+
+@pytest.mark.parametrize("module", [records, storage], ids=["records", "storage"])
+def test_examples_in_docstrings(module):
+  outcome = doctest.testmod(module)
+  assert outcome.attempted and not outcome.failed

@@ -80,7 +80,8 @@ def prediction_panel(
     picture: What to draw.
     predictions: The arrays by name.
   """
-  arrays = {part: predictions.get(name, np.zeros(0)) for part, name in picture.arrays.items()}
+  arrays = {part: np.asarray(predictions.get(name, ()), np.float64)
+            for part, name in picture.arrays.items()}
   if not all(array.size for array in arrays.values()):
     return None
   origin = np.mean(arrays["true"]) if picture.centred else 0.0

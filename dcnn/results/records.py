@@ -244,7 +244,7 @@ class Result:
       ...     for arm, value in (("tanh", 2.0), ("sine", 1.0)) for seed in range(6))
       >>> result = Result({}, rows, (), (), {})
       >>> tanh, sine = result.compare(Table("Trial", "tanh", ("sine",)), "width_loss")
-      >>> sine.contrast.ratio, sine.contrast.verdict
+      >>> round(sine.contrast.ratio, 3), sine.contrast.verdict
       (0.5, 'better')
     """
     errors = self.errors(metric, split)

@@ -256,21 +256,21 @@ def _picture_problem(arrays: Mapping[str, np.ndarray], picture: Picture) -> str:
   missing = [name for name in names if name not in arrays]
   if missing:
     return "" if len(missing) == len(names) else (
-        f"expected {missing[0]} beside the other arrays of {picture.title!r}, got none")
+        f"expected {missing[0]!r} beside the other arrays of {picture.title!r}, got none")
   for name, part in zip(names, _PARTS[picture.kind], strict=True):
     array, axes = arrays[name], 1
     if picture.kind == "field" and part in ("true", "predicted"):
       axes = 2
     if array.ndim != axes or array.dtype.kind not in "fiu":
-      return (f"expected {name} to be a {'list' if axes == 1 else 'matrix'} of numbers, got shape "
+      return (f"expected {name!r} to be a {'list' if axes == 1 else 'matrix'} of numbers, got shape "
               f"{array.shape} and type {array.dtype}")
   true, predicted, *coordinates = (arrays[name] for name in names)
   for name, values in zip(names[2:], coordinates, strict=True):
     if len(values) < 2 or not np.all(np.isfinite(values)) or np.any(values[1:] <= values[:-1]):
-      return f"expected {name} to hold at least two coordinates, each larger than the last"
+      return f"expected {name!r} to hold at least two coordinates, each larger than the last"
   shape = tuple(len(values) for values in coordinates[::-1]) or true.shape
   if true.shape != shape or predicted.shape != shape:
-    return (f"expected {names[0]} and {names[1]} to have the shape {shape}, got {true.shape} and "
+    return (f"expected {names[0]!r} and {names[1]!r} to have the shape {shape}, got {true.shape} and "
             f"{predicted.shape}")
   return ""
 

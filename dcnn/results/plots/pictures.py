@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
@@ -32,8 +32,8 @@ class Parity(NamedTuple):
 
   title: str
   unit: str
-  true: Num[np.ndarray, " values"]
-  predicted: Num[np.ndarray, " values"]
+  true: Float[np.ndarray, " values"]
+  predicted: Float[np.ndarray, " values"]
 
 
 class Field(NamedTuple):
@@ -51,10 +51,10 @@ class Field(NamedTuple):
 
   title: str
   unit: str
-  true: Num[np.ndarray, "vertical horizontal"]
-  predicted: Num[np.ndarray, "vertical horizontal"]
-  horizontal: Num[np.ndarray, " horizontal"]
-  vertical: Num[np.ndarray, " vertical"]
+  true: Float[np.ndarray, "vertical horizontal"]
+  predicted: Float[np.ndarray, "vertical horizontal"]
+  horizontal: Float[np.ndarray, " horizontal"]
+  vertical: Float[np.ndarray, " vertical"]
   axes: tuple[str, str]
 
 
@@ -135,7 +135,7 @@ def _draw_parity(upper: Axes, lower: Axes, panel: Parity) -> None:
 def _draw_field(part: SubFigure, panel: Field) -> None:
   """Three maps side by side; reference and prediction share their colours."""
   errors = panel.predicted - panel.true
-  unit, small = _whole_unit(panel.unit), display_unit(panel.unit, errors)
+  unit, small = _whole_unit(panel.unit), display_unit(panel.unit, errors.ravel())
   ends = _ends(np.stack([panel.true, panel.predicted]))
   largest = max(map(abs, _ends(small.factor * errors)))
   axes = part.subplots(1, 3, sharex=True, sharey=True)
@@ -157,7 +157,7 @@ def _draw_field(part: SubFigure, panel: Field) -> None:
 
 
 def _draw_map(
-    ax: Axes, panel: Field, values: Num[np.ndarray, "vertical horizontal"], colours: str,
+    ax: Axes, panel: Field, values: Float[np.ndarray, "vertical horizontal"], colours: str,
     ends: tuple[float, float],
 ) -> ScalarMappable:
   """Each value as a cell around its coordinates; where a value is not finite there is no cell."""
@@ -166,25 +166,25 @@ def _draw_map(
       cmap=colours, vmin=ends[0], vmax=ends[1], rasterized=True)
 
 
-def _edges(centres: Num[np.ndarray, " cells"]) -> Float[np.ndarray, " edges"]:
+def _edges(centres: Float[np.ndarray, " cells"]) -> Float[np.ndarray, " edges"]:
   """The edges of cells around increasing centres: halfway between these, and as far outside."""
   between = (centres[1:] + centres[:-1]) / 2
   return np.concatenate(
       [2 * centres[:1] - between[:1], between, 2 * centres[-1:] - between[-1:]])
 
 
-def _range_text(values: Num[np.ndarray, "..."]) -> str:
+def _range_text(values: Float[np.ndarray, "..."]) -> str:
   low, high = _ends(values)
   return f"from {number_text(low, high)} to {number_text(high, low)}"
 
 
-def _ends(values: Num[np.ndarray, "..."]) -> tuple[float, float]:
+def _ends(values: Float[np.ndarray, "..."]) -> tuple[float, float]:
   """The smallest and the largest finite value; 0 where there is none."""
   finite = values[np.isfinite(values)]
   return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def _error_lines(errors: Num[np.ndarray, "..."], unit: Unit) -> list[str]:
+def _error_lines(errors: Float[np.ndarray, "..."], unit: Unit) -> list[str]:
   """Mean absolute and root mean square error with their unit."""
   mae, rmse = np.mean(np.abs(errors)), np.sqrt(np.mean(np.square(errors)))
   return [

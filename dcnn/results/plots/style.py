@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from dcnn.base.text import visible_text
 from dcnn.results import text
@@ -24,6 +26,7 @@ SERIES = ("blue", "vermillion", "green", "orange", "purple", "sky", "wine", "oli
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _LONGEST_NAME = 44
 _DPI = 160
+_DIGITS = 6  # of positions, which are fractions of the figure: a thousandth of a pixel
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -86,9 +89,22 @@ def with_style(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figur
       if engine is not None:
         engine.execute(figure)
         figure.set_layout_engine("none")  # once is enough: writing files need not repeat it
+        _round_positions(figure)
     return figure
 
   return draw_with_style
+
+
+def _round_positions(figure: Figure) -> None:
+  """Rounds where parts and axes lie, so that equal figures are equal to the last digit.
+
+  The solver of constrained layouts takes its variables in the order of their addresses.
+  """
+  for part in figure.subfigs:
+    part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), _DIGITS))
+  for ax in figure.axes:
+    corners = ax.get_position(original=True).get_points()
+    ax.set_position(Bbox(np.round(corners, _DIGITS)))
 
 
 def svg(figure: Figure) -> bytes:
