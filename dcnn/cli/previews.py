@@ -83,7 +83,8 @@ def _flag(config: configs.ConfigDict, key: str, value: Any) -> str | None:
     arguments.override(again, [f"--config.{key}={text}"])
   except Stop:
     return None
-  gives_it = configs.flat(again)[key] == _plain(value) and text.isprintable()
+  printable = text.replace("\n", "").isprintable()  # others would be printed as escapes
+  gives_it = printable and configs.flat(again)[key] == _plain(value)
   return f"--config.{key}={_quote(text)}" if gives_it else None
 
 
