@@ -127,7 +127,8 @@ def _energy_term(
     counts: Labels,
 ) -> Float[Array, ""]:
   residual = jnp.asarray(energy - batch.labels.energy)
-  return losses.masked_mean(penalty(residual, hypers["energy_delta"]), True, counts.energy)
+  parameters = {name: hypers[f"energy_{name}"] for name in penalty.parameters}
+  return losses.masked_mean(penalty.function(residual, **parameters), True, counts.energy)
 
 
 def _force_term(
@@ -137,7 +138,8 @@ def _force_term(
   known = metrics.known_forces(batch.labels.forces, batch.systems.species)
   # nan must not enter the penalty: its gradient would be nan however it is masked.
   residual = jnp.asarray(forces - jnp.where(known, batch.labels.forces, 0.0))
-  return losses.masked_mean(penalty(residual, hypers["force_delta"]), known, counts.forces)
+  parameters = {name: hypers[f"force_{name}"] for name in penalty.parameters}
+  return losses.masked_mean(penalty.function(residual, **parameters), known, counts.forces)
 
 
 def _score(sums: Mapping[str, Array], hypers: Hypers) -> Array:
