@@ -1,15 +1,19 @@
-"""Training losses by name: the penalty of a residual, averaged over what is really there.
+"""Training losses by name: the penalty of a residual, averaged over the entries that are real.
 
-A penalty maps residuals of shape `... components` to one number for each leading index; padded
-entries are removed by `masked_mean`, which divides by the number of entries that count.
+A penalty maps residuals (..., components) to one number for each entry; padded entries are removed
+by `masked_mean`, which divides by the number of entries that count.
 """
 
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+
+from dcnn.base import text
 
 # From a pytree of what one device found, of one type, to its sum over the devices of a run.
 AddUp = Callable[[Any], Any]
@@ -20,54 +24,163 @@ def alone(found: Any) -> Any:
   return found
 
 
-def absolute(residual: Float[Array, "..."], delta: Float[Array, ""] | float) -> Array:
-  """|r|, for each component; the loss of the paper's code for energies and forces."""
-  del delta
+class Penalty(NamedTuple):
+  """A penalty, and the names of the settings that it reads.
+
+  Attributes:
+    function: function(residual, **parameters) gives the penalty of each entry of the residual, in
+      an array of the residual's shape.
+    parameters: Names of the parameters, such as `delta`; each is a number that may be traced.
+  """
+
+  function: Callable[..., Array]
+  parameters: tuple[str, ...] = ()
+
+
+def absolute(residual: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+  """|r| of each component; the loss of the paper's code for energies and forces.
+
+  Args:
+    residual: Predicted less reference values, in physical units.
+
+  Returns:
+    The penalty of each entry, in the unit of the residual.
+
+  >>> print(absolute(jnp.array([-2.0, 0.5])))
+  [2.  0.5]
+  """
   return jnp.abs(residual)
 
 
-def squared(residual: Float[Array, "..."], delta: Float[Array, ""] | float) -> Array:
-  """r^2, for each component."""
-  del delta
+def squared(residual: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+  """r^2 of each component.
+
+  Args:
+    residual: Predicted less reference values, in physical units.
+
+  Returns:
+    The penalty of each entry, in the unit of the residual squared.
+
+  >>> print(squared(jnp.array([-2.0, 0.5])))
+  [4.   0.25]
+  """
   return jnp.square(residual)
 
 
-def huber(residual: Float[Array, "..."], delta: Float[Array, ""] | float) -> Array:
+def huber(
+    residual: Float[Array, "*axes"], delta: Float[Array, ""] | float) -> Float[Array, "*axes"]:
   """r^2 / 2 up to `delta`, delta (|r| - delta / 2) beyond, for each component.
 
   Args:
-    residual: in physical units.
-    delta: where the square turns into a line, in the units of the residual; positive.
+    residual: Predicted less reference values, in physical units.
+    delta: Size of the residual at which the square turns into a line, in the unit of the residual;
+      positive.
 
   Returns:
-    The penalty, of the residual's shape.
+    The penalty of each entry, in the unit of the residual squared.
 
   References:
     P. J. Huber, Robust estimation of a location parameter, Ann. Math. Stat. 35 (1964) 73.
+
+  >>> print(huber(jnp.array([-2.0, 0.5]), delta=1.0))
+  [1.5   0.125]
   """
   size = jnp.abs(residual)
   return jnp.where(size <= delta, 0.5 * jnp.square(size), delta * (size - 0.5 * delta))
 
 
-def atom_norm(residual: Float[Array, "*batch 3"], delta: Float[Array, ""] | float) -> Array:
-  """|r| of the vector on each atom, spread over its three components.
+def atom_norm(residual: Float[Array, "*batch components"]) -> Float[Array, "*batch components"]:
+  """|r| of the vector on each atom, divided evenly among its components.
 
-  Unlike the sum of absolute components this does not depend on how the molecule is turned. The
-  norm is safe at zero in value and gradient.
+  Unlike the sum of absolute components it does not depend on the orientation of the molecule. The
+  norm is safe at zero, in its value and in its gradient.
+
+  Args:
+    residual: Predicted less reference vectors, in physical units, such as forces (atoms, 3).
+
+  Returns:
+    |r| / components for each component, in the unit of the residual.
+
+  >>> print(atom_norm(jnp.array([[0.0, 3.0, 4.0, 0.0]])))
+  [[1.25 1.25 1.25 1.25]]
   """
-  del delta
   square = jnp.sum(jnp.square(residual), axis=-1, keepdims=True)
   away = square > 0
   norm = jnp.where(away, jnp.sqrt(jnp.where(away, square, 1.0)), 0.0)
   return jnp.broadcast_to(norm / residual.shape[-1], residual.shape)
 
 
-from typing import NamedTuple  # SHIM
+ENERGY_LOSSES: Mapping[str, Penalty] = {
+    "l1": Penalty(absolute), "l2": Penalty(squared), "huber": Penalty(huber, ("delta",))}
+FORCE_LOSSES: Mapping[str, Penalty] = {**ENERGY_LOSSES, "atom_norm": Penalty(atom_norm)}
 
 
-class Penalty(NamedTuple):
-  function: Callable
-  parameters: tuple = ("delta",)
-ENERGY_LOSSES = {"l1": Penalty(absolute), "l2": Penalty(squared), "huber": Penalty(huber)}
-FORCE_LOSSES = {**ENERGY_LOSSES, "atom_norm": Penalty(atom_norm)}
-def resolve(spec, table): return table[spec] if isinstance(spec, str) else Penalty(spec, ())
+def resolve(spec: Any, table: Mapping[str, Penalty]) -> Penalty:
+  """The penalty of a name; one of the user's own is taken as it is.
+
+  Args:
+    spec: A name in the table, a `Penalty`, or a function of the residual alone.
+    table: `ENERGY_LOSSES` or `FORCE_LOSSES`, or another task's penalties by name.
+
+  Returns:
+    The penalty, with the names of the parameters that it takes.
+
+  Raises:
+    ValueError: If the table has no penalty of that name, or if `spec` is no function that can be
+      called with a residual and its parameters.
+
+  >>> resolve("huber", ENERGY_LOSSES).parameters
+  ('delta',)
+  >>> resolve(jnp.abs, ENERGY_LOSSES).parameters
+  ()
+  """
+  if isinstance(spec, str):
+    if spec not in table:
+      raise ValueError(f"unknown loss {spec!r}: {text.suggestion(spec, table)}known are "
+                       f"{', '.join(table)}")
+    return table[spec]
+  penalty = spec if isinstance(spec, Penalty) else Penalty(spec)
+  if not callable(penalty.function):
+    raise ValueError("expected the name of a loss, a function of the residual or a losses.Penalty, "
+                     f"received {text.one_line(repr(spec))[:60]}")
+  _require_parameters(penalty)
+  return penalty
+
+
+def _require_parameters(penalty: Penalty) -> None:
+  """A function that needs more than its record says would fail only while it is traced."""
+  try:
+    signature = inspect.signature(penalty.function)
+  except ValueError:  # some functions that are written in C have none
+    return
+  name = getattr(penalty.function, "__name__", type(penalty.function).__name__)
+  try:
+    signature.bind(0.0, **dict.fromkeys(penalty.parameters, 0.0))
+  except TypeError as error:
+    given = "".join(f", {parameter}=..." for parameter in penalty.parameters)
+    raise ValueError(
+        f"the loss {name}{signature} cannot be called as {name}(residual{given}) ({error}): name "
+        f"what it reads, as in losses.Penalty({name}, ('delta',))") from error
+
+
+def masked_mean(
+    values: Float[Array, "..."], mask: Bool[Array, "..."] | bool,
+    count: Int[Array | np.ndarray, ""] | None = None,
+) -> Float[Array, ""]:
+  """Mean over the entries where the mask, broadcast to `values`, is true; zero if there are none.
+
+  Args:
+    values: Penalties, in any unit.
+    mask: Which of them are real.
+    count: Number of real entries in the whole batch, if `values` is only a part of it; by default
+      they are counted.
+
+  Returns:
+    The mean, or what these values contribute to it, in the unit of the values.
+
+  >>> print(masked_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])))
+  2.0
+  """
+  mask = jnp.broadcast_to(mask, values.shape)
+  total = jnp.sum(jnp.where(mask, values, 0.0))
+  return total / jnp.maximum(jnp.sum(mask) if count is None else count, 1)

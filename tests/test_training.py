@@ -38,7 +38,8 @@ def take(frames, indices):
 def make_program(make_model, make_optimizer, averaged=False):
   example = System(jnp.zeros((4, 3)), jnp.asarray(SPECIES))
   task = forcefield.make_task(
-      make_model, example, energy_loss=losses.absolute, force_loss=losses.absolute)
+      make_model, example, energy_loss=losses.ENERGY_LOSSES["l1"],
+      force_loss=losses.FORCE_LOSSES["l1"])
   return training.Program(task, make_optimizer, take, 4, averaged)
 
 
