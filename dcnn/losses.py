@@ -1,7 +1,7 @@
-"""Training losses by name: the penalty of a residual, averaged over the entries that are real.
+"""Penalties of residuals by name, of which training losses are made.
 
-A penalty maps residuals (..., components) to one number for each entry; padded entries are removed
-by `masked_mean`, which divides by the number of entries that count.
+A penalty maps residuals (..., components) to one number for each entry. A task averages them over
+the entries that are real (`tasks.base.mean_term`).
 """
 
 import inspect
@@ -9,19 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from dcnn.base import text
-
-# From a pytree of what one device found, of one type, to its sum over the devices of a run.
-AddUp = Callable[[Any], Any]
-
-
-def alone(found: Any) -> Any:
-  """Adds up over the one device that a batch is on."""
-  return found
 
 
 class Penalty(NamedTuple):
@@ -161,26 +152,3 @@ def _require_parameters(penalty: Penalty) -> None:
     raise ValueError(
         f"the loss {name}{signature} cannot be called as {name}(residual{given}) ({error}): name "
         f"what it reads, as in losses.Penalty({name}, ('delta',))") from error
-
-
-def masked_mean(
-    values: Float[Array, "..."], mask: Bool[Array, "..."] | bool,
-    count: Int[Array | np.ndarray, ""] | None = None,
-) -> Float[Array, ""]:
-  """Mean over the entries where the mask, broadcast to `values`, is true; zero if there are none.
-
-  Args:
-    values: Penalties, in any unit.
-    mask: Which of them are real.
-    count: Number of real entries in the whole batch, if `values` is only a part of it; by default
-      they are counted.
-
-  Returns:
-    The mean, or what these values contribute to it, in the unit of the values.
-
-  >>> print(masked_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])))
-  2.0
-  """
-  mask = jnp.broadcast_to(mask, values.shape)
-  total = jnp.sum(jnp.where(mask, values, 0.0))
-  return total / jnp.maximum(jnp.sum(mask) if count is None else count, 1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dcnn import losses
-from dcnn.configs import networks
+from dcnn.configs import networks, penalties
 from dcnn.configs.sections import Parts, Section
 from dcnn.configs.settings import (
     ConfigDict,
@@ -102,12 +102,9 @@ def build(
 
 def _make_task(equation: Equation, config: ConfigDict) -> Task:
   equation = equation._replace(hard_initial=config.equation.hard_initial)
-  function, parameters = losses.resolve(config.loss.residual, losses.ENERGY_LOSSES)
+  penalty = penalties.make(config.loss.residual, losses.ENERGY_LOSSES, "residual")
   fields = networks.activation_fields(config)
   hidden = tuple(config.model.hidden)
-
-  def penalty(residual: Any, hypers: Mapping) -> Any:
-    return function(residual, **{name: hypers[f"residual_{name}"] for name in parameters})
 
   return advection.make_task(
       equation,
@@ -121,12 +118,11 @@ def _check(config: ConfigDict) -> None:
       is_integer(size) and 1 <= size <= 100_000 for size in sizes),
           "points.grid must list two whole numbers and model.hidden at least one, from 1 to "
           f"100,000, got {tuple(config.points.grid)} and {tuple(config.model.hidden)}")
-  losses.resolve(config.loss.residual, losses.ENERGY_LOSSES)
+  penalties.check(config, config.loss.residual, losses.ENERGY_LOSSES, "residual")
 
 
 def _unread(config: ConfigDict) -> set[str]:
-  parameters = losses.resolve(config.loss.residual, losses.ENERGY_LOSSES).parameters
-  unread = set() if "delta" in parameters else {"loss.residual_delta"}
+  unread = penalties.unread(config, config.loss.residual, losses.ENERGY_LOSSES, "residual")
   return unread | ({"loss.initial_weight"} if config.equation.hard_initial else set())
 
 

@@ -14,7 +14,7 @@ from dcnn import data, labels, losses, models
 from dcnn.base import Dataset, rounding, wording
 from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Indices
-from dcnn.configs import networks
+from dcnn.configs import networks, penalties
 from dcnn.configs.sections import Parts, Section
 from dcnn.configs.settings import (
     ConfigDict,
@@ -311,16 +311,9 @@ def _make_task(dataset: Dataset, splits: Sequence[Indices], config: ConfigDict) 
   shared, _ = forcefield.shared_data(dataset, np.arange(1))
   return forcefield.make_task(
       _make_model(config, dataset, splits), jax.tree.map(lambda array: array[0], shared),
-      energy_loss=_penalty(config.loss.energy, losses.ENERGY_LOSSES, "energy"),
-      force_loss=_penalty(config.loss.forces, losses.FORCE_LOSSES, "force"),
+      energy_loss=penalties.make(config.loss.energy, losses.ENERGY_LOSSES, "energy"),
+      force_loss=penalties.make(config.loss.forces, losses.FORCE_LOSSES, "force"),
       use_forces=_switches(config)["forces"], own_metrics=own_metrics(config))
-
-
-def _penalty(spec: Any, table: Mapping[str, losses.Penalty], what: str) -> forcefield.Penalty:
-  """A penalty whose parameters are the numbers `WHAT_PARAMETER` of an arm."""
-  function, parameters = losses.resolve(spec, table)
-  return lambda residual, hypers: function(
-      residual, **{name: hypers[f"{what}_{name}"] for name in parameters})
 
 
 def _make_model(
@@ -367,8 +360,8 @@ def _check(config: ConfigDict) -> None:
   require(all(callable(metric) or isinstance(metric, FrameMetric) for metric in config.metrics),
           f"metrics must list functions or FrameMetric records, got {config.metrics!r}")
   labels.check(config.labels)
-  losses.resolve(loss.energy, losses.ENERGY_LOSSES)
-  losses.resolve(loss.forces, losses.FORCE_LOSSES)
+  penalties.check(config, loss.energy, losses.ENERGY_LOSSES, "energy")
+  penalties.check(config, loss.forces, losses.FORCE_LOSSES, "force")
   require(loss.energy_weight + loss.force_weight > 0,
           "loss.energy_weight and loss.force_weight are both 0: nothing would be trained")
   _check_network(config)
@@ -406,13 +399,8 @@ def _unread(config: ConfigDict) -> set[str]:
   network = models.resolve(config.model.name)
   keys = {f"model.{name}" for name in config.model
           if name not in ("name", *network.settings, *network.takes)}
-  for form, what, table in (
-      (config.loss.energy, "energy", losses.ENERGY_LOSSES),
-      (config.loss.forces, "force", losses.FORCE_LOSSES)):
-    read = losses.resolve(form, table).parameters
-    keys |= {f"loss.{name}" for name in config.loss if name.startswith(f"{what}_")
-             and name.removeprefix(f"{what}_") not in ("weight", *read)}
-  return keys
+  return keys | penalties.unread(config, config.loss.energy, losses.ENERGY_LOSSES, "energy") | (
+      penalties.unread(config, config.loss.forces, losses.FORCE_LOSSES, "force"))
 
 
 def _switches(config: ConfigDict) -> dict[str, bool]:
