@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from dcnn import data, labels, losses, models
+from dcnn import data, labels, losses, models, optimizers
 from dcnn.activations import ACTIVATIONS
 from dcnn.base import Dataset, Labels, rounding, wording
 from dcnn.configs.settings import (
@@ -28,7 +28,6 @@ from dcnn.configs.settings import (
   steps_per_chunk,
   tables,
 )
-from dcnn.optimizers import SCHEDULES
 from dcnn.sweeps import plans
 from dcnn.sweeps.training import Program
 from dcnn.tasks import forcefield
@@ -409,21 +408,7 @@ def _check_systems(config: ConfigDict, sources: Sources) -> None:
 def _make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTransformation]:
   """From hypers to Adam, with decoupled weight decay and clipping where they are asked for."""
   switches = _switches(config)
-  warmup = config.optimizer.warmup
-  schedule = SCHEDULES[config.optimizer.schedule](config.steps - warmup)
-  if warmup:
-    rise = optax.linear_schedule(1 / (warmup + 1), 1.0, warmup)  # no step of size zero
-    schedule = optax.join_schedules([rise, schedule], [warmup])
-
-  def make_optimizer(hypers):
-    clip = optax.clip_by_global_norm(hypers["clip_norm"])
-    decay = optax.add_decayed_weights(hypers["weight_decay"])
-    # All parameters as one vector: a third of the kernels, to compile and to launch.
-    return optax.flatten(optax.chain(
-        *([clip] if switches["clip_norm"] else []),
-        optax.scale_by_adam(eps=hypers["eps"]),
-        *([decay] if switches["weight_decay"] else []),
-        optax.scale_by_schedule(schedule),
-        optax.scale(-hypers["learning_rate"])))
-
-  return make_optimizer
+  return optimizers.make(
+      "adam", steps=config.steps, schedule=config.optimizer.schedule,
+      warmup=config.optimizer.warmup, clip=switches["clip_norm"],
+      weight_decay=switches["weight_decay"])
