@@ -372,14 +372,11 @@ def _check_parameters(name: str, values: Mapping[str, float], *rules: Rule) -> N
   for key in values:
     if key not in known:
       raise ValueError(f"unknown parameter {key!r} of {name}: {suggestion(key, known)}{form}")
-  missing = [key for rule in rules for key in rule.parameters
-             if key not in values and _is_required(rule.function, key)]
+  missing = [
+      key for rule in rules for key in rule.parameters if key not in values
+      and inspect.signature(rule.function).parameters[key].default is inspect.Parameter.empty]
   if missing:
     raise ValueError(f"{name} lacks {' and '.join(missing)}: {form}")
-
-
-def _is_required(function: Callable, parameter: str) -> bool:
-  return inspect.signature(function).parameters[parameter].default is inspect.Parameter.empty
 
 
 def _name(function: Callable) -> str:
