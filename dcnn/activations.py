@@ -435,10 +435,6 @@ def _smooth(function: Callable[..., Array]) -> Activation:
   return Activation(function, math.inf, partial(variance_gain, function))
 
 
-def _repu_order(power: int = 2) -> int:
-  return power - 1
-
-
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({
     "relu": Activation(relu, 0, lambda: math.sqrt(2)),
     "leaky_relu": Activation(leaky_relu, 0, _leaky_relu_gain, ("negative_slope",)),
@@ -450,7 +446,7 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({
     "sine": _smooth(sine),
     "mish": _smooth(mish),
     "irelu": Activation(irelu, 1, _irelu_gain, ("c", "offset")),
-    "repu": Activation(repu, _repu_order, _repu_gain, ("power",), ("power",)),
+    "repu": Activation(repu, lambda power=2: power - 1, _repu_gain, ("power",), ("power",)),
     "twice_integrated_relu": Activation(twice_integrated_relu, 2, lambda: math.sqrt(4.8)),
     "integrated_leaky_relu": Activation(
         integrated_leaky_relu, 1, _integrated_leaky_relu_gain, ("negative_slope",)),

@@ -372,28 +372,15 @@ def _check_parameters(name: str, values: Mapping[str, float], *rules: Rule) -> N
   for key in values:
     if key not in known:
       raise ValueError(f"unknown parameter {key!r} of {name}: {suggestion(key, known)}{form}")
-  missing = [key for rule in rules for key in rule.parameters
-             if key not in values and _is_required(rule.function, key)]
+  missing = [
+      key for rule in rules for key in rule.parameters if key not in values
+      and inspect.signature(rule.function).parameters[key].default is inspect.Parameter.empty]
   if missing:
     raise ValueError(f"{name} lacks {' and '.join(missing)}: {form}")
 
 
-def _is_required(function: Callable, parameter: str) -> bool:
-  return inspect.signature(function).parameters[parameter].default is inspect.Parameter.empty
-
-
 def _name(function: Callable) -> str:
   return getattr(function, "__name__", repr(function))
-
-
-def rules(scheme: str) -> tuple[str, str]:
-  """Names of the rules of a scheme, until the configuration asks `check` and `takes_references`.
-
-  >>> rules("standardize")
-  ('mean', 'std')
-  """
-  shift, scale = _halves(scheme)
-  return shift.name, scale.name
 
 
 def check(scheme: Scheme) -> None:

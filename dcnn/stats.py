@@ -244,7 +244,7 @@ def wilson(failures: int, n: int) -> Interval:
 
 
 def verdict(ratio: Interval, p_adjusted: float, margin_dex: float = 0.05) -> str:
-  """What a ratio, its interval and its adjusted p together say, in one word.
+  """The verdict on a contrast in one word, from its ratio, interval and adjusted p.
 
   Args:
     ratio: The ratio of error to baseline error, with its 95 % interval.

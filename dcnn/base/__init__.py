@@ -8,8 +8,10 @@ from dcnn.base.systems import (
     Labels,
     Neighbours,
     System,
+    known_forces,
     rounding,
 )
 
 __all__ = [
-    "BOHR", "HARTREE", "KCAL_PER_MOL", "Dataset", "Labels", "Neighbours", "System", "rounding"]
+    "BOHR", "HARTREE", "KCAL_PER_MOL", "Dataset", "Labels", "Neighbours", "System",
+    "known_forces", "rounding"]

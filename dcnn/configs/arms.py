@@ -9,13 +9,12 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from dcnn import models
+from dcnn import models, optimizers
 from dcnn.base import objects
 from dcnn.base.text import suggestion
 from dcnn.configs import networks
 from dcnn.configs.settings import ConfigDict, flat, require
 from dcnn.configs.tasks import SETTINGS, section_of, setting_table
-from dcnn.optimizers import resolve as resolve_optimizer
 from dcnn.results.records import Table
 
 _PREFIXED = {setting.key for setting in SETTINGS if setting.prefixed}
@@ -127,7 +126,7 @@ def effective(config: ConfigDict) -> dict[str, Any]:
   config.json describes them.
   """
   table = setting_table(config)
-  read = {*resolve_optimizer(config.optimizer.name).parameters}
+  read = optimizers.resolve(config.optimizer.name).parameters
   unread = networks.unread(config) | section_of(config).unread(config) | {
       f"optimizer.{name}" for name in _OPTIMIZER if name not in read}
   return {key: objects.describe(value) for key, value in flat(config).items()

@@ -12,7 +12,7 @@ from dcnn.configs.arms import arm_settings, tables
 from dcnn.configs.sections import Data, Parts
 from dcnn.configs.settings import ConfigDict, flat, require
 from dcnn.configs.tasks import section_of
-from dcnn.configs.validation import seeds, steps_per_chunk
+from dcnn.configs.validation import make_optimizer, seeds, steps_per_chunk
 from dcnn.sweeps.plans import Arm, Plan
 from dcnn.sweeps.training import Program
 
@@ -75,15 +75,10 @@ def _require_devices(per_run: int) -> None:
 
 
 def _program(config: ConfigDict, parts: Parts) -> Program:
-  settings, on = config.optimizer, arm_lib.switches(config)
-  optimizer = optimizers.make(
-      settings.name, schedule=settings.schedule, steps=config.steps, warmup=settings.warmup,
-      parameters={name: settings[name] for name in settings},
-      clip=on["clip_norm"], weight_decay=on["weight_decay"])
   return Program(
-      parts.make_task(config), optimizer.make, parts.problem.take, config.batch_size,
-      on["average"], patience=config.patience * steps_per_chunk(config),
-      evaluated=optimizer.evaluated)
+      parts.make_task(config), make_optimizer(config), parts.problem.take, config.batch_size,
+      arm_lib.switches(config)["average"], patience=config.patience * steps_per_chunk(config),
+      evaluated=optimizers.resolve(config.optimizer.name).evaluated)
 
 
 def warn_of_pitfalls(config: ConfigDict, arms: Mapping[str, ConfigDict]) -> None:
@@ -94,6 +89,11 @@ def warn_of_pitfalls(config: ConfigDict, arms: Mapping[str, ConfigDict]) -> None
     arms: The full configuration of each arm.
   """
   section_of(config).warn(arms)
+  for name, settings in arms.items():
+    for pitfall in optimizers.pitfalls(
+        settings.optimizer.name, learning_rate=settings.optimizer.learning_rate,
+        schedule=settings.optimizer.schedule):
+      warnings.warn(f"arm {name!r}: {pitfall}", stacklevel=3)
   _warn_of_confounding(config)
 
 

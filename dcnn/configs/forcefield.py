@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from dcnn import data, labels, losses, models
-from dcnn.base import Dataset, rounding, wording
+from dcnn.base import Dataset, known_forces, rounding, wording
 from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Indices
 from dcnn.configs import networks, penalties
@@ -250,7 +250,8 @@ def _split_frames(config: ConfigDict, sources: Sources, seed: int) -> Indices:
 
 def _require_equal_metrics(dataset: Dataset, splits: Sequence[Indices]) -> None:
   """Errors of forces are compared over seeds, each of which must have some or none."""
-  known = np.any(np.isfinite(np.asarray(dataset.labels.forces)), axis=(1, 2))
+  forces, species = np.asarray(dataset.labels.forces), np.asarray(dataset.systems.species)
+  known = np.any(known_forces(forces, species), axis=(1, 2))
   for name in ("valid", "test"):
     some = [bool(np.any(known[getattr(indices, name)])) for indices in splits]
     require(len(set(some)) == 1, f"of some seeds no frame of the {name} split has forces, of "

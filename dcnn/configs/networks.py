@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from dcnn import activations
 from dcnn.activations import Activation
 from dcnn.configs.settings import ConfigDict, require
@@ -60,7 +62,7 @@ def init_gain(config: ConfigDict) -> float:
   if config.init == "init_matched":
     return REFERENCE_C / config.activation.c
   if config.init == "variance_preserving":
-    return float(activation_of(config).gain(**parameters(config)))
+    return float(np.asarray(activation_of(config).gain(**parameters(config))))
   return 1.0
 
 

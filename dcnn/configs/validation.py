@@ -1,8 +1,10 @@
 """The checks of a configuration: all that can be found out without its data."""
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import optax
 
 from dcnn import optimizers
 from dcnn.base.text import suggestion
@@ -113,8 +115,6 @@ def _check_settings(config: ConfigDict, sweep: bool) -> None:
 def _validate_arm(config: ConfigDict) -> None:
   networks.activation_of(config)  # its name must be valid before others are looked at
   one_of(*PLACES)(config.activation.where, "activation.where")
-  optimizers.resolve(config.optimizer.name)
-  optimizers.resolve_schedule(config.optimizer.schedule)
   section_of(config).check(config)
   _check_settings(config, sweep=False)
   networks.check(config)
@@ -125,6 +125,23 @@ def _validate_arm(config: ConfigDict) -> None:
   _require_divisible(config.batch_size, config.devices_per_run)
   require(config.optimizer.warmup < config.steps,
           f"optimizer.warmup ({config.optimizer.warmup}) must be below steps ({config.steps})")
+  make_optimizer(config)
+
+
+def make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTransformation]:
+  """From the numbers of an arm to its optimiser.
+
+  Raises:
+    ValueError: if there is none of the name, or its settings do not go together.
+  """
+  settings = config.optimizer
+  make = optimizers.make(
+      settings.name, steps=config.steps, schedule=settings.schedule, warmup=settings.warmup,
+      clip=settings.clip_norm > 0, weight_decay=settings.weight_decay > 0)
+  # Those that are traced are rounded to float32 before they are used, and these need not be.
+  static = {name: settings[name] for name in ("b1", "b2", "momentum")
+            if settings[name] is not None}
+  return lambda hypers: make({**hypers, **static})
 
 
 def _require_distinct(arms: Mapping[str, ConfigDict]) -> None:

@@ -85,7 +85,7 @@ def _scale_mistakes(training: Dataset, test: Dataset) -> list[str]:
 
 
 def _energy_mistakes(training: Dataset, test: Dataset) -> list[str]:
-  """What is odd about energies less the references of elements that the training set determines."""
+  """Sentences on energies that lie off, less references that the training set determines."""
   species = [np.asarray(each.systems.species) for each in (training, test)]
   elements = np.unique(np.concatenate([each.ravel() for each in species]))
   elements = elements[elements > 0]

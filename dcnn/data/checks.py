@@ -177,7 +177,8 @@ def frames_without_energy(raw: Raw, unit: Units) -> Bool[np.ndarray, " frames"]:
   place = place.reshape(-1)
   if len(values) < FEWEST_FRAMES:
     return np.zeros(len(place), bool)
-  whole = _is_whole(values / unit.energy)
+  written = values / unit.energy
+  whole = np.abs(written - np.round(written)) <= 1e-12 * np.abs(written)
   if whole[place].all():
     return np.zeros(len(place), bool)
   # How often rounding makes energies equal is seen from the second most frequent one.
@@ -187,10 +188,6 @@ def frames_without_energy(raw: Raw, unit: Units) -> Bool[np.ndarray, " frames"]:
   for value in np.flatnonzero(often):
     often[value] = _differ(raw, place == value)
   return often[place] | far_energies(raw) & ((count[place] > usual) | whole[place])
-
-
-def _is_whole(energy: Float[np.ndarray, " values"]) -> Bool[np.ndarray, " values"]:
-  return np.abs(energy - np.round(energy)) <= 1e-12 * np.abs(energy)
 
 
 def _differ(raw: Raw, frames: Bool[np.ndarray, " frames"]) -> bool:

@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ LARGEST_FORCE = 40.0  # eV/A
 
 
 class Molecule(NamedTuple):
-  """What an embedded set was made from.
+  """The molecule and the seed that an embedded set was made from.
 
   Attributes:
     smiles: The molecule as a SMILES string.
@@ -279,9 +279,6 @@ def _provenance(smiles: str, seed: int, temperature: float, frames: int) -> dict
       "smiles": smiles,
       "seed": seed,
       "frames": frames,
-      "versions": _versions(("tblite", "rdkit", "ase", "numpy")),
+      "versions": {
+          name: importlib.metadata.version(name) for name in ("tblite", "rdkit", "ase", "numpy")},
   }
-
-
-def _versions(packages: Iterable[str]) -> dict[str, str]:
-  return {name: importlib.metadata.version(name) for name in packages}

@@ -109,7 +109,9 @@ def load(
   (2000, 9, 3)
   """
   unit = None if units is None else units_lib.parse(units)
-  _require_known(incomplete, INCOMPLETE, "incomplete")
+  if incomplete not in INCOMPLETE:
+    raise ValueError(f"unknown {option('incomplete', incomplete)}: "
+                     f"{suggestion(incomplete, INCOMPLETE)}Known are {', '.join(INCOMPLETE)}")
   keys = raw.Keys(energy_key, forces_key, positions_key, species_key)
   with _locate(os.path.expanduser(os.fspath(name_or_path))) as path:
     try:
@@ -150,12 +152,6 @@ def _name_in_warnings(path: pathlib.Path) -> Iterator[None]:
       ours = warning.category is UserWarning
       warnings.warn(f"{path}: {warning.message}" if ours else warning.message, warning.category,
                     stacklevel=4)
-
-
-def _require_known(value: str, known: tuple[str, ...], name: str) -> None:
-  if value not in known:
-    raise ValueError(f"unknown {option(name, value)}: {suggestion(value, known)}Known are "
-                     f"{', '.join(known)}")
 
 
 def join(first: Dataset, second: Dataset) -> Dataset:

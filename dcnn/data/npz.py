@@ -60,7 +60,7 @@ HEADERS = {
 
 
 class Archive(NamedTuple):
-  """What an archive holds.
+  """The contents of an archive.
 
   Attributes:
     raw: The arrays of the archive.

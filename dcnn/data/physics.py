@@ -61,10 +61,11 @@ def scales(raw: Raw, unit: Units) -> Scales:
   sample = _sample(raw)
   bonds = _bonds(sample, unit.length)
   force = unit.force / unit.length
+  free_atoms = HARTREE * atomic_energies(sample.species).sum(axis=1)
   return Scales(
       spacing=bonds.spacing,
       stiffness=force * bonds.stiffness,
-      total=_energy_ratio(sample) * unit.energy)
+      total=float(np.median(sample.energy / free_atoms)) * unit.energy)
 
 
 def contradicts(found: Scales) -> bool:
@@ -174,11 +175,6 @@ def atomic_energies(species: Int[np.ndarray, "*frames"]) -> Float[np.ndarray, "*
   """
   charge = species.astype(float)
   return -0.7687 * charge ** (7 / 3) + charge**2 / 2 - 0.2699 * charge ** (5 / 3)
-
-
-def _energy_ratio(raw: Raw) -> float:
-  """Energies in the unit of the file over those of the free atoms in eV, median over frames."""
-  return float(np.median(raw.energy / (HARTREE * atomic_energies(raw.species).sum(axis=1))))
 
 
 class _Bonds(NamedTuple):

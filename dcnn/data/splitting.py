@@ -131,16 +131,11 @@ def check_disjoint(dataset: Dataset, indices: Indices) -> None:
     for frame in frames:
       other, where = seen.setdefault(_contents(dataset, frame), (int(frame), name))
       if where != name:
+        advice = (f"{option('drop_repeated', True)} keeps the first of each" if has_settings()
+                  else "data.distinct(dataset) removes repeated frames")
         raise ValueError(
             f"{dataset.name}: frame {other} ({where}) and frame {frame} ({name}) are the same "
-            "configuration, so errors on one would not be those of unseen data; "
-            f"{_advice()}")
-
-
-def _advice() -> str:
-  """How to remove repeated frames, in Python or by a setting."""
-  return (f"{option('drop_repeated', True)} keeps the first of each" if has_settings()
-          else "data.distinct(dataset) removes repeated frames")
+            f"configuration, so errors on one would not be those of unseen data; {advice}")
 
 
 def distinct(dataset: Dataset) -> Dataset:

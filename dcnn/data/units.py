@@ -169,7 +169,7 @@ def _unit_name(value: object, known: Mapping[str, float], what: str, default: st
   hint = suggestion(text, known) or suggestion(text.lower(), spellings)
   raise ValueError(
       f"the file declares the unit {' '.join(_text(value).split())[:40]!r} for {what}, which is "
-      f"not known: {hint}Known are {', '.join(known)}: correct it, or say what is right with "
+      f"not known; {hint}known are {', '.join(known)}: correct it, or say what is right with "
       f"{option('units')}")
 
 

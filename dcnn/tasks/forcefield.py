@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Bool, Int
 
 from dcnn import derivatives
-from dcnn.base import Dataset, Labels, System
+from dcnn.base import Dataset, Labels, System, known_forces
 from dcnn.base.measures import Measures, Picture
 from dcnn.base.splits import Frames
 from dcnn.labels import LabelTransform
@@ -112,7 +112,7 @@ def make_task(
     return mean_term(hypers["energy_weight"], energy_loss(residual, hypers))
 
   def force_term(forces: Any, batch: Batch, hypers: Hypers) -> Term:
-    known = metrics.known_forces(batch.labels.forces, batch.systems.species)
+    known = known_forces(batch.labels.forces, batch.systems.species)
     # nan must not enter the penalty: its gradient would be nan however it is masked.
     residual = jnp.asarray(forces - jnp.where(known, batch.labels.forces, 0.0))
     return mean_term(hypers["force_weight"], force_loss(residual, hypers), known)
@@ -240,7 +240,7 @@ def _predictions(
     dataset: Dataset, frames: Frames, predicted: Labels, run: Fitted
 ) -> dict[str, np.ndarray]:
   energy, forces = (np.asarray(label)[frames] for label in dataset.labels)
-  known = np.asarray(metrics.known_forces(forces, dataset.systems.species[frames]))
+  known = np.asarray(known_forces(forces, dataset.systems.species[frames]))
   shift = np.asarray(transform_of(run.kept).shift_of(dataset.systems.species[frames]), np.float64)
   return {
       "energy_true": energy,

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from dcnn.base import Labels, rounding
+from dcnn.base import Labels, known_forces, rounding
 from dcnn.base.measures import Metric
 
 # Energy and forces within threshold (EFwT): the thresholds of the Open Catalyst project.
@@ -125,21 +125,6 @@ class FrameMetric(NamedTuple):
                   subject=self.name, meaning=(self.function.__doc__ or self.name).strip())
 
 
-def known_forces(
-    forces: Float[Array | np.ndarray, "batch atoms 3"], species: Species
-) -> Bool[Array, "batch atoms 3"]:
-  """Which force components are labels: those of real atoms in frames that have forces.
-
-  Args:
-    forces: Forces in eV/A, nan in frames without forces.
-    species: Atomic numbers, 0 on padded atoms.
-
-  Returns:
-    True where a component is known.
-  """
-  return jnp.asarray(species > 0)[..., None] & ~jnp.isnan(forces)
-
-
 def force_field_sums(
     predicted: Labels,
     reference: Labels,
@@ -240,8 +225,8 @@ def frame_metric_sums(
   sums = {}
   for each in metrics:
     function = jax.vmap(each.function)
-    known = counted & ~jnp.isnan(function(reference, reference, species))
-    values = jnp.where(known, function(predicted, reference, species), 0.0)
+    known = counted & ~jnp.isnan(function(reference, reference, jnp.asarray(species)))
+    values = jnp.where(known, function(predicted, reference, jnp.asarray(species)), 0.0)
     sums |= {f"{each.name}_sum": jnp.sum(values),
              f"{each.name}_count": jnp.sum(known).astype(jnp.float32)}
   return sums
