@@ -262,16 +262,16 @@ def _picture_problem(arrays: Mapping[str, np.ndarray], picture: Picture) -> str:
     if picture.kind == "field" and part in ("true", "predicted"):
       axes = 2
     if array.ndim != axes or array.dtype.kind not in "fiu":
-      return (f"expected {name!r} to be a {'list' if axes == 1 else 'matrix'} of numbers, got shape "
-              f"{array.shape} and type {array.dtype}")
+      return (f"expected {name!r} to be a {'list' if axes == 1 else 'matrix'} of numbers, got "
+              f"shape {array.shape} and type {array.dtype}")
   true, predicted, *coordinates = (arrays[name] for name in names)
   for name, values in zip(names[2:], coordinates, strict=True):
     if len(values) < 2 or not np.all(np.isfinite(values)) or np.any(values[1:] <= values[:-1]):
       return f"expected {name!r} to hold at least two coordinates, each larger than the last"
   shape = tuple(len(values) for values in coordinates[::-1]) or true.shape
   if true.shape != shape or predicted.shape != shape:
-    return (f"expected {names[0]!r} and {names[1]!r} to have the shape {shape}, got {true.shape} and "
-            f"{predicted.shape}")
+    return (f"expected {names[0]!r} and {names[1]!r} to have the shape {shape}, got {true.shape} "
+            f"and {predicted.shape}")
   return ""
 
 
