@@ -40,7 +40,7 @@ class Term(NamedTuple):
 
 def mean_term(
     weight: Float[Array, ""] | float, penalties: Float[Array, "..."],
-    mask: Bool[Array, "..."] | bool = True,
+    mask: Bool[Array | np.ndarray, "..."] | bool = True,
 ) -> Term:
   """The term whose mean is over the entries where a mask is true.
 
