@@ -1,0 +1,502 @@
+"""The measurements of `accelerator`, each run in a process of its own.
+
+A measurement is a function of `Asked` that records figures as it finds them: what it has recorded
+is kept if it fails, hangs or runs out of time afterwards.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+
+from dcnn import configs, engine, fitting, groups, main, plans, provenance, running, sweeps
+from dcnn import training
+from experiments import ablations, rmd17
+from experiments.benchmarks import kernels, operations, processes
+from experiments.benchmarks.cases import Case
+from experiments.benchmarks.contenders import ours
+
+GRID = Case(features=32, batch=5, blocks=2, radial=20)  # the network of `ablations`
+PRECISIONS = {"highest": "float32", "TF32_TF32_F32": "TF32", "BF16_BF16_F32": "bfloat16"}
+
+
+class Asked(NamedTuple):
+  """What a measurement is to do.
+
+  Attributes:
+    record: keeps a figure under a name, at once.
+    quick: whether it is only to be seen that everything works.
+    data: folder of rMD17 ethanol; empty where there is none.
+    device: the figures of the measurement `device`, if it came before.
+  """
+
+  record: Callable[[str, Any], None]
+  quick: bool
+  data: str
+  device: Mapping[str, Any]
+
+
+def device(asked: Asked) -> None:
+  """Versions, memory, and the rates of large products and copies, which others are shares of."""
+  asked.record("environment", provenance.environment())
+  asked.record("memory", jax.devices()[0].memory_stats() or {})
+  size = 256 if asked.quick else 8192
+  for precision, name in PRECISIONS.items():
+    dtype = jnp.bfloat16 if name == "bfloat16" else jnp.float32
+    factors = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
+    if not (asked.quick and name == "TF32"):  # which CPUs do not have
+      product = jax.jit(functools.partial(jnp.matmul, precision=precision))
+      seconds = _seconds(lambda product=product, x=factors: product(*x), 0.3)
+      asked.record(f"{name} TFLOP/s", 2e-12 * size**3 / seconds)
+  array = jnp.ones((size, 8 * size), jnp.float32)
+  copy = jax.jit(lambda x: x + 1)
+  asked.record("copy GB/s", 2e-9 * array.nbytes / _seconds(lambda: copy(array), 0.2))
+
+
+def _seconds(run: Callable[[], Any], enough: float) -> float:
+  """Of one call among many; the first one compiles."""
+  jax.block_until_ready(run())
+  number = 3
+  while True:
+    started = time.perf_counter()
+    for _ in range(number):
+      result = run()
+    jax.block_until_ready(result)
+    seconds = time.perf_counter() - started
+    if seconds > enough / 2:
+      return seconds / number
+    number = math.ceil(number * min(10.0, 1.2 * enough / seconds))
+
+
+def smoke(asked: Asked) -> None:
+  """The results of `ablations:smoke` here, against those of the CPU beside it."""
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  with subprocess.Popen(
+      [sys.executable, "-m", "experiments.benchmarks.accelerator_steps", "smoke_results",
+       json.dumps(asked.quick)],
+      stdout=subprocess.PIPE, text=True, env=environment, cwd=processes.ROOT) as beside:
+    mine = _smoke_results(asked.quick)
+    text, _ = beside.communicate()
+  if beside.returncode:
+    raise RuntimeError("the CPU's process failed")
+  theirs = json.loads(text.splitlines()[-1])
+  asked.record("seconds_by_phase", {"accelerator": mine["timing"], "cpu": theirs["timing"]})
+  for part in ("errors", "curves"):
+    differences = {}
+    for (arm, key), expected in theirs[part]:
+      found = dict((tuple(map(str, name)), value) for name, value in mine[part])[arm, key]
+      differences.setdefault(arm, {})[key] = abs(found - expected) / abs(expected)
+    asked.record(part, {
+        arm: dict(zip(("largest", "where"), max((value, key) for key, value in each.items()),
+                      strict=True)) for arm, each in differences.items()})
+
+
+def _smoke_results(quick: bool) -> dict[str, Any]:
+  config = ablations.smoke()
+  result = running.sweep(_small(config) if quick else config, None)
+  metrics = ("energy_loss", "force_loss")
+  return {
+      "timing": result.config["timing"],
+      "errors": [((row.arm, f"{row.metric} of {row.split}, seed {row.seed}"), row.value)
+                 for row in result.rows if row.metric in metrics],
+      "curves": [((each.arm, f"{each.metric} of {each.split}, seed {each.seed}, step {each.step}"),
+                  each.value) for each in result.history if each.metric in metrics]}
+
+
+def smoke_results(quick: bool) -> None:
+  """Prints the results of the smoke test on the CPU, for `smoke`."""
+  main.configure_jax()
+  print(json.dumps(_smoke_results(quick)))
+
+
+def _small(config: configs.ConfigDict) -> configs.ConfigDict:
+  """The same experiment in a blink: two arms, one seed."""
+  config.arms, config.tables, config.seeds = config.arms[:2], (), 1
+  config.steps, config.chunk = 6, 3
+  config.split.train, config.split.valid, config.split.test = 20, 10, 10
+  config.model.features, config.model.blocks, config.model.radial = 4, 1, 4
+  return config
+
+
+def grid(asked: Asked) -> None:
+  """All 350 runs of `ablations:grid` as a user runs them, from the data to the report."""
+  config = ablations.grid()
+  if asked.quick:
+    config = _small(config)
+  chosen: list[Any] = []
+  told = [0.0]
+
+  def on_progress(progress: sweeps.Progress) -> None:
+    if progress.choice:
+      chosen[:] = [progress.choice]
+    if time.monotonic() - told[0] > 2:
+      told[0] = time.monotonic()
+      asked.record("progress", [progress.phase, progress.done, progress.total])
+
+  with tempfile.TemporaryDirectory() as folder:
+    started = time.monotonic()
+    result = running.sweep(config, on_progress, workdir=folder)
+    asked.record("wall_seconds", time.monotonic() - started)
+    asked.record("results_csv", (pathlib.Path(folder) / "results.csv").read_text())
+  asked.record("timing", result.config["timing"])
+  asked.record("steps", config.steps)
+  asked.record("choice", chosen[0]._asdict())
+  asked.record("peak_memory_bytes", _peak_memory())
+  asked.record("force_loss", _means(result.rows))
+
+
+def _peak_memory() -> int:
+  return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+
+
+def _means(rows: Any) -> dict[str, float]:
+  """Geometric mean over seeds of the test force_loss of each arm, eV/A; nan if a run failed."""
+  by_arm: dict[str, list[float]] = {}
+  for row in rows:
+    if (row.split, row.metric) == ("test", "force_loss"):
+      by_arm.setdefault(row.arm, []).append(
+          row.value if row.status == "finished" else math.nan)
+  return {arm: float(np.exp(np.mean(np.log(values)))) for arm, values in by_arm.items()}
+
+
+def pyg(asked: Asked) -> None:
+  """PyTorch Geometric driven as the paper's code: one run, of which a sweep has one by one."""
+  case = Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else GRID
+  with tempfile.TemporaryDirectory() as folder:
+    data = str(pathlib.Path(folder) / "data.npz")
+    ours.write_data(case, data)
+    process = processes.start({
+        "case": case._asdict(), "data": data, "cores": processes.core_numbers(), "task": "train",
+        "contender": {"module": "pyg", "threads": len(processes.core_numbers())}})
+    try:
+      described = processes.ask(process, do="describe")
+      asked.record("device", [described["device"], described["versions"]])
+      steps = 3 if asked.quick else 300
+      processes.ask(process, do="advance", steps=max(3, steps // 10))
+      times = [processes.ask(process, do="advance", steps=steps)["seconds"] / steps
+               for _ in range(3)]
+      asked.record("ms_per_step", [1e3 * each for each in times])
+    except LookupError as error:
+      asked.record("missing", str(error))
+    finally:
+      processes.stop(process)
+
+
+class Variant(NamedTuple):
+  """A way to compile the training.
+
+  Attributes:
+    name: for the table.
+    runs: trained together.
+    precision: of products.
+    options: of XLA, beside those of the engine.
+    unroll: steps in one turn of the loop.
+    static: whether the number of turns is a constant of the program.
+  """
+
+  name: str
+  runs: int
+  precision: str = "highest"
+  options: Mapping[str, Any] = {}
+  unroll: int = 1
+  static: bool = False
+
+
+_here = threading.local()  # the variant that a thread compiles
+
+
+def _variant() -> Variant | None:
+  return getattr(_here, "variant", None)
+
+
+@contextlib.contextmanager
+def _changed_engine() -> Iterator[None]:
+  """Lets the engine compile the variant of the thread."""
+  options, train = engine._compiler_options, training.train
+
+  def changed_options(mesh):
+    return {**options(mesh), **(_variant().options if _variant() else {})}
+
+  def changed_train(program, state, hypers, data, batches, *, first, steps, key):
+    variant = _variant()
+    if variant is None or (variant.unroll, variant.static) == (1, False):
+      return train(program, state, hypers, data, batches, first=first, steps=steps, key=key)
+
+    def body(i, state):
+      for j in range(variant.unroll):
+        batch = program.take(data, batches[first + i * variant.unroll + j])
+        state = training.step(
+            program, state, hypers, batch, jax.random.fold_in(key, state.step))[0]
+      return state
+
+    turns = ours.CHUNK // variant.unroll if variant.static else steps // variant.unroll
+    return jax.lax.fori_loop(0, turns, body, state)
+
+  engine._compiler_options, training.train = changed_options, changed_train
+  try:
+    yield
+  finally:
+    engine._compiler_options, training.train = options, train
+
+
+def _launched(variant: Variant, chosen: configs.ConfigDict) -> ours.Launch:
+  _here.variant = variant
+  with jax.default_matmul_precision(variant.precision):
+    return ours.launch(chosen)
+
+
+def _measure(asked: Asked, variants: list[Variant], case: Case, *, trace: bool) -> None:
+  """Compiles variants beside each other and times them one by one."""
+  main.configure_jax()
+  with _changed_engine(), concurrent.futures.ThreadPoolExecutor() as threads:
+    pending = [
+        threads.submit(_launched, each, ours.config(case, each.runs)) for each in variants]
+  for variant, future in zip(variants, pending, strict=True):
+    if error := future.exception():  # the other variants are measured all the same
+      asked.record(variant.name, {"failed": f"{type(error).__name__}: {error}"[:300]})
+    else:
+      asked.record(variant.name, _figures(asked, variant, case, future.result(), trace=trace))
+
+
+def _figures(
+    asked: Asked, variant: Variant, case: Case, launch: ours.Launch, *, trace: bool
+) -> dict[str, Any]:
+  """Time, memory and kernels of a step."""
+  state = launch.engine.init(launch.arguments)
+  steps = 3 if asked.quick else ours.CHUNK
+  state = ours.trained(launch, state, steps)
+  times = []
+  while len(times) < 3 or sum(times) < (0 if asked.quick else 1) and len(times) < 20:
+    started = time.perf_counter()
+    state = ours.trained(launch, state, steps)
+    times.append(time.perf_counter() - started)
+  network = operations.layers(atoms=9, pairs=36, features=case.features, blocks=case.blocks,
+                              radial=case.radial)
+  useful = case.batch * operations.force_training(network) * variant.runs
+  ms = 1e3 * float(np.median(times)) / steps
+  figures = {
+      **variant._asdict(), "options": dict(variant.options), "ms_per_step": ms,
+      "compile_seconds": launch.engine.compile_seconds,
+      "bytes_needed": launch.engine.bytes_needed,
+      "useful_gflops": useful / ms / 1e6,
+      "launched_by_text": kernels.launched(launch.engine.programs["train"].as_text()),
+      "diverged": int(np.sum(np.asarray(state.diverged_at) != training.NEVER))}
+  if rate := asked.device.get("float32 TFLOP/s"):
+    figures["of_large_product"] = useful / ms / 1e9 / rate
+  if trace:
+    few = 10 if not variant.static else ours.CHUNK
+    figures["trace"] = kernels.traced(lambda: ours.trained(launch, state, few), few)
+  return figures
+
+
+def runs(asked: Asked) -> None:
+  """A step for 1 to 1,000 runs of the grid's network."""
+  numbers = (1, 2) if asked.quick else (350, 1, 64, 1000, 8)
+  case = Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else GRID
+  _measure(asked, [Variant(f"{number} runs", number) for number in numbers], case, trace=True)
+
+
+COMMANDS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN"
+
+
+def knobs(asked: Asked) -> None:
+  """Ways to compile the step of 350 runs, and of one."""
+  case = Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else GRID
+  many, one = (2, 1) if asked.quick else (350, 1)
+  variants = [
+      Variant("as it is", many),
+      Variant("unrolled 4", many, unroll=4),
+      Variant("constant turns", many, static=True),
+      Variant("no graphs", many, options={"xla_gpu_enable_command_buffer": ""}),
+      Variant("loops in graphs", many, options={
+          "xla_gpu_enable_command_buffer": COMMANDS + ",WHILE,CONDITIONAL"}),
+      Variant("no autotuning", many, options={"xla_gpu_autotune_level": 0}),
+      Variant("no Triton products", many, options={"xla_gpu_enable_triton_gemm": False}),
+      Variant("one run, as it is", one),
+      Variant("one run, unrolled 4", one, unroll=4),
+      Variant("one run, no graphs", one, options={"xla_gpu_enable_command_buffer": ""}),
+      Variant("one run, loops in graphs", one, options={
+          "xla_gpu_enable_command_buffer": COMMANDS + ",WHILE,CONDITIONAL"}),
+  ]
+  if not asked.quick:
+    variants[2:2] = [Variant("unrolled 2", many, unroll=2), Variant("unrolled 8", many, unroll=8)]
+  _measure(asked, variants, case, trace=False)
+
+
+def precision(asked: Asked) -> None:
+  """The grid with products of fewer bits: time, errors after training, and against float64."""
+  main.configure_jax()
+  config = ablations.grid()
+  if asked.quick:
+    config = _small(config)
+  plan = plans.build(config, plans.load(config))
+  names = [each for each in PRECISIONS if not (asked.quick and each.startswith("TF32"))]
+
+  def prepared(name: str) -> None:
+    """Leaves the compiled programs in JAX's cache."""
+    group, = groups.grouped(plan)
+    with jax.default_matmul_precision(name):
+      fitting.fitted(plan, group.program, group.runs)
+
+  with concurrent.futures.ThreadPoolExecutor() as threads:
+    list(threads.map(prepared, names))
+  means: dict[str, Any] = {}
+  for name in names:
+    with jax.default_matmul_precision(name):
+      outcome = sweeps.run(plan)
+    means[name] = _means(outcome.rows)
+    asked.record(PRECISIONS[name], {
+        "timing": outcome.timing, "ms_per_step": 1e3 * outcome.timing["train_seconds"] / plan.steps,
+        "force_loss": means[name],
+        "ratio_to_float32": float(np.exp(np.nanmean([
+            math.log(means[name][arm] / means[names[0]][arm]) for arm in means[name]]))),
+        "failed": sum(math.isnan(each) for each in means[name].values())})
+    if name == names[0]:
+      trained = outcome
+  asked.record("against float64", _against_float64(plan, trained, names))
+
+
+def _against_float64(
+    plan: groups.Plan, outcome: sweeps.Outcome, names: list[str]
+) -> dict[str, dict[str, float]]:
+  """Errors of a trained network's energies, forces and loss gradient, by precision.
+
+  Forces: root mean square error by root mean square; energies: mean absolute error, meV, of the
+  network's own part; gradient: norm of the difference by norm.
+  """
+  group = outcome.groups[0]
+  task, run = group.program.task, group.runs[-1]
+  variables = jax.tree.map(lambda leaf: leaf[-1], group.best)
+  frames = run.splits.test[:100]
+  data = groups.shared_data(plan.dataset), groups.energies([run], plan.dataset, slice(None))[0]
+  batch = groups.take(data, frames)
+  hypers = groups.hypers(run)
+
+  def answers(kind: Any) -> tuple[np.ndarray, ...]:
+    wide = jax.tree.map(
+        lambda leaf: leaf.astype(kind) if np.issubdtype(leaf.dtype, np.floating) else leaf,
+        (variables, batch))
+    numbers = {name: np.asarray(value, kind) for name, value in hypers.items()}
+
+    @jax.jit
+    def computed(variables, numbers, batch):
+      labels = task.predict(variables, numbers, batch.systems)
+      slope = jax.grad(lambda params: task.loss(
+          {**variables, "params": params}, numbers, batch, jax.random.key(0))[0])(
+              variables["params"])
+      return labels.energy, labels.forces, jax.flatten_util.ravel_pytree(slope)[0]
+
+    return tuple(np.asarray(each, np.float64)
+                 for each in computed(wide[0], numbers, wide[1]))
+
+  with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    energy, forces, slope = answers(np.float64)
+  found = {}
+  for name in names:
+    with jax.default_matmul_precision(name):
+      mine = answers(np.float32)
+    found[PRECISIONS[name]] = {
+        "energy_mev": 1e3 * float(np.mean(np.abs(mine[0] - energy))),
+        "forces": float(np.linalg.norm(mine[1] - forces) / np.linalg.norm(forces)),
+        "gradient": float(np.linalg.norm(mine[2] - slope) / np.linalg.norm(slope))}
+  return found
+
+
+TESTS = ("primitives", "training", "windows", "fitting", "periodic", "kill", "derivatives")
+
+
+def tests(asked: Asked) -> None:
+  """The tests of what an accelerator does otherwise, on the accelerator."""
+  chosen = TESTS[:1] if asked.quick else TESTS
+  jobs = [] if asked.quick else ["-n", "8"]
+  environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+  with subprocess.Popen(
+      [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--tb=short", *jobs,
+       *(f"tests/test_{name}.py" for name in chosen)],
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+      cwd=processes.ROOT) as process:
+    assert process.stdout is not None
+    counts: dict[str, int] = {}
+    bad: list[str] = []
+    lines: list[str] = []
+    for line in process.stdout:
+      lines = [*lines, line.rstrip()][-150:]
+      for outcome in ("PASSED", "FAILED", "ERROR", "SKIPPED"):
+        if outcome in line.split():
+          counts[outcome] = counts.get(outcome, 0) + 1
+          if outcome in ("FAILED", "ERROR"):
+            bad.append(line.strip())
+          asked.record("outcomes", counts)
+  asked.record("not passed", sorted(set(bad)))
+  asked.record("end", lines if process.returncode else lines[-1:])
+
+
+def ethanol(asked: Asked) -> None:
+  """SchNet on rMD17 ethanol, as the experiment `rmd17` trains it."""
+  if not asked.data:
+    asked.record("missing", "no folder of data was given: --data=")
+    return
+  config = rmd17.get_config()
+  folder = pathlib.Path(asked.data)
+  config.dataset, config.test_dataset = str(folder / "train.extxyz"), str(folder / "test.extxyz")
+  if asked.quick:
+    config.seeds, config.steps, config.chunk = 1, 4, 2
+    config.model.features, config.model.blocks = 4, 1
+  told = [0.0]
+
+  def on_progress(progress: sweeps.Progress) -> None:
+    if time.monotonic() - told[0] > 3:
+      told[0] = time.monotonic()
+      asked.record("progress", [progress.phase, progress.done, progress.total,
+                                progress.force_loss])
+
+  result = running.sweep(config, on_progress)
+  asked.record("timing", result.config["timing"])
+  asked.record("errors", {f"{row.metric}, seed {row.seed}": row.value for row in result.rows
+                          if row.split == "test"})
+
+
+MEASUREMENTS = {each.__name__: each for each in (
+    device, smoke, grid, pyg, runs, precision, knobs, tests, ethanol)}
+
+
+def run(name: str, out: str, quick: bool, vmapped: bool, data: str, device_file: str) -> None:
+  """Runs one measurement in this process, and keeps its figures in a file."""
+  figures: dict[str, Any] = {}
+  path = pathlib.Path(out)
+
+  def record(key: str, value: Any) -> None:
+    figures[key] = value
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(figures, indent=1, default=str))
+    unfinished.replace(path)
+
+  if vmapped:
+    ours.map_by_vmap()
+  if name not in ("precision", "runs", "knobs"):
+    main.configure_jax()
+  known = pathlib.Path(device_file)
+  figures_of_device = json.loads(known.read_text()) if known.exists() else {}
+  MEASUREMENTS[name](Asked(record, quick, data, figures_of_device))
+
+
+if __name__ == "__main__":
+  if sys.argv[1] == "smoke_results":
+    smoke_results(json.loads(sys.argv[2]))
+  else:
+    run(*json.loads(sys.argv[1]))
