@@ -42,8 +42,9 @@ DATA = flags.DEFINE_string("data", "", "Folder of rMD17 ethanol: train.extxyz an
 QUICK = flags.DEFINE_bool("quick", False, "Tiny sizes: only see that everything works.")
 VMAPPED = flags.DEFINE_bool("vmapped", False, "Map the runs on a CPU as on an accelerator.")
 # In this order; the most seconds that each may take.
-LIMITS = {"device": 60, "smoke": 100, "grid": 150, "pyg": 60, "runs": 120, "precision": 150,
-          "knobs": 150, "tests": 150, "ethanol": 240}
+LIMITS = {"device": 60, "smoke": 60, "grid": 90, "pyg": 60, "runs": 100, "precision": 100,
+          "compiling": 150, "tests": 150, "ethanol": 120, "larger": 100, "pyg_larger": 60,
+          "knobs": 120}
 ONLY = flags.DEFINE_list("only", list(LIMITS), "Which measurements.")
 
 Figures = dict[str, dict[str, Any]]
@@ -81,7 +82,7 @@ def _measured(name: str, limit: float, scratch: pathlib.Path) -> dict[str, Any]:
       "JAX_COMPILATION_CACHE_DIR": str(scratch / "cache"),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
       "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-  if name == "pyg":
+  if name.startswith("pyg"):
     environment["JAX_PLATFORMS"] = "cpu"  # the device is PyTorch's
   started = time.monotonic()
   log = scratch / f"{name}.log"
@@ -140,6 +141,8 @@ def _grid(found: dict[str, Any], figures: Figures) -> list[str]:
       f"{timing['runs']} runs, {found['steps']} steps: {parts}; from data to report "
       f"{found['wall_seconds']:.1f} s; {1e3 * timing['train_seconds'] / found['steps']:.3f} ms a "
       "step of all, validations included",
+      "of it: " + ", ".join(f"{name.strip('_')} {spent:.1f} s"
+                            for name, spent in found["phases"].items()),
       f"memory: {choice['bytes_needed'] / 2**20:.0f} MiB expected, "
       f"{found['peak_memory_bytes'] / 2**20:.0f} MiB at most in use; "
       f"{choice['launches']} launch(es)"]
@@ -161,14 +164,15 @@ def _pyg(found: dict[str, Any], figures: Figures) -> list[str]:
 def _variants(found: dict[str, Any], figures: Figures) -> list[str]:
   rows = [each for each in found.values() if isinstance(each, dict) and "ms_per_step" in each]
   header = ("variant", "runs", "ms/step", "us/step/run", "compile, s", "MiB/run", "GFLOP/s",
-            "of large product", "launches by text", "kernels", "busy ms")
+            "of large product", "launches by text", "kernels", "busy ms", "MB moved")
   lines = [(
       row["name"], row["runs"], f"{row['ms_per_step']:.3f}",
       f"{1e3 * row['ms_per_step'] / row['runs']:.2f}", f"{row['compile_seconds']:.1f}",
       f"{row['bytes_needed'] / row['runs'] / 2**20:.2f}", f"{row['useful_gflops']:.0f}",
       f"{row.get('of_large_product', float('nan')):.3f}", row["launched_by_text"],
       f"{row.get('trace', {}).get('kernels_per_step', float('nan')):.0f}",
-      f"{row.get('trace', {}).get('busy_ms_per_step', float('nan')):.3f}") for row in rows]
+      f"{row.get('trace', {}).get('busy_ms_per_step', float('nan')):.3f}",
+      f"{row['bytes_accessed'] / 1e6:.0f}") for row in rows]
   told = [tables.markdown(header, lines)]
   told += [f"{name}: {each['failed']}" for name, each in found.items()
            if isinstance(each, dict) and "failed" in each]
@@ -180,9 +184,17 @@ def _variants(found: dict[str, Any], figures: Figures) -> list[str]:
   return told
 
 
+def _compiling(found: dict[str, Any], figures: Figures) -> list[str]:
+  lines = _variants(found, figures)
+  for name, each in found.items():
+    if isinstance(each, dict) and "compilations" in each:
+      lines.append(f"{name}: {'; '.join(each['compilations'][-4:])}")
+  return lines
+
+
 def _precision(found: dict[str, Any], figures: Figures) -> list[str]:
   exact = found.get("against float64", {})
-  header = ("products", "ms/step", "compile, s", "test force_loss by that of float32", "failed",
+  header = ("products", "ms/step", "compile, s", "energy_loss by that of float32", "force_loss",
             "forces", "loss gradient", "energy, meV")
   lines = []
   for name, each in found.items():
@@ -190,7 +202,8 @@ def _precision(found: dict[str, Any], figures: Figures) -> list[str]:
       errors = exact.get(name, {})
       lines.append((
           name, f"{each['ms_per_step']:.3f}", f"{each['timing']['compile_seconds']:.1f}",
-          f"{each['ratio_to_float32']:.4f}", each["failed"],
+          *("{1:.3f} [{0:.3f}, {2:.3f}]".format(*each["ratios"][metric])
+            for metric in ("energy_loss", "force_loss")),
           *(f"{errors.get(part, float('nan')):.1e}"
             for part in ("forces", "gradient", "energy_mev"))))
   return [tables.markdown(header, lines)]
@@ -207,7 +220,8 @@ def _ethanol(found: dict[str, Any], figures: Figures) -> list[str]:
 
 _SECTIONS = {
     "device": _device, "smoke": _smoke, "grid": _grid, "pyg": _pyg, "runs": _variants,
-    "knobs": _variants, "precision": _precision, "tests": _tests, "ethanol": _ethanol}
+    "larger": _variants, "pyg_larger": _pyg, "knobs": _variants, "compiling": _compiling,
+    "precision": _precision, "tests": _tests, "ethanol": _ethanol}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import json
+import logging
 import math
 import os
 import pathlib
@@ -25,13 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dcnn import configs, engine, fitting, groups, main, plans, provenance, running, sweeps
-from dcnn import training
+from dcnn import training, workdirs
 from experiments import ablations, rmd17
 from experiments.benchmarks import kernels, operations, processes
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.contenders import ours
 
 GRID = Case(features=32, batch=5, blocks=2, radial=20)  # the network of `ablations`
+METRICS = ("energy_loss", "force_loss")
 PRECISIONS = {"highest": "float32", "TF32_TF32_F32": "TF32", "BF16_BF16_F32": "bfloat16"}
 
 
@@ -109,13 +111,12 @@ def smoke(asked: Asked) -> None:
 def _smoke_results(quick: bool) -> dict[str, Any]:
   config = ablations.smoke()
   result = running.sweep(_small(config) if quick else config, None)
-  metrics = ("energy_loss", "force_loss")
   return {
       "timing": result.config["timing"],
       "errors": [((row.arm, f"{row.metric} of {row.split}, seed {row.seed}"), row.value)
-                 for row in result.rows if row.metric in metrics],
+                 for row in result.rows if row.metric in METRICS],
       "curves": [((each.arm, f"{each.metric} of {each.split}, seed {each.seed}, step {each.step}"),
-                  each.value) for each in result.history if each.metric in metrics]}
+                  each.value) for each in result.history if each.metric in METRICS]}
 
 
 def smoke_results(quick: bool) -> None:
@@ -148,27 +149,75 @@ def grid(asked: Asked) -> None:
       told[0] = time.monotonic()
       asked.record("progress", [progress.phase, progress.done, progress.total])
 
-  with tempfile.TemporaryDirectory() as folder:
+  with tempfile.TemporaryDirectory() as folder, _compilations() as compiled:
+    phases = _timed_phases()
     started = time.monotonic()
     result = running.sweep(config, on_progress, workdir=folder)
     asked.record("wall_seconds", time.monotonic() - started)
+    asked.record("phases", phases)
+    asked.record("compilations", compiled)
     asked.record("results_csv", (pathlib.Path(folder) / "results.csv").read_text())
   asked.record("timing", result.config["timing"])
   asked.record("steps", config.steps)
   asked.record("choice", chosen[0]._asdict())
   asked.record("peak_memory_bytes", _peak_memory())
-  asked.record("force_loss", _means(result.rows))
+  for metric in METRICS:
+    asked.record(metric, _means(result.rows, metric))
+
+
+def _timed_phases() -> dict[str, float]:
+  """Seconds of the parts of a sweep from its data to its report, filled in as they end."""
+  phases: dict[str, float] = {}
+
+  def timed(module: Any, name: str) -> None:
+    function = getattr(module, name)
+
+    def wrapped(*arguments, **options):
+      started = time.monotonic()
+      try:
+        return function(*arguments, **options)
+      finally:
+        phases[name] = phases.get(name, 0.0) + time.monotonic() - started
+
+    setattr(module, name, wrapped)
+
+  for module, name in ((running, "prepare"), (running, "describe"), (running, "run"),
+                       (sweeps, "grouped"), (sweeps, "_finish"), (sweeps, "_outcome"),
+                       (workdirs, "write")):
+    timed(module, name)
+  return phases
+
+
+@contextlib.contextmanager
+def _compilations() -> Iterator[list[str]]:
+  """What JAX logs of each program that it compiles meanwhile."""
+  found: list[str] = []
+
+  class Handler(logging.Handler):
+    """Keeps the lines that name a time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+      line = record.getMessage()
+      if line.startswith("Finished XLA compilation"):
+        found.append(line)
+
+  handler, logger = Handler(), logging.getLogger("jax")
+  logger.addHandler(handler)
+  jax.config.update("jax_log_compiles", True)  # in all threads
+  yield found
+  jax.config.update("jax_log_compiles", False)
+  logger.removeHandler(handler)
 
 
 def _peak_memory() -> int:
   return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
-def _means(rows: Any) -> dict[str, float]:
-  """Geometric mean over seeds of the test force_loss of each arm, eV/A; nan if a run failed."""
+def _means(rows: Any, metric: str) -> dict[str, float]:
+  """Geometric mean over seeds of a test error of each arm; nan if a run failed."""
   by_arm: dict[str, list[float]] = {}
   for row in rows:
-    if (row.split, row.metric) == ("test", "force_loss"):
+    if (row.split, row.metric) == ("test", metric):
       by_arm.setdefault(row.arm, []).append(
           row.value if row.status == "finished" else math.nan)
   return {arm: float(np.exp(np.mean(np.log(values)))) for arm, values in by_arm.items()}
@@ -177,6 +226,15 @@ def _means(rows: Any) -> dict[str, float]:
 def pyg(asked: Asked) -> None:
   """PyTorch Geometric driven as the paper's code: one run, of which a sweep has one by one."""
   case = Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else GRID
+  _pyg(asked, case)
+
+
+def pyg_larger(asked: Asked) -> None:
+  """The same of the larger network."""
+  _pyg(asked, Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else Case())
+
+
+def _pyg(asked: Asked, case: Case) -> None:
   with tempfile.TemporaryDirectory() as folder:
     data = str(pathlib.Path(folder) / "data.npz")
     ours.write_data(case, data)
@@ -294,6 +352,7 @@ def _figures(
       "compile_seconds": launch.engine.compile_seconds,
       "bytes_needed": launch.engine.bytes_needed,
       "useful_gflops": useful / ms / 1e6,
+      "bytes_accessed": _bytes_accessed(launch.engine.programs["train"]),
       "launched_by_text": kernels.launched(launch.engine.programs["train"].as_text()),
       "diverged": int(np.sum(np.asarray(state.diverged_at) != training.NEVER))}
   if rate := asked.device.get("float32 TFLOP/s"):
@@ -304,6 +363,12 @@ def _figures(
   return figures
 
 
+def _bytes_accessed(compiled: jax.stages.Compiled) -> float:
+  """By one turn of the loop, as XLA counts them after fusion; nan where it does not."""
+  cost: Any = compiled.cost_analysis()
+  return float((cost or {}).get("bytes accessed", math.nan))
+
+
 def runs(asked: Asked) -> None:
   """A step for 1 to 1,000 runs of the grid's network."""
   numbers = (1, 2) if asked.quick else (350, 1, 64, 1000, 8)
@@ -311,7 +376,46 @@ def runs(asked: Asked) -> None:
   _measure(asked, [Variant(f"{number} runs", number) for number in numbers], case, trace=True)
 
 
+def larger(asked: Asked) -> None:
+  """The same of the larger network of the benchmark's base case, and its products in TF32."""
+  numbers = (1, 2) if asked.quick else (1, 8, 64, 350)
+  case = Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else Case()
+  _measure(asked, [
+      *(Variant(f"{number} runs", number) for number in numbers),
+      *([] if asked.quick else [Variant("64 runs, TF32", 64, precision="TF32_TF32_F32")])],
+      case, trace=True)
+
+
 COMMANDS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN"
+
+
+def compiling(asked: Asked) -> None:
+  """Ways to compile in less time, each in a process of its own with nothing kept."""
+  ways = {
+      "as it is": {},
+      "no autotuning": {"xla_gpu_autotune_level": 0},
+      "no Triton products": {"xla_gpu_enable_triton_gemm": False},
+      "neither": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},
+      "level 1": {"xla_backend_optimization_level": 1},
+  }
+  environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+  for name, options in list(ways.items())[:2 if asked.quick else None]:
+    told = subprocess.run(
+        [sys.executable, "-m", "experiments.benchmarks.accelerator_steps", "compile_alone",
+         json.dumps([name, options, asked.quick])],
+        capture_output=True, text=True, env=environment, cwd=processes.ROOT)
+    asked.record(name, json.loads(told.stdout.splitlines()[-1]) if told.returncode == 0
+                 else {"failed": told.stderr[-300:]})
+
+
+def compile_alone(name: str, options: dict[str, Any], quick: bool) -> None:
+  """Prints the figures of one way, for `compiling`."""
+  case = Case(features=8, batch=4, blocks=1, radial=8) if quick else GRID
+  found: dict[str, Any] = {}
+  with _compilations() as compiled:
+    _measure(Asked(found.__setitem__, quick, "", {}),
+             [Variant(name, 2 if quick else 350, options=options)], case, trace=False)
+  print(json.dumps({**found[name], "compilations": compiled}))
 
 
 def knobs(asked: Asked) -> None:
@@ -359,16 +463,21 @@ def precision(asked: Asked) -> None:
   for name in names:
     with jax.default_matmul_precision(name):
       outcome = sweeps.run(plan)
-    means[name] = _means(outcome.rows)
+    means[name] = {metric: _means(outcome.rows, metric) for metric in METRICS}
     asked.record(PRECISIONS[name], {
         "timing": outcome.timing, "ms_per_step": 1e3 * outcome.timing["train_seconds"] / plan.steps,
-        "force_loss": means[name],
-        "ratio_to_float32": float(np.exp(np.nanmean([
-            math.log(means[name][arm] / means[names[0]][arm]) for arm in means[name]]))),
-        "failed": sum(math.isnan(each) for each in means[name].values())})
+        **means[name],
+        "ratios": {metric: _ratio(means[name][metric], means[names[0]][metric])
+                   for metric in METRICS}})
     if name == names[0]:
       trained = outcome
   asked.record("against float64", _against_float64(plan, trained, names))
+
+
+def _ratio(mine: dict[str, float], theirs: dict[str, float]) -> list[float]:
+  """Of the errors of all arms: smallest, geometric mean, largest."""
+  ratios = np.array([mine[arm] / theirs[arm] for arm in theirs])
+  return [float(np.min(ratios)), float(np.exp(np.mean(np.log(ratios)))), float(np.max(ratios))]
 
 
 def _against_float64(
@@ -472,7 +581,8 @@ def ethanol(asked: Asked) -> None:
 
 
 MEASUREMENTS = {each.__name__: each for each in (
-    device, smoke, grid, pyg, runs, precision, knobs, tests, ethanol)}
+    device, smoke, grid, pyg, runs, precision, compiling, tests, ethanol, larger, pyg_larger,
+    knobs)}
 
 
 def run(name: str, out: str, quick: bool, vmapped: bool, data: str, device_file: str) -> None:
@@ -488,8 +598,7 @@ def run(name: str, out: str, quick: bool, vmapped: bool, data: str, device_file:
 
   if vmapped:
     ours.map_by_vmap()
-  if name not in ("precision", "runs", "knobs"):
-    main.configure_jax()
+  main.configure_jax()
   known = pathlib.Path(device_file)
   figures_of_device = json.loads(known.read_text()) if known.exists() else {}
   MEASUREMENTS[name](Asked(record, quick, data, figures_of_device))
@@ -498,5 +607,7 @@ def run(name: str, out: str, quick: bool, vmapped: bool, data: str, device_file:
 if __name__ == "__main__":
   if sys.argv[1] == "smoke_results":
     smoke_results(json.loads(sys.argv[2]))
+  elif sys.argv[1] == "compile_alone":
+    compile_alone(*json.loads(sys.argv[2]))
   else:
     run(*json.loads(sys.argv[1]))
