@@ -22,7 +22,7 @@ SPLIT = "outer_dimension_partitions"  # XLA's mark of a loop that several cores 
 def test_loops_are_split_over_cores_only_where_some_are_idle(monkeypatch, cores, splits):
   """The two devices of the tests on as many cores, and on more."""
   monkeypatch.setattr(processes, "usable_cores", lambda: cores)
-  options = engine._compiler_options(engine.mesh_for(2))
+  options = engine._compiler_options(engine.mesh_for(2), 2)
   lowered = jax.jit(lambda x: jnp.sin(x) * 2).lower(jnp.zeros(1 << 20))
   if SPLIT not in lowered.compile().as_text():
     pytest.skip("this machine has one core, over which XLA splits nothing")
