@@ -15,7 +15,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -25,14 +24,27 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from dcnn import configs, engine, fitting, groups, main, plans, provenance, running, sweeps
-from dcnn import training, workdirs
+from dcnn import (
+  configs,
+  fitting,
+  groups,
+  main,
+  plans,
+  provenance,
+  running,
+  sweeps,
+  workdirs,
+)
 from experiments import ablations, rmd17
-from experiments.benchmarks import kernels, operations, processes
+from experiments.benchmarks import outcomes, processes, variants
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.contenders import ours
+from experiments.benchmarks.variants import Variant
 
 GRID = Case(features=32, batch=5, blocks=2, radial=20)  # the network of `ablations`
+TRITON, CUBLAS = ({"xla_gpu_enable_triton_gemm": with_triton} for with_triton in (True, False))
+COMMANDS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN"  # what CUDA graphs hold by default
+SHORT = 3  # steps, where it is only to be seen that everything works
 METRICS = ("energy_loss", "force_loss")
 PRECISIONS = {"highest": "float32", "TF32_TF32_F32": "TF32", "BF16_BF16_F32": "bfloat16"}
 
@@ -225,13 +237,13 @@ def _means(rows: Any, metric: str) -> dict[str, float]:
 
 def pyg(asked: Asked) -> None:
   """PyTorch Geometric driven as the paper's code: one run, of which a sweep has one by one."""
-  case = Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else GRID
+  case = _case(asked, GRID)
   _pyg(asked, case)
 
 
 def pyg_larger(asked: Asked) -> None:
   """The same of the larger network."""
-  _pyg(asked, Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else Case())
+  _pyg(asked, _case(asked, Case()))
 
 
 def _pyg(asked: Asked, case: Case) -> None:
@@ -255,151 +267,42 @@ def _pyg(asked: Asked, case: Case) -> None:
       processes.stop(process)
 
 
-class Variant(NamedTuple):
-  """A way to compile the training.
-
-  Attributes:
-    name: for the table.
-    runs: trained together.
-    precision: of products.
-    options: of XLA, beside those of the engine.
-    unroll: steps in one turn of the loop.
-    static: whether the number of turns is a constant of the program.
-  """
-
-  name: str
-  runs: int
-  precision: str = "highest"
-  options: Mapping[str, Any] = {}
-  unroll: int = 1
-  static: bool = False
+def _measured(asked: Asked, chosen: list[Variant], case: Case, *, trace: bool) -> None:
+  """Figures of variants; those that change how a step is looped take whole chunks."""
+  variants.measure(
+      asked.record, chosen, case, steps=SHORT if asked.quick else ours.CHUNK,
+      rate=asked.device.get("float32 TFLOP/s", math.nan), trace=trace)
 
 
-_here = threading.local()  # the variant that a thread compiles
-
-
-def _variant() -> Variant | None:
-  return getattr(_here, "variant", None)
-
-
-@contextlib.contextmanager
-def _changed_engine() -> Iterator[None]:
-  """Lets the engine compile the variant of the thread."""
-  options, train = engine._compiler_options, training.train
-
-  def changed_options(mesh):
-    return {**options(mesh), **(_variant().options if _variant() else {})}
-
-  def changed_train(program, state, hypers, data, batches, *, first, steps, key):
-    variant = _variant()
-    if variant is None or (variant.unroll, variant.static) == (1, False):
-      return train(program, state, hypers, data, batches, first=first, steps=steps, key=key)
-
-    def body(i, state):
-      for j in range(variant.unroll):
-        batch = program.take(data, batches[first + i * variant.unroll + j])
-        state = training.step(
-            program, state, hypers, batch, jax.random.fold_in(key, state.step))[0]
-      return state
-
-    turns = ours.CHUNK // variant.unroll if variant.static else steps // variant.unroll
-    return jax.lax.fori_loop(0, turns, body, state)
-
-  engine._compiler_options, training.train = changed_options, changed_train
-  try:
-    yield
-  finally:
-    engine._compiler_options, training.train = options, train
-
-
-def _launched(variant: Variant, chosen: configs.ConfigDict) -> ours.Launch:
-  _here.variant = variant
-  with jax.default_matmul_precision(variant.precision):
-    return ours.launch(chosen)
-
-
-def _measure(asked: Asked, variants: list[Variant], case: Case, *, trace: bool) -> None:
-  """Compiles variants beside each other and times them one by one."""
-  main.configure_jax()
-  with _changed_engine(), concurrent.futures.ThreadPoolExecutor() as threads:
-    pending = [
-        threads.submit(_launched, each, ours.config(case, each.runs)) for each in variants]
-  for variant, future in zip(variants, pending, strict=True):
-    if error := future.exception():  # the other variants are measured all the same
-      asked.record(variant.name, {"failed": f"{type(error).__name__}: {error}"[:300]})
-    else:
-      asked.record(variant.name, _figures(asked, variant, case, future.result(), trace=trace))
-
-
-def _figures(
-    asked: Asked, variant: Variant, case: Case, launch: ours.Launch, *, trace: bool
-) -> dict[str, Any]:
-  """Time, memory and kernels of a step."""
-  state = launch.engine.init(launch.arguments)
-  steps = 3 if asked.quick else ours.CHUNK
-  state = ours.trained(launch, state, steps)
-  times = []
-  while len(times) < 3 or sum(times) < (0 if asked.quick else 1) and len(times) < 20:
-    started = time.perf_counter()
-    state = ours.trained(launch, state, steps)
-    times.append(time.perf_counter() - started)
-  network = operations.layers(atoms=9, pairs=36, features=case.features, blocks=case.blocks,
-                              radial=case.radial)
-  useful = case.batch * operations.force_training(network) * variant.runs
-  ms = 1e3 * float(np.median(times)) / steps
-  figures = {
-      **variant._asdict(), "options": dict(variant.options), "ms_per_step": ms,
-      "compile_seconds": launch.engine.compile_seconds,
-      "bytes_needed": launch.engine.bytes_needed,
-      "useful_gflops": useful / ms / 1e6,
-      "bytes_accessed": _bytes_accessed(launch.engine.programs["train"]),
-      "launched_by_text": kernels.launched(launch.engine.programs["train"].as_text()),
-      "diverged": int(np.sum(np.asarray(state.diverged_at) != training.NEVER))}
-  if rate := asked.device.get("float32 TFLOP/s"):
-    figures["of_large_product"] = useful / ms / 1e9 / rate
-  if trace:
-    few = 10 if not variant.static else ours.CHUNK
-    figures["trace"] = kernels.traced(lambda: ours.trained(launch, state, few), few)
-  return figures
-
-
-def _bytes_accessed(compiled: jax.stages.Compiled) -> float:
-  """By one turn of the loop, as XLA counts them after fusion; nan where it does not."""
-  cost: Any = compiled.cost_analysis()
-  return float((cost or {}).get("bytes accessed", math.nan))
+def _case(asked: Asked, case: Case) -> Case:
+  return Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else case
 
 
 def runs(asked: Asked) -> None:
   """A step for 1 to 1,000 runs of the grid's network."""
   numbers = (1, 2) if asked.quick else (350, 1, 64, 1000, 8)
-  case = Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else GRID
-  _measure(asked, [Variant(f"{number} runs", number) for number in numbers], case, trace=True)
+  case = _case(asked, GRID)
+  _measured(asked, [Variant(f"{number} runs", number) for number in numbers], case, trace=True)
 
 
 def larger(asked: Asked) -> None:
   """The same of the larger network of the benchmark's base case, and its products in TF32."""
   numbers = (1, 2) if asked.quick else (1, 8, 64, 350)
-  case = Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else Case()
-  _measure(asked, [
+  case = _case(asked, Case())
+  others = {"Triton": {"options": TRITON}, "cuBLAS": {"options": CUBLAS},
+            "TF32": {"precision": "TF32_TF32_F32"}}
+  _measured(asked, [
       *(Variant(f"{number} runs", number) for number in numbers),
-      *([] if asked.quick else [Variant("64 runs, TF32", 64, precision="TF32_TF32_F32")])],
+      *(Variant(f"{number} runs, {name}", number, **changes)
+        for name, changes in others.items() if not asked.quick for number in (1, 64))],
       case, trace=True)
-
-
-COMMANDS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN"
 
 
 def compiling(asked: Asked) -> None:
   """Ways to compile in less time, each in a process of its own with nothing kept."""
-  ways = {
-      "as it is": {},
-      "no autotuning": {"xla_gpu_autotune_level": 0},
-      "no Triton products": {"xla_gpu_enable_triton_gemm": False},
-      "neither": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},
-      "level 1": {"xla_backend_optimization_level": 1},
-  }
+  ways = {"cuBLAS": CUBLAS, "Triton": TRITON}
   environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
-  for name, options in list(ways.items())[:2 if asked.quick else None]:
+  for name, options in ways.items():
     told = subprocess.run(
         [sys.executable, "-m", "experiments.benchmarks.accelerator_steps", "compile_alone",
          json.dumps([name, options, asked.quick])],
@@ -410,19 +313,20 @@ def compiling(asked: Asked) -> None:
 
 def compile_alone(name: str, options: dict[str, Any], quick: bool) -> None:
   """Prints the figures of one way, for `compiling`."""
-  case = Case(features=8, batch=4, blocks=1, radial=8) if quick else GRID
   found: dict[str, Any] = {}
+  asked = Asked(found.__setitem__, quick, "", {})
+  main.configure_jax()
   with _compilations() as compiled:
-    _measure(Asked(found.__setitem__, quick, "", {}),
-             [Variant(name, 2 if quick else 350, options=options)], case, trace=False)
+    _measured(asked, [Variant(name, 2 if quick else 350, options=options)], _case(asked, GRID),
+              trace=False)
   print(json.dumps({**found[name], "compilations": compiled}))
 
 
 def knobs(asked: Asked) -> None:
   """Ways to compile the step of 350 runs, and of one."""
-  case = Case(features=8, batch=4, blocks=1, radial=8) if asked.quick else GRID
+  case = _case(asked, GRID)
   many, one = (2, 1) if asked.quick else (350, 1)
-  variants = [
+  chosen = [
       Variant("as it is", many),
       Variant("unrolled 4", many, unroll=4),
       Variant("constant turns", many, static=True),
@@ -430,21 +334,21 @@ def knobs(asked: Asked) -> None:
       Variant("loops in graphs", many, options={
           "xla_gpu_enable_command_buffer": COMMANDS + ",WHILE,CONDITIONAL"}),
       Variant("no autotuning", many, options={"xla_gpu_autotune_level": 0}),
-      Variant("no Triton products", many, options={"xla_gpu_enable_triton_gemm": False}),
+      Variant("Triton", many, options=TRITON),
       Variant("one run, as it is", one),
       Variant("one run, unrolled 4", one, unroll=4),
+      Variant("one run, cuBLAS", one, options=CUBLAS),
       Variant("one run, no graphs", one, options={"xla_gpu_enable_command_buffer": ""}),
       Variant("one run, loops in graphs", one, options={
           "xla_gpu_enable_command_buffer": COMMANDS + ",WHILE,CONDITIONAL"}),
   ]
   if not asked.quick:
-    variants[2:2] = [Variant("unrolled 2", many, unroll=2), Variant("unrolled 8", many, unroll=8)]
-  _measure(asked, variants, case, trace=False)
+    chosen[2:2] = [Variant("unrolled 2", many, unroll=2), Variant("unrolled 8", many, unroll=8)]
+  _measured(asked, chosen, case, trace=False)
 
 
 def precision(asked: Asked) -> None:
   """The grid with products of fewer bits: time, errors after training, and against float64."""
-  main.configure_jax()
   config = ablations.grid()
   if asked.quick:
     config = _small(config)
@@ -526,33 +430,36 @@ def _against_float64(
   return found
 
 
-TESTS = ("primitives", "training", "windows", "fitting", "periodic", "kill", "derivatives")
+TESTS = ("primitives", "training", "windows", "derivatives", "periodic", "fitting", "kill")
 
 
 def tests(asked: Asked) -> None:
   """The tests of what an accelerator does otherwise, on the accelerator."""
   chosen = TESTS[:1] if asked.quick else TESTS
-  jobs = [] if asked.quick else ["-n", "8"]
-  environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+  jobs = [] if asked.quick else ["-n", str(max(1, len(os.sched_getaffinity(0)) - 2))]
+  environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+                 "JAX_DEFAULT_MATMUL_PRECISION": "highest"}  # as dcnn sets it
   with subprocess.Popen(
-      [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--tb=short", *jobs,
+      [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short",
+       "-p", "experiments.benchmarks.outcomes", *jobs,
        *(f"tests/test_{name}.py" for name in chosen)],
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
       cwd=processes.ROOT) as process:
     assert process.stdout is not None
     counts: dict[str, int] = {}
-    bad: list[str] = []
+    bad: dict[str, str] = {}
     lines: list[str] = []
     for line in process.stdout:
-      lines = [*lines, line.rstrip()][-150:]
-      for outcome in ("PASSED", "FAILED", "ERROR", "SKIPPED"):
-        if outcome in line.split():
-          counts[outcome] = counts.get(outcome, 0) + 1
-          if outcome in ("FAILED", "ERROR"):
-            bad.append(line.strip())
-          asked.record("outcomes", counts)
-  asked.record("not passed", sorted(set(bad)))
-  asked.record("end", lines if process.returncode else lines[-1:])
+      lines = [*lines, line.rstrip()][-30:]
+      if outcomes.MARK not in line:
+        continue
+      outcome, name, reason = json.loads(line.partition(outcomes.MARK)[2])
+      counts[outcome] = counts.get(outcome, 0) + 1
+      if outcome == "failed":
+        bad[name] = reason
+      asked.record("outcomes", counts)
+      asked.record("failed", bad)
+  asked.record("end", lines[-3:])
 
 
 def ethanol(asked: Asked) -> None:
