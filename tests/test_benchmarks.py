@@ -14,7 +14,7 @@ from jax.extend.core import jaxprs_in_params
 
 from dcnn import activations, models
 from dcnn.base import System
-from experiments.benchmarks import breakdown, cases, operations, tables
+from experiments.benchmarks import breakdown, cases, kernels, operations, tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = dict(features=8, blocks=2, radial=6)
@@ -190,6 +190,64 @@ def test_pyg_computes_our_function_but_for_the_cutoff(x64):
 
   energy = theirs(torch.as_tensor(system.species), torch.as_tensor(system.positions)).item()
   assert energy == pytest.approx(float(ours.apply(variables, system)), rel=1e-5)
+
+
+LOOPED = """\
+%inner (a: f32[2]) -> f32[2] {
+  %a = f32[2]{0} parameter(0)
+  ROOT %twice = f32[2]{0} add(%a, %a)
+}
+
+%body (state: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %state = (s32[], f32[2]{0}) parameter(0)
+  %x = f32[2]{0} get-tuple-element(%state), index=1
+  %fusion.1 = f32[2]{0} fusion(%x), kind=kLoop, calls=%inner
+  %call.1 = f32[2]{0} call(%fusion.1), to_apply=%inner
+  %product = (f32[2]{0}, s8[4]{0}) custom-call(%call.1), custom_call_target="__cublas$gemm"
+  ROOT %tuple = (s32[], f32[2]{0}) tuple(%x, %product)
+}
+
+ENTRY %main (x: f32[2]) -> f32[2] {
+  %x = f32[2]{0} parameter(0)
+  %before = f32[2]{0} copy(%x)
+  %loop = (s32[], f32[2]{0}) while(%before), condition=%condition, body=%body
+  ROOT %last = f32[2]{0} get-tuple-element(%loop), index=1
+}
+"""
+
+
+def test_launches_of_a_loop_are_counted_through_its_calls():
+  """A fusion, what is called, and a product; what moves nothing is none."""
+  assert kernels.launched(LOOPED) == 3
+  assert kernels.launched(LOOPED.replace(" while(", " call(")) == 0
+
+
+def accelerator(tmp_path, *options):
+  told = subprocess.run(
+      [sys.executable, "-m", "experiments.benchmarks.accelerator", "--quick", "--vmapped",
+       f"--out={tmp_path}", *options], cwd=ROOT, capture_output=True, text=True)
+  assert told.returncode == 0, told.stderr
+  print(told.stdout)
+  return json.loads((tmp_path / "accelerator.json").read_text())
+
+
+def test_accelerator_measures_and_a_measurement_that_hangs_loses_nothing_before_it(tmp_path):
+  figures = accelerator(tmp_path, "--only=device,runs", "--limit=runs=0.01")
+  assert figures["device"]["ended"] == "ended"
+  assert figures["device"]["float32 TFLOP/s"] > 0
+  assert figures["runs"]["ended"].startswith("stopped")
+
+
+@pytest.mark.nightly
+def test_accelerator_in_full(tmp_path):
+  figures = accelerator(tmp_path, "--seconds=3600", "--limit=tests=600")
+  for name, found in figures.items():
+    assert found["ended"] == "ended", (name, found["log"])
+  for name in ("runs", "larger", "compiling", "knobs"):
+    rows = [each for each in figures[name].values() if isinstance(each, dict)]
+    assert rows and all(0 < row["ms_per_step"] < math.inf for row in rows), name
+  assert figures["smoke"]["errors"]["c=0.5"]["largest"] < 1e-5
+  assert figures["precision"]["against float64"]["float32"]["forces"] < 1e-4
 
 
 def with_our_weights(model, params, torch):

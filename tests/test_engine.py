@@ -1,6 +1,12 @@
 """What XLA is told, and how a batch comes to the devices of a run."""
 
+import json
+import pathlib
 import re
+import subprocess
+import sys
+import types
+from unittest import mock
 
 import ase.io
 import jax
@@ -11,7 +17,7 @@ import tiny
 from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from dcnn import jobs, losses
 from dcnn.base import processes
@@ -25,7 +31,7 @@ SPLIT = "outer_dimension_partitions"  # XLA's mark of a loop that several cores 
 def test_loops_are_split_over_cores_only_where_some_are_idle(monkeypatch, cores, splits):
   """The two devices of the tests on as many cores, and on more."""
   monkeypatch.setattr(processes, "usable_cores", lambda: cores)
-  options = engine._compiler_options(engine.mesh_for(2))
+  options = engine._compiler_options(engine.mesh_for(2), 2)
   lowered = jax.jit(lambda x: jnp.sin(x) * 2).lower(jnp.zeros(1 << 20))
   if SPLIT not in lowered.compile().as_text():
     pytest.skip("this machine has one core, over which XLA splits nothing")
@@ -122,3 +128,49 @@ def test_devices_of_a_run_meet_twice_a_step():
   built = memory.fitted(plan, group.program, group.runs).engine
   text = built.programs["train"].as_text()
   assert len(re.findall(r"= \S+ all-reduce\(", text)) == 2
+
+
+@pytest.mark.parametrize("platform, runs, triton", [
+    ("gpu", 2 * engine.MANY_RUNS, False), ("gpu", 2 * engine.MANY_RUNS - 1, None),
+    ("tpu", 2 * engine.MANY_RUNS, None)])
+def test_many_runs_on_a_gpu_go_without_triton(platform, runs, triton):
+  """On two devices, each of which must have many."""
+  device = types.SimpleNamespace(platform=platform)
+  mesh = mock.Mock(
+      spec=Mesh, devices=np.array([[device], [device]], object),
+      shape={engine.RUNS: 2, engine.BATCH: 1})
+  assert engine._compiler_options(mesh, runs).get("xla_gpu_enable_triton_gemm") is triton
+
+
+# Prints, for each mapping, how often each loop of the compiled training turns, and what would wait
+# for the host; in a process of its own, because JAX starts with one device.
+LOOPS = """
+import json, re, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 1)
+import tiny
+from dcnn import engine, fitting, groups, plans
+
+if sys.argv[1] == "vmapped":
+  engine._one_after_another = jax.vmap
+config = tiny.config(seeds=7)
+plan = plans.build(config, plans.load(config))
+group, = groups.grouped(plan)
+built = fitting.fitted(plan, group.program, group.runs).engine
+text = built.programs["train"].as_text()
+turns = [int(line[1]) for line in re.finditer(r' while[(].*known_trip_count":{"n":"(\\d+)"', text)]
+host = re.findall(r"= \\S+ (infeed|outfeed|send|recv)[(]|callback", text)
+print(json.dumps([turns, host]))
+"""
+
+
+@pytest.mark.parametrize("mapping", ["vmapped", "one-after-another"])
+def test_the_vmapped_step_has_no_loop_over_runs_and_no_transfer(mapping):
+  """Seven runs; the other mapping shows that a loop over them would be seen."""
+  told = subprocess.run(
+      [sys.executable, "-c", LOOPS, mapping], capture_output=True, text=True,
+      cwd=pathlib.Path(__file__).parent)
+  assert told.returncode == 0, told.stderr
+  turns, host = json.loads(told.stdout.splitlines()[-1])
+  assert (7 in turns) == (mapping != "vmapped")
+  assert not host

@@ -58,7 +58,8 @@ CHANGES = {
     "captured array": (
         "import numpy as np\ndef make(a):\n  return lambda x: x * a\nf = make(np.arange(3))\n",
         "import numpy as np\ndef make(a):\n  return lambda x: x * a\nf = make(np.arange(4))\n"),
-    "method": ("class f:\n  def g(self):\n    return 1\n", "class f:\n  def g(self):\n    return 2\n"),
+    "method": ("class f:\n  def g(self):\n    return 1\n",
+               "class f:\n  def g(self):\n    return 2\n"),
     "field": ("class f:\n  a: int = 1\n", "class f:\n  a: int = 2\n"),
     "base class": ("class B:\n  a = 1\nclass f(B):\n  pass\n",
                    "class B:\n  a = 2\nclass f(B):\n  pass\n"),

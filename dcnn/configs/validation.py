@@ -7,6 +7,7 @@ from typing import Any
 import optax
 
 from dcnn import optimizers
+from dcnn.base import objects
 from dcnn.base.text import suggestion
 from dcnn.configs import networks
 from dcnn.configs.arms import arm_settings, effective, own_keys, tables
@@ -126,6 +127,10 @@ def _validate_arm(config: ConfigDict) -> None:
   require(config.optimizer.warmup < config.steps,
           f"optimizer.warmup ({config.optimizer.warmup}) must be below steps ({config.steps})")
   make_optimizer(config)
+  evaluated = optimizers.resolve(config.optimizer.name).evaluated
+  require(evaluated is None or config.optimizer.ema_decay == 0,
+          "optimizer.ema_decay must be 0 with an optimiser that averages its iterates itself, as "
+          f"{objects.name_of(config.optimizer.name)} does, got {config.optimizer.ema_decay}")
 
 
 def make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTransformation]:

@@ -29,6 +29,7 @@ from dcnn.sweeps.training import Program, RunState
 
 RUNS, BATCH = "runs", "batch"  # the axes of the mesh
 DEFAULT_MEMORY_SHARE = 0.8
+MANY_RUNS = 64  # on a device: their products are as fast without what Triton takes long to try
 # What runs only once is compiled in half the time without optimisation.
 ONLY_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
@@ -203,7 +204,7 @@ def build(program: Program, runs: Training, windows: Windows, mesh: Mesh) -> Eng
       "train": lambda: jit(train_all, donate_argnums=0).trace(
           states, runs, train_window, count, count),
       "validate": lambda: jit(validate_all, donate_argnums=0).trace(states, runs, sums, count),
-  }, mesh)
+  }, _compiler_options(mesh, len(runs.key)))
   carried: Any = programs["init"].memory_analysis()
   return Engine(
       shard=shard,
@@ -223,9 +224,12 @@ def build(program: Program, runs: Training, windows: Windows, mesh: Mesh) -> Eng
   )
 
 
-def _compiler_options(mesh: Mesh) -> dict[str, Any]:
-  """For XLA; the figures are in BUILD_NOTES.md."""
-  if mesh.devices.flat[0].platform != "cpu":
+def _compiler_options(mesh: Mesh, runs: int) -> dict[str, Any]:
+  """For XLA and this number of runs; the figures are in BUILD_NOTES.md."""
+  platform = mesh.devices.flat[0].platform
+  if platform == "gpu" and runs >= MANY_RUNS * mesh.shape[RUNS]:
+    return {"xla_gpu_enable_triton_gemm": False}
+  if platform != "cpu":
     return {}
   options: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
   busy = len(mesh.local_devices) * processes.on_this_machine()
@@ -236,10 +240,9 @@ def _compiler_options(mesh: Mesh) -> dict[str, Any]:
 
 
 def _compile_all(
-    traces: Mapping[str, Callable[[], jax.stages.Traced]], mesh: Mesh,
+    traces: Mapping[str, Callable[[], jax.stages.Traced]], options: Mapping[str, Any],
 ) -> dict[str, jax.stages.Compiled]:
   """Compiles programs side by side: XLA works in a thread while the next one is traced."""
-  options = _compiler_options(mesh)
   with concurrent.futures.ThreadPoolExecutor() as threads:
     pending = {
         name: threads.submit(

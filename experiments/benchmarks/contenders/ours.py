@@ -105,28 +105,28 @@ def build(case: Case, contender: Contender, data: str) -> Trainer:
   runtime.configure_jax()
   together = 1 if contender.mapping == "in_turn" else contender.runs
   if contender.mapping == "vmapped":
-    _map_by_vmap()
-  launch = _launch(case, together, case.cores if contender.mapping == "split" else 1)
+    map_by_vmap()
+  made = launch(config(case, together, case.cores if contender.mapping == "split" else 1))
   turns = contender.runs // together
-  states = [launch.engine.init(launch.arguments) for _ in range(turns)]
+  states = [made.engine.init(made.arguments) for _ in range(turns)]
 
   def advance(steps: int) -> None:
     for turn in range(turns):
-      states[turn] = _trained(launch, states[turn], steps)
+      states[turn] = trained(made, states[turn], steps)
       _require_training(states[turn])
 
   parameters = {
       "/".join(str(key.key) for key in path): leaf.shape[1:] for path, leaf in
       jax.tree_util.tree_leaves_with_path(states[0].variables["params"])}
   return Trainer(
-      advance, functools.partial(_fit, launch), _products(launch, together), parameters,
-      launch.engine.compile_seconds,
+      advance, functools.partial(_fit, made), _products(made, together), parameters,
+      made.engine.compile_seconds,
       {name: provenance.environment()["versions"][name] for name in ("dcnn", "jax", "jaxlib")},
       jax.devices()[0].platform)
 
 
-class _Launch(NamedTuple):
-  """An engine and its placed arguments."""
+class Launch(NamedTuple):
+  """An engine and its placed arguments, for runs that train on the first chunk over and over."""
 
   engine: engine.Engine
   mesh: Any
@@ -136,33 +136,38 @@ class _Launch(NamedTuple):
 
 def _plan(chosen: configs.ConfigDict) -> tuple[plans.Plan, plans.Group]:
   plan = build_plan(chosen, load(chosen))
-  return plan, plans.grouped(plan)[0]
+  return plan, plans.make_groups(plan)[0]
 
 
-def _launch(case: Case, runs: int, devices_per_run: int) -> _Launch:
-  plan, group = _plan(config(case, runs, devices_per_run))
-  mesh = engine.mesh_for(runs, devices_per_run)
+def launch(chosen: configs.ConfigDict) -> Launch:
+  """Compiles for all runs of a configuration whose arms form one group."""
+  plan, group = _plan(chosen)
+  runs = len(group.runs)
+  mesh = engine.mesh_for(runs, plan.devices_per_run)
   spread = mesh.shape[engine.RUNS]
   if runs % spread:
     raise Missing(f"{runs} runs do not spread evenly over {spread} devices")
-  layout = streaming.layout(
-      plan, case.batch, seeds=len(plan.seeds), per_device=runs // spread, budget=math.inf)
-  arguments = plans.stacked(group.runs)
-  built = engine.build(group.program, arguments, streaming.described(plan, layout, runs), mesh)
-  feed = streaming.feed(plan, plans.Launch(group.runs, group.runs), layout, built,
-                      streaming.whole(plan, layout, built))
+  layout = streaming.choose_layout(
+      plan, group.program.batch_size, group.runs, seeds=len(plan.seeds),
+      per_device=runs // spread, budget=math.inf)
+  arguments = plans.stack(group.runs)
+  built = engine.build(
+      group.program, arguments, streaming.window_shapes(plan, layout, group.runs), mesh)
+  feed = streaming.make_feed(plan, plans.Launch(group.runs, group.runs), layout, built,
+                             streaming.resident_data(plan, layout, built))
   with contextlib.closing(feed.training(0)) as parts:
-    return _Launch(built, mesh, built.place(arguments), next(parts).window)
+    return Launch(built, mesh, built.shard(arguments), next(parts).window)
 
 
-def _map_by_vmap() -> None:
+def map_by_vmap() -> None:
   """Has the engine vmap the runs on a CPU, too."""
   if not hasattr(engine, "_one_after_another"):
     raise Missing("the engine no longer has a mapping that could be exchanged for vmap")
   engine._one_after_another = jax.vmap
 
 
-def _trained(launch: _Launch, state: training.RunState, steps: int) -> training.RunState:
+def trained(launch: Launch, state: training.RunState, steps: int) -> training.RunState:
+  """The state after so many more steps, when they are done."""
   for start in range(0, steps, CHUNK):
     state = launch.engine.train(
         state, launch.arguments, launch.window, 0, min(CHUNK, steps - start))
@@ -175,10 +180,10 @@ def _require_training(state: training.RunState) -> None:
     raise RuntimeError("a run diverged, so its steps cannot be timed")
 
 
-def _fit(launch: _Launch, steps: int, window: int) -> float:
-  state = _trained(launch, launch.engine.init(launch.arguments), steps - window)
+def _fit(launch: Launch, steps: int, window: int) -> float:
+  state = trained(launch, launch.engine.init(launch.arguments), steps - window)
   before = _loss_sum(state)
-  return (_loss_sum(_trained(launch, state, window)) - before) / window
+  return (_loss_sum(trained(launch, state, window)) - before) / window
 
 
 def _loss_sum(state: training.RunState) -> float:
@@ -187,7 +192,7 @@ def _loss_sum(state: training.RunState) -> float:
   return sums["energy"] + FORCE_WEIGHT * sums["forces"]
 
 
-def _products(launch: _Launch, runs: int):
+def _products(launch: Launch, runs: int):
   """Matrix products mapped over the runs as the training is, on the same devices."""
   @functools.cache
   def compiled(rows: int, inputs: int, outputs: int):

@@ -1,0 +1,155 @@
+"""Ways to compile a training step, timed side by side on the device that is there."""
+
+import concurrent.futures
+import contextlib
+import math
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dcnn import configs
+from dcnn.sweeps import engine, training
+from experiments.benchmarks import kernels, operations
+from experiments.benchmarks.cases import Case
+from experiments.benchmarks.contenders import ours
+
+BURSTS_SECONDS, MOST_BURSTS = 1.0, 20
+TRACED_STEPS = 10
+
+
+class Sizes(NamedTuple):
+  """Of a configuration; all pairs of ethanol are within the cutoff."""
+
+  atoms: int
+  pairs: int
+
+
+ETHANOL = Sizes(9, 36)
+
+
+class Variant(NamedTuple):
+  """A way to compile the training.
+
+  Attributes:
+    name: for the table.
+    runs: trained together.
+    precision: of products.
+    options: of XLA, beside those of the engine.
+    unroll: steps in one turn of the loop.
+    static: whether the number of turns is a constant of the program.
+  """
+
+  name: str
+  runs: int
+  precision: str = "highest"
+  options: Mapping[str, Any] = {}
+  unroll: int = 1
+  static: bool = False
+
+
+_here = threading.local()  # the variant that a thread compiles
+
+
+def _variant() -> Variant | None:
+  return getattr(_here, "variant", None)
+
+
+@contextlib.contextmanager
+def _changed_engine() -> Iterator[None]:
+  """Lets the engine compile the variant of the thread."""
+  options, train = engine._compiler_options, training.train
+
+  def changed_options(*arguments):
+    variant = _variant()
+    return {**options(*arguments), **(variant.options if variant else {})}
+
+  def changed_train(program, state, hypers, data, batches, *, first, steps, key):
+    variant = _variant()
+    if variant is None or (variant.unroll, variant.static) == (1, False):
+      return train(program, state, hypers, data, batches, first=first, steps=steps, key=key)
+
+    def body(i, state):
+      for j in range(variant.unroll):
+        batch = program.take(data, batches[first + i * variant.unroll + j])
+        state = training.step(
+            program, state, hypers, batch, jax.random.fold_in(key, state.step))[0]
+      return state
+
+    turns = ours.CHUNK // variant.unroll if variant.static else steps // variant.unroll
+    return jax.lax.fori_loop(0, turns, body, state)
+
+  engine._compiler_options, training.train = changed_options, changed_train
+  try:
+    yield
+  finally:
+    engine._compiler_options, training.train = options, train
+
+
+def _launched(variant: Variant, chosen: configs.ConfigDict) -> ours.Launch:
+  _here.variant = variant
+  with jax.default_matmul_precision(variant.precision):
+    return ours.launch(chosen)
+
+
+def measure(
+    record: Callable[[str, Any], None], variants: Sequence[Variant], case: Case, *,
+    steps: int, rate: float, trace: bool,
+) -> None:
+  """Compiles variants beside each other and times them one by one.
+
+  Args:
+    record: takes the figures of a variant, or why it failed, under its name.
+    variants: with distinct names.
+    case: the network, and its batch.
+    steps: of a burst, at most `ours.CHUNK`.
+    rate: of large products, TFLOP/s, of which theirs is a share; nan if it is not known.
+    trace: whether the kernels are counted, too.
+  """
+  with _changed_engine(), concurrent.futures.ThreadPoolExecutor() as threads:
+    pending = [
+        threads.submit(_launched, each, ours.config(case, each.runs)) for each in variants]
+  for variant, future in zip(variants, pending, strict=True):
+    if error := future.exception():  # the other variants are measured all the same
+      record(variant.name, {"failed": f"{type(error).__name__}: {error}"[:300]})
+    else:
+      record(variant.name, {
+          **variant._asdict(), **_figures(variant, case, future.result(), steps, rate),
+          **(_kernels(variant, future.result()) if trace else {})})
+
+
+def _figures(
+    variant: Variant, case: Case, launch: ours.Launch, steps: int, rate: float
+) -> dict[str, Any]:
+  """Time and memory of a step."""
+  state = ours.trained(launch, launch.engine.init(launch.arguments), steps)
+  times: list[float] = []
+  while len(times) < 3 or (sum(times) < BURSTS_SECONDS and len(times) < MOST_BURSTS):
+    started = time.perf_counter()
+    state = ours.trained(launch, state, steps)
+    times.append(time.perf_counter() - started)
+  network = operations.layers(
+      atoms=ETHANOL.atoms, pairs=ETHANOL.pairs, features=case.features, blocks=case.blocks,
+      radial=case.radial)
+  ms = 1e3 * statistics.median(times) / steps
+  gflops = case.batch * operations.force_training(network) * variant.runs / ms / 1e6
+  cost: Any = launch.engine.programs["train"].cost_analysis() or {}
+  return {
+      "ms_per_step": ms, "compile_seconds": launch.engine.compile_seconds,
+      "bytes_needed": launch.engine.bytes_needed, "useful_gflops": gflops,
+      "of_large_product": 1e-3 * gflops / rate,
+      "bytes_accessed": float(cost.get("bytes accessed", math.nan)),
+      "diverged": int(np.sum(np.asarray(state.diverged_at) != training.NEVER))}
+
+
+def _kernels(variant: Variant, launch: ours.Launch) -> dict[str, Any]:
+  """What a step launches, by the program's text and by a trace."""
+  few = ours.CHUNK if variant.static else TRACED_STEPS
+  state = ours.trained(launch, launch.engine.init(launch.arguments), few)
+  return {
+      "launched_by_text": kernels.launched(launch.engine.programs["train"].as_text()),
+      "trace": kernels.traced(lambda: ours.trained(launch, state, few), few)}
