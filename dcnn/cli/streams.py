@@ -1,7 +1,7 @@
-"""Streams of a command through which telling cannot fail.
+"""Standard output and errors of a command, made so that printing cannot fail.
 
 A reader that has gone (`dcnn ... | head -1`), a full device, a closed descriptor or an encoding
-without some sign is no mistake of the user: what was to be told is lost, and the work goes on.
+that lacks a character is no mistake of the user: the text is lost, and the work goes on.
 Everything that is printed passes through the streams made here, whoever prints it.
 """
 
@@ -51,8 +51,8 @@ def forgiving(descriptor: int, like: Any = None) -> io.TextIOWrapper:
   """A text stream that writes to a descriptor and never fails.
 
   Args:
-    descriptor: which the stream does not close.
-    like: a stream of the same encoding; signs that it does not have come out as escapes.
+    descriptor: The number of an open file, which the stream does not close.
+    like: A stream whose encoding is taken; characters that it lacks are written as escapes.
   """
   encoding = getattr(like, "encoding", None) or "utf-8"
   return io.TextIOWrapper(
