@@ -16,7 +16,7 @@ from dcnn import configs
 from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL
 from dcnn.cli import arguments
 from dcnn.configs import build
-from dcnn.results import records
+from dcnn.results import storage
 
 FRAMES = 60
 Make = Callable[[pathlib.Path], pathlib.Path | str]
@@ -376,7 +376,7 @@ def test_runs_to_the_report(case, tmp_path, monkeypatch, capsys):
   told = call(monkeypatch, capsys, f"--config={experiment(tmp_path)}", f"--workdir={workdir}",
               f"--config.dataset={data}", *case.flags)
   assert (told[0], told[2]) == (0, "")
-  found = records.load(workdir)
+  found = storage.load(workdir)
   assert {row.metric for row in found.rows if np.isnan(row.value)} == set(case.words)
   assert all(row.status == "finished" for row in found.rows)
   assert (workdir / "report.html").stat().st_size > 1000

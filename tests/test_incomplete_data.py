@@ -8,7 +8,7 @@ from test_data import saved
 from test_labelled_data import frames_of, with_single_atoms
 
 from dcnn.base import Labels
-from dcnn.results import records
+from dcnn.results import storage
 from dcnn.sweeps import checkpoints
 from dcnn.tasks import metrics
 
@@ -43,14 +43,14 @@ def test_energies_alone(command, tmp_path):
   status, output, errors = command(path, ENERGIES, "--config.loss.force_weight=0")
   assert (status, errors) == (0, "")
   assert "60 frames without forces" in output
-  found = records.load(tmp_path / "out")
+  found = storage.load(tmp_path / "out")
   assert {row.metric for row in found.rows} == {"energy_loss", "energy_rmse", "energy_skill"}
   assert {point.metric for point in found.history} == {"loss_energy", "energy_loss"}
   assert "force_loss" not in found.table(baseline="base")
   report = (tmp_path / "out" / "report.md").read_text()
   assert "Without figures" not in report and (tmp_path / "out/figures/parity.svg").exists()
   assert command(known, "--config.loss.force_weight=0", workdir="known")[0] == 0
-  with_forces = {row[:5]: row.value for row in records.load(tmp_path / "known").rows}
+  with_forces = {row[:5]: row.value for row in storage.load(tmp_path / "known").rows}
   assert all(with_forces[row[:5]] == row.value for row in found.rows)
 
 
@@ -62,7 +62,7 @@ def test_some_forces(command, tmp_path):
   status, output, errors = command(path, ENERGIES)
   assert (status, errors) == (0, "")
   assert "20 frames without forces" in output
-  found = records.load(tmp_path / "out")
+  found = storage.load(tmp_path / "out")
   assert all(np.isfinite(row.value) and row.status == "finished" for row in found.rows)
   assert {row.metric for row in found.rows} == set(metrics.UNITS)
   assert len(found.parity["forces_true"]) == len(found.parity["forces_predicted"])

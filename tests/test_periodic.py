@@ -11,7 +11,7 @@ from commands import TINY, call
 
 from dcnn import jobs
 from dcnn.configs import build
-from dcnn.results import records
+from dcnn.results import storage
 from dcnn.sweeps import plans
 
 FRAMES = 40
@@ -55,7 +55,7 @@ def test_crystals_train_by_the_command_line(file, tmp_path, monkeypatch, capsys)
       monkeypatch, capsys, f"--config={tmp_path / 't.py'}", f"--workdir={tmp_path / 'out'}",
       f"--config.dataset={file}")
   assert status == 0, errors
-  found = records.load(tmp_path / "out")
+  found = storage.load(tmp_path / "out")
   curve = [point.value for point in found.history
            if (point.split, point.metric) == ("valid", "force_loss")]
   assert len(curve) == 6 and curve[-1] < 0.8 * curve[0]

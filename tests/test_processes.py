@@ -21,7 +21,7 @@ from dcnn import jobs
 from dcnn.base import processes
 from dcnn.cli import joining
 from dcnn.cli.arguments import Meeting
-from dcnn.results import records
+from dcnn.results import storage
 from dcnn.sweeps import checkpoints
 from dcnn.sweeps.checkpoints import Checkpoint
 
@@ -134,7 +134,7 @@ def assert_same(first: pathlib.Path, second: pathlib.Path) -> None:
 def assert_same_to_rounding(first: pathlib.Path, second: pathlib.Path) -> None:
   """The bound is that of test_devices.py; the size of a skill, 1 - error / error, is 1."""
   for mine, other in zip(*(
-      records.load(directory).rows for directory in (first, second)), strict=True):
+      storage.load(directory).rows for directory in (first, second)), strict=True):
     assert mine._replace(value=0.0) == other._replace(value=0.0)
     np.testing.assert_allclose(
         mine.value, other.value, rtol=2e-5, atol=2e-5 * (mine.unit == "1"))

@@ -16,7 +16,7 @@ from dcnn import jobs, sweeps
 from dcnn.base import files
 from dcnn.base.wording import options_under
 from dcnn.jobs import workdirs
-from dcnn.results import records
+from dcnn.results import storage
 from dcnn.sweeps import checkpoints, engine, plans, snapshots, sweep
 
 
@@ -437,7 +437,7 @@ def directory(tmp_path):
   """A work directory with results and something like a checkpoint."""
   folder = tmp_path / "sweep"
   (folder / "checkpoints" / "finished" / "0").mkdir(parents=True)
-  (folder / records.ROWS_FILE).touch()
+  (folder / storage.ROWS_FILE).touch()
   workdirs.begin(folder, MANIFEST)
   return folder
 
@@ -527,7 +527,7 @@ def test_results_without_checkpoints_are_not_continued(directory):
          "environment", "arms", "tables"])
 def test_foreign_config(directory, content):
   text = content if isinstance(content, str) else json.dumps(content)
-  (directory / records.CONFIG_FILE).write_text(text)
+  (directory / storage.CONFIG_FILE).write_text(text)
   for use in (lambda: workdirs.check(directory, MANIFEST), lambda: workdirs.so_far(directory)):
     with pytest.raises(ValueError, match="config.json is not what dcnn wrote there") as error:
       use()

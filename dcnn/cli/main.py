@@ -22,7 +22,7 @@ from dcnn.cli import arguments, joining, previews, runtime, streams, training
 from dcnn.cli.messages import FAILURE, Stop, complain, format_warning, one_line, stop_on_errors
 from dcnn.data import generation
 from dcnn.jobs import display, interruption, workdirs
-from dcnn.results import records
+from dcnn.results import storage
 
 USAGE = """\
 dcnn trains derivative-constrained networks and compares what their ingredients buy.
@@ -143,10 +143,10 @@ def report(argv: Sequence[str]) -> None:
   with stop_on_errors():
     workdirs.check_free(directory)
     unfinished = workdirs.is_unfinished(directory)
-    result = workdirs.so_far(directory) if unfinished else records.load(directory)
+    result = workdirs.so_far(directory) if unfinished else storage.load(directory)
   with stop_on_errors(FAILURE):
     if unfinished and workdirs.is_unfinished(directory):  # still; its own results are better
-      records.save(result, directory)
+      storage.save(result, directory)
     workdirs.draw(directory)
   display.say(f"report: {directory / 'report.html'}")
 

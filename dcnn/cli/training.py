@@ -15,7 +15,7 @@ from dcnn.base.text import duration
 from dcnn.cli import arguments, joining, runtime
 from dcnn.cli.messages import FAILURE, Stop, complain, stop_on_errors
 from dcnn.jobs import display, interruption, workdirs
-from dcnn.results import records
+from dcnn.results import records, storage
 
 
 class Interrupted(Exception):
@@ -190,7 +190,7 @@ def _write_so_far(workdir: pathlib.Path) -> None:
   except ValueError as error:  # an evaluation nobody waited for may be replacing what is read
     complain(f"no report of what there is so far: {error}")
     return
-  records.save(result, workdir)
+  storage.save(result, workdir)
   unfinished = sum(result.unfinished.values())
   display.say(f"{unfinished} runs are unfinished"
         + ("; the same command continues them" if unfinished else ""))

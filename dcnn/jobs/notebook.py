@@ -17,7 +17,7 @@ from dcnn.configs import ConfigDict
 from dcnn.configs.tasks import TASKS
 from dcnn.jobs import interruption, workdirs
 from dcnn.jobs.experiment import Experiment, OnProgress, describe, prepare, run
-from dcnn.results import records
+from dcnn.results import storage
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
 from dcnn.sweeps.checkpoints import TrainedRun
@@ -110,7 +110,7 @@ def trained(workdir: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
   """
   directory = pathlib.Path(workdir).expanduser()
   runs = checkpoints.load(directory / snapshots.CHECKPOINTS)
-  return trained_arms(workdirs.task_of(records.read_config(directory / records.CONFIG_FILE)), runs)
+  return trained_arms(workdirs.task_of(storage.read_config(directory / storage.CONFIG_FILE)), runs)
 
 
 def trained_arms(task: str, runs: Iterable[TrainedRun]) -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ from dcnn import configs
 from dcnn.base import files, wording
 from dcnn.base.measures import Measures
 from dcnn.configs.tasks import TASKS
-from dcnn.results import measures, records
+from dcnn.results import measures, storage
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
 from dcnn.sweeps.plans import Key
@@ -38,9 +38,9 @@ _REQUIRED = ("config", "config.experiment", "config.arms", "seeds", "dataset", "
              "dataset.checksum", "environment")
 _VERSIONS = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy")
 # What stands in a work directory beside folders of checkpoints.
-FILES = (records.CONFIG_FILE, records.ROWS_FILE, records.HISTORY_FILE, records.PARITY_FILE,
-         records.SUMMARY_FILE, *records.REPORT_FILES)
-FOLDERS = (records.FIGURES, CHECKPOINTS, TUNING)
+FILES = (storage.CONFIG_FILE, storage.ROWS_FILE, storage.HISTORY_FILE, storage.PREDICTIONS_FILE,
+         storage.SUMMARY_FILE, *storage.REPORT_FILES)
+FOLDERS = (storage.FIGURES, CHECKPOINTS, TUNING)
 _HALF_WRITTEN = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}{re.escape(files.UNFINISHED)}", re.ASCII)
 
 
@@ -86,7 +86,7 @@ def claimed(directory: pathlib.Path) -> Iterator[None]:
     if not holds_work(directory):
       if missing:
         _clear(directory)
-      elif unlocked and not (directory / records.CONFIG_FILE).exists():
+      elif unlocked and not (directory / storage.CONFIG_FILE).exists():
         (directory / LOCK).unlink(missing_ok=True)
     lock.release()
 
@@ -153,7 +153,7 @@ def check_free(directory: pathlib.Path) -> None:
   Raises:
     ValueError: naming what is in the way.
   """
-  figures = (directory / records.FIGURES).glob("*.svg")
+  figures = (directory / storage.FIGURES).glob("*.svg")
   wrong = [(path, "file") for path in (*(directory / name for name in (*FILES, LOCK)), *figures)
            if os.path.lexists(path) and not path.is_file()]
   wrong += [(path, "folder") for path in (directory / name for name in FOLDERS)
@@ -174,7 +174,7 @@ def is_taken(directory: pathlib.Path) -> bool:
 
 def holds_work(directory: pathlib.Path) -> bool:
   """Whether there is anything that training has made."""
-  return (directory / records.ROWS_FILE).exists() or any(
+  return (directory / storage.ROWS_FILE).exists() or any(
       checkpoints.has_any(directory / folder) for folder in (CHECKPOINTS, TUNING))
 
 
@@ -210,17 +210,17 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
 
 def begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
   """Writes down what a claimed and checked directory is for, and sweeps up unfinished files."""
-  for folder in (directory, directory / records.FIGURES):
+  for folder in (directory, directory / storage.FIGURES):
     for path in folder.iterdir() if folder.is_dir() else ():
       name = _HALF_WRITTEN.fullmatch(path.name)
       if name and (name[1] in FILES or folder != directory) and path.is_file():
         path.unlink()
-  files.write_json(directory / records.CONFIG_FILE, manifest)
+  files.write_json(directory / storage.CONFIG_FILE, manifest)
 
 
 def write(result: Result, directory: pathlib.Path) -> None:
   """Writes the files of a result and its report."""
-  records.save(result, directory)
+  storage.save(result, directory)
   draw(directory)
 
 
@@ -242,7 +242,7 @@ def so_far(directory: pathlib.Path) -> Result:
   keys = [Key(arm, seed) for arm in arms for seed in record["seeds"]]
   rows, history = snapshots.so_far(
       directory / CHECKPOINTS, record["config"]["experiment"], keys, _measures(record))
-  return Result(record, rows, history, records.tables_of(record), {})
+  return Result(record, rows, history, storage.tables_of(record), {})
 
 
 def task_of(record: Mapping[str, Any]) -> str:
@@ -263,9 +263,9 @@ def is_unfinished(directory: pathlib.Path) -> bool:
 
 
 def _manifest(directory: pathlib.Path) -> dict[str, Any]:
-  path = directory / records.CONFIG_FILE
+  path = directory / storage.CONFIG_FILE
   try:
-    return records.read_config(path, required=_REQUIRED)
+    return storage.read_config(path, required=_REQUIRED)
   except (OSError, ValueError) as error:
     problem = str(error).removeprefix(f"{path}: ")
   raise ValueError(f"{path} is not what dcnn wrote there ({problem}). {_advice()}")
@@ -377,7 +377,7 @@ def _holder(directory: pathlib.Path) -> str:
 
 def _require_room(directory: pathlib.Path) -> None:
   """Makes sure that a directory without work of ours has no files that ours would replace."""
-  if (directory / records.CONFIG_FILE).exists():
+  if (directory / storage.CONFIG_FILE).exists():
     _manifest(directory)
     return
   for name in (*FILES, *FOLDERS):
@@ -400,7 +400,7 @@ def _is_our_lock(path: pathlib.Path) -> bool:
 def _clear(directory: pathlib.Path) -> None:
   """Removes our files of a directory in which nothing was trained, and it, if it is then empty."""
   with contextlib.suppress(OSError):
-    for name in (records.CONFIG_FILE, LOCK):
+    for name in (storage.CONFIG_FILE, LOCK):
       (directory / name).unlink(missing_ok=True)
     for folder in (CHECKPOINTS, TUNING):
       checkpoints.clear(directory / folder)

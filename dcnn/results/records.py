@@ -324,13 +324,3 @@ def is_interrupted(status: str) -> bool:
 def with_baseline(table: Table) -> tuple[str, ...]:
   """The arms of a table in order, with the baseline first where the table does not list it."""
   return table.arms if table.baseline in table.arms else (table.baseline, *table.arms)
-
-
-def __getattr__(name: str) -> Any:
-  """What moved to `storage`, for callers that still look for it here."""
-  from dcnn.results import storage
-
-  moved = {"PARITY_FILE": "PREDICTIONS_FILE"}.get(name, name)
-  if moved.startswith("__") or not hasattr(storage, moved):
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  return getattr(storage, moved)
