@@ -11,7 +11,7 @@ import synthetic_results
 from dcnn import stats
 from dcnn.base import files
 from dcnn.base.text import display_unit, number_text
-from dcnn.results import measures, storage
+from dcnn.results import measures, records, storage
 from dcnn.results.records import Point, Result, Row, Table
 from dcnn.results.text import error_text, markdown_text, p_text, ratio_text
 
