@@ -40,10 +40,3 @@ def test_atom_norm_does_not_depend_on_the_frame_of_reference():
   np.testing.assert_allclose(
       losses.atom_norm(jnp.asarray(residual @ turn), 1.0).sum(),
       losses.atom_norm(jnp.asarray(residual), 1.0).sum(), rtol=1e-6)
-
-
-def test_masked_mean_divides_by_what_is_there():
-  values = jnp.array([[1.0, jnp.nan], [3.0, 4.0]])
-  mask = jnp.array([[True, False], [True, False]])
-  assert losses.masked_mean(values, mask) == 2.0
-  assert losses.masked_mean(values, jnp.zeros((2, 2), bool)) == 0.0

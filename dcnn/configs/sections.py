@@ -1,7 +1,7 @@
 """What the settings of a task mean: the interface between a task's section and the rest."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Indices
@@ -9,6 +9,7 @@ from dcnn.configs.settings import ConfigDict, Setting
 from dcnn.tasks.base import Fitted, Problem, Task
 
 
+@runtime_checkable
 class Data(Protocol):
   """What a section has read: of which the rest knows how it is told, and no more."""
 

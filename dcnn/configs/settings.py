@@ -188,7 +188,7 @@ def fraction(value: Any, key: str) -> None:
           f"{key} must be at least 0 and below 1, also when rounded to float32, got {value}")
 
 
-def within(least: float, most: float) -> Check:
+def within(least: int | float, most: int | float) -> Check:
   """A check that a number lies within limits."""
   def check(value: Any, key: str) -> None:
     require(least <= value <= most,

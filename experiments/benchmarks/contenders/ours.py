@@ -14,7 +14,7 @@ from dcnn.cli import main
 from dcnn.configs.build import build as build_plan
 from dcnn.configs.build import load
 from dcnn.jobs import provenance
-from dcnn.sweeps import engine, plans, streaming, training
+from dcnn.sweeps import batches, engine, plans, streaming, training
 from experiments.benchmarks.cases import CUTOFF, FORCE_WEIGHT, LEARNING_RATE, Case, Contender
 from experiments.benchmarks.contenders.base import Missing, Trainer
 
@@ -62,11 +62,11 @@ def example(case: Case) -> Example:
   with chosen.unlocked():
     chosen.loss.force_weight = 0.0
   _, energies_alone = _plan(chosen)
-  data, batches = _first_run(plan, group, case)
-  atoms, pairs = _sizes(data[0][0].positions[batches.reshape(-1)])
+  data, order = _first_run(plan, group, case)
+  atoms, pairs = _sizes(data[0][0].positions[order.reshape(-1)])
   return Example(
-      group.program, energies_alone.program, plans.hypers(group.runs[0]),
-      plans.take(data, batches[0]), atoms, pairs)
+      group.program, energies_alone.program, group.runs[0].hypers,
+      plan.problem.take(data, order[0]), atoms, pairs)
 
 
 def write_data(case: Case, path: str) -> dict[str, Any]:
@@ -76,19 +76,18 @@ def write_data(case: Case, path: str) -> dict[str, Any]:
     The atoms of a configuration, its mean number of unordered pairs within the cutoff, and the
     environment.
   """
-  ((systems, forces), energy), batches = _first_run(*_plan(config(case)), case)
+  ((systems, forces), energy), order = _first_run(*_plan(config(case)), case)
   np.savez(path, positions=systems.positions, species=systems.species, forces=forces,
-           energy=energy, batches=batches)
-  atoms, pairs = _sizes(systems.positions[batches.reshape(-1)])
+           energy=energy, batches=order)
+  atoms, pairs = _sizes(systems.positions[order.reshape(-1)])
   return {"atoms": atoms, "pairs": pairs, "environment": provenance.environment()}
 
 
 def _first_run(plan: plans.Plan, group: plans.Group, case: Case):
   """The data of the first seed's run, as the engine sees them, and its batches."""
-  run = group.runs[0]
-  energy = (np.asarray(plan.dataset.labels.energy, np.float64) - run.shift).astype(np.float32)
-  return ((plans.shared_data(plan.dataset), energy),
-          plans.chunk_batches([run], plan, case.batch, 0)[0])
+  run, frames = group.runs[0], np.arange(plan.problem.frames)
+  return ((plan.problem.shared(frames), run.fitted.own(frames)),
+          batches.chunk_batches([run], plan, case.batch, 0)[0])
 
 
 def _sizes(positions: np.ndarray) -> tuple[int, float]:
@@ -112,7 +111,7 @@ def build(case: Case, contender: Contender, data: str) -> Trainer:
 
   def advance(steps: int) -> None:
     for turn in range(turns):
-      states[turn] = _trained(launch, states[turn], steps)
+      states[turn] = _train(launch, states[turn], steps)
       _require_training(states[turn])
 
   parameters = {
@@ -126,7 +125,7 @@ def build(case: Case, contender: Contender, data: str) -> Trainer:
 
 
 class _Launch(NamedTuple):
-  """An engine and its placed arguments."""
+  """An engine, and its arguments on the devices."""
 
   engine: engine.Engine
   mesh: Any
@@ -136,7 +135,7 @@ class _Launch(NamedTuple):
 
 def _plan(chosen: configs.ConfigDict) -> tuple[plans.Plan, plans.Group]:
   plan = build_plan(chosen, load(chosen))
-  return plan, plans.grouped(plan)[0]
+  return plan, plans.make_groups(plan)[0]
 
 
 def _launch(case: Case, runs: int, devices_per_run: int) -> _Launch:
@@ -145,14 +144,16 @@ def _launch(case: Case, runs: int, devices_per_run: int) -> _Launch:
   spread = mesh.shape[engine.RUNS]
   if runs % spread:
     raise Missing(f"{runs} runs do not spread evenly over {spread} devices")
-  layout = streaming.layout(
-      plan, case.batch, seeds=len(plan.seeds), per_device=runs // spread, budget=math.inf)
-  arguments = plans.stacked(group.runs)
-  built = engine.build(group.program, arguments, streaming.described(plan, layout, runs), mesh)
-  feed = streaming.feed(plan, plans.Launch(group.runs, group.runs), layout, built,
-                      streaming.whole(plan, layout, built))
+  layout = streaming.choose_layout(
+      plan, case.batch, group.runs, seeds=len(plan.seeds), per_device=runs // spread,
+      budget=math.inf)
+  arguments = plans.stack(group.runs)
+  built = engine.build(
+      group.program, arguments, streaming.window_shapes(plan, layout, group.runs), mesh)
+  feed = streaming.make_feed(plan, plans.Launch(group.runs, group.runs), layout, built,
+                             streaming.resident_data(plan, layout, built))
   with contextlib.closing(feed.training(0)) as parts:
-    return _Launch(built, mesh, built.place(arguments), next(parts).window)
+    return _Launch(built, mesh, built.shard(arguments), next(parts).window)
 
 
 def _map_by_vmap() -> None:
@@ -162,7 +163,7 @@ def _map_by_vmap() -> None:
   engine._one_after_another = jax.vmap
 
 
-def _trained(launch: _Launch, state: training.RunState, steps: int) -> training.RunState:
+def _train(launch: _Launch, state: training.RunState, steps: int) -> training.RunState:
   for start in range(0, steps, CHUNK):
     state = launch.engine.train(
         state, launch.arguments, launch.window, 0, min(CHUNK, steps - start))
@@ -176,9 +177,9 @@ def _require_training(state: training.RunState) -> None:
 
 
 def _fit(launch: _Launch, steps: int, window: int) -> float:
-  state = _trained(launch, launch.engine.init(launch.arguments), steps - window)
+  state = _train(launch, launch.engine.init(launch.arguments), steps - window)
   before = _loss_sum(state)
-  return (_loss_sum(_trained(launch, state, window)) - before) / window
+  return (_loss_sum(_train(launch, state, window)) - before) / window
 
 
 def _loss_sum(state: training.RunState) -> float:
@@ -206,11 +207,11 @@ def _products(launch: _Launch, runs: int):
 
     x = np.linalg.qr(np.random.default_rng(0).normal(size=(max(rows, inputs), min(rows, inputs))))
     x = (x.Q if rows >= inputs else x.Q.T).astype(np.float32)  # x^T x keeps the weights' size
-    operands = launch.engine.place((
+    operands = launch.engine.shard((
         np.broadcast_to(x, (runs, *x.shape)), np.ones((runs, inputs, outputs), np.float32)))
-    count = launch.engine.share(np.int32(0))
+    count = launch.engine.replicate(np.int32(0))
     program = jax.jit(engine.over_runs(one, launch.mesh)).lower(operands, count).compile()
-    return lambda repeats: program(operands, launch.engine.share(np.int32(repeats)))
+    return lambda repeats: program(operands, launch.engine.replicate(np.int32(repeats)))
 
   def products(rows: int, inputs: int, outputs: int, repeats: int) -> None:
     part = -(-rows // launch.mesh.shape[engine.BATCH])  # each device of a run takes its own
