@@ -17,6 +17,7 @@ from dcnn.base import BOHR, HARTREE, KCAL_PER_MOL
 from dcnn.cli import arguments
 from dcnn.configs import build
 from dcnn.results import storage
+from dcnn.tasks import forcefield
 
 FRAMES = 60
 Make = Callable[[pathlib.Path], pathlib.Path | str]
@@ -354,11 +355,13 @@ def test_accepted(case, tmp_path, monkeypatch):
   config = arguments.load_config(str(experiment(tmp_path, case.config)))
   arguments.override(config, [f"--config.dataset={data}", *case.flags])
   configs.validate(config)
-  plan = build.build(config, build.load(config))
-  assert len(plan.dataset) == FRAMES
-  train = plan.dataset.take(plan.splits[0].train)
-  transform = plan.arms[0].fit_labels(train.labels, train.systems.species)
-  assert all(np.isfinite(label).all() for label in transform(train.labels))
+  plan = build.build(config, sources := build.load(config))
+  assert plan.problem.frames == len(sources.dataset) == FRAMES
+  fitted = plan.arms[0].fit(plan.splits[0].train)
+  train = sources.dataset.take(plan.splits[0].train).labels
+  transform = forcefield.transform_of(fitted.kept)
+  assert all(np.isfinite(label).all() for label in transform(train))
+  assert np.isfinite(fitted.own(plan.splits[0].train)).all()
 
 
 RUNS = {

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from dcnn import sweeps
+from dcnn.jobs import notebook
 from dcnn.labels import LabelTransform
 from dcnn.sweeps import checkpoints
 from dcnn.sweeps.checkpoints import Checkpoint, Store
@@ -239,9 +240,9 @@ def test_label_transforms_are_kept_whole(tmp_path, transforms):
   with Store(tmp_path) as store:
     store.save_finished(Checkpoint(
         {"variables": {"best": weights, "last": weights},
-         "transform": checkpoints.transform_arrays(transforms)},
+         **checkpoints.stack_kept([{"transform": each._asdict()} for each in transforms])},
         {"runs": [[arm, 7] for arm in arms]}))
-  read = checkpoints.load(tmp_path)
+  read = notebook.trained_arms("forcefield", checkpoints.load(tmp_path))
   for arm, transform in zip(arms, transforms, strict=True):
     assert read[arm]["seed"].tolist() == [7]
     one = jax.tree.map(lambda leaf: leaf[0], read[arm])["transform"]
@@ -255,7 +256,8 @@ def test_checkpoints_that_kept_one_shift_alone_are_told_of(tmp_path):
         {"variables": {"best": {"w": np.ones((1, 2))}, "last": {"w": np.ones((1, 2))}},
          "shift": np.array([-3.0]), "scale": np.array([2.0])}, {"runs": [["a", 0]]}))
   with pytest.warns(UserWarning, match="kept the label shift of the first frame alone"):
-    transform = checkpoints.load(tmp_path)["a"]["transform"]
+    read = notebook.trained_arms("forcefield", checkpoints.load(tmp_path))
+    transform = read["a"]["transform"]
   assert (transform.shift.tolist(), transform.scale.tolist()) == ([-3.0], [2.0])
 
 

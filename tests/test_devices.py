@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 import tiny
-from dcnn import engine, running
+from dcnn import jobs
+from dcnn.sweeps import engine
 
 if sys.argv[1] == "vmapped":
   engine._one_after_another = jax.vmap
@@ -32,7 +33,7 @@ for devices, runs in json.loads(sys.argv[2]):
       np.array(jax.local_devices()[:min(total, devices)])[:, None], (engine.RUNS, engine.BATCH))
   with pytest.MonkeyPatch.context() as patch:
     tiny.let_runs_fit(patch, runs)
-    result = running.sweep(config, None)
+    result = jobs.sweep(config, None)
   print(json.dumps([result.config["timing"]["launches"], result.rows, result.history]))
 """
 # The worst relative difference measured was 1e-6; float32 rounds to 6e-8 in each operation.
@@ -74,7 +75,8 @@ import json, re, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 8)
 import tiny
-from dcnn import engine, running
+from dcnn import jobs
+from dcnn.sweeps import engine
 
 COLLECTIVE = re.compile(
     r"= [^=]*\\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|"
@@ -89,25 +91,25 @@ engine.build = remembered
 if sys.argv[1] == "vmapped":
   engine._one_after_another = jax.vmap
 for devices in json.loads(sys.argv[2]):
-  choices = []
+  placements = []
   config = tiny.MODEL(arms=({}, {"activation.c": 0.25}, {"labels": "min_max"},
                             {"activation.c": 1e30}), batch_size=8, devices_per_run=devices,
                       split__valid=9, optimizer__eps=1e-2)
-  result = running.run(
-      running.prepare(config), lambda progress: choices.append(progress.choice)).result
+  result = jobs.run(
+      jobs.prepare(config), lambda progress: placements.append(progress.placement)).result
   collectives = {name: sorted(set(COLLECTIVE.findall(program.as_text())))
                  for name, program in built[-1].programs.items()}
   print(json.dumps([result.config["timing"]["launches"], result.rows, result.history,
-                    [choices[-1].devices, choices[-1].devices_per_run, collectives]]))
+                    [placements[-1].devices, placements[-1].devices_per_run, collectives]]))
 """
 
 
 def assert_batches_are_shared(model, mapping):
   ways = [1, 8, 4]
   sweeps = swept(model, mapping, ways, SHARED)
-  *_, choices = zip(*sweeps, strict=True)
-  assert [choice[:2] for choice in choices] == [[8, 1], [8, 8], [8, 4]]
-  alone, *shared = (collectives for *_, collectives in choices)
+  *_, placements = zip(*sweeps, strict=True)
+  assert [placement[:2] for placement in placements] == [[8, 1], [8, 8], [8, 4]]
+  alone, *shared = (collectives for *_, collectives in placements)
   assert alone == {"init": [], "train": [], "evaluate": [], "validate": []}
   assert all("all-reduce" in collectives["train"] for collectives in shared)
   assert all(not collectives["init"] for collectives in shared)

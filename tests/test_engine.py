@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 import types
+from typing import NamedTuple
 from unittest import mock
 
 import ase.io
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 from ase.build import molecule
@@ -19,10 +21,11 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from jax.sharding import Mesh, PartitionSpec
 
-from dcnn import jobs, losses
+from dcnn import jobs
 from dcnn.base import processes
 from dcnn.configs import build
-from dcnn.sweeps import engine, memory, plans
+from dcnn.sweeps import engine, memory, plans, training
+from dcnn.tasks.base import Task, mean_term
 
 SPLIT = "outer_dimension_partitions"  # XLA's mark of a loop that several cores share
 
@@ -60,14 +63,14 @@ def test_splitting_loops_changes_no_bit(monkeypatch):
   assert rows(1) == rows(99)
 
 
-def test_devices_of_a_run_take_parts_of_a_batch_and_add_up_one_vector():
+def test_devices_of_a_run_take_shards_of_a_batch_and_sum_one_vector():
   mesh = engine.mesh_for(1, 2)
   batches = jnp.arange(12).reshape(3, 4)
 
   def found(batches):
-    mine = engine._part(batches, mesh)
+    mine = engine._shard_of(batches, mesh)
     assert mine.shape == (3, 2)
-    return engine._adding_up(mesh)({"sum": jnp.sum(mine), "each": 1.0 * mine})
+    return engine._psum(mesh)({"sum": jnp.sum(mine), "each": 1.0 * mine})
 
   everywhere = jax.shard_map(
       found, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
@@ -77,21 +80,50 @@ def test_devices_of_a_run_take_parts_of_a_batch_and_add_up_one_vector():
   assert str(jax.make_jaxpr(everywhere)(batches)).count("psum") == 1
 
 
-def test_a_mean_over_parts_is_that_of_the_whole():
-  """Parts of unequal counts, as those of padded molecules are."""
+class Masked(NamedTuple):
+  """A batch of which only some entries count."""
+
+  values: jax.Array
+  mask: jax.Array
+
+
+def masked_task(variables_to_penalties) -> Task:
+  """A task of two terms, one of them over the entries of a mask; nothing else of it is used."""
+  def loss(variables, hypers, batch, key):
+    del key
+    penalties = variables_to_penalties(variables, batch)
+    return {"masked": mean_term(hypers["weight"], penalties, batch.mask),
+            "all": mean_term(1.0, jnp.square(variables["params"] - penalties))}, {}
+
+  return Task(("masked", "all"), lambda key, hypers: {"params": jnp.float32(0.5)}, loss,
+              lambda *_: {}, lambda *_: jnp.float32(0), lambda *_: None)
+
+
+def test_a_mean_over_shards_is_that_of_the_whole():
+  """Shards of unequal counts, as those of padded molecules are: loss, gradient and parameters."""
   values = jnp.array([[1.0, 2.0, jnp.nan], [6.0, jnp.nan, jnp.nan]])
-  real = jnp.isfinite(values)
-  whole = losses.masked_mean(values, real)
+  batch = Masked(jnp.nan_to_num(values), jnp.isfinite(values))
+  program = training.Program(
+      masked_task(lambda variables, batch: variables["params"] * batch.values),
+      lambda hypers: optax.sgd(0.1), lambda data, indices: data, 2, False)
+  hypers, key = {"weight": jnp.float32(2.0)}, jax.random.key(0)
+  state = training.init(program, key, hypers)
+  whole, terms = training.step(program, state, hypers, batch, key)
+  # By hand: d/dp [2 p (1 + 2 + 6) / 3 + mean over six of (p - p v)^2], at p = 1/2.
+  others = jnp.square(1 - batch.values).mean()
+  assert terms["masked"] == 1.5 and terms["all"] == 0.25 * others
+  np.testing.assert_allclose(whole.variables["params"], 0.5 - 0.1 * (6.0 + others), rtol=1e-6)
+
   mesh = engine.mesh_for(1, 2)
-
-  def part(values, real):
-    add_up = engine._adding_up(mesh)
-    return add_up(losses.masked_mean(values, real, add_up(jnp.sum(real))))
-
-  split = jax.shard_map(
-      part, mesh=mesh, in_specs=PartitionSpec(engine.BATCH), out_specs=PartitionSpec(),
-      check_vma=False)
-  assert whole == 3.0 == jax.jit(split)(values, real)
+  divided = program._replace(psum=engine._psum(mesh))
+  step = jax.shard_map(
+      lambda batch: training.step(divided, state, hypers, batch, key), mesh=mesh,
+      in_specs=PartitionSpec(engine.BATCH), out_specs=PartitionSpec(), check_vma=False)
+  shards, their_terms = jax.jit(step)(batch)
+  np.testing.assert_allclose(their_terms["masked"], 1.5, rtol=1e-6)
+  np.testing.assert_allclose(their_terms["all"], terms["all"], rtol=1e-6)
+  np.testing.assert_allclose(
+      shards.variables["params"], whole.variables["params"], rtol=1e-6)
 
 
 @pytest.fixture
@@ -124,8 +156,8 @@ def test_padded_molecules_weigh_the_same_on_one_device_and_on_two(padded, change
 def test_devices_of_a_run_meet_twice_a_step():
   """To count what is real, and to add up gradient and loss."""
   plan = build.build(config := tiny.config(devices_per_run=2), build.load(config))
-  group, = plans.grouped(plan)
-  built = memory.fitted(plan, group.program, group.runs).engine
+  group, = plans.make_groups(plan)
+  built = memory.compile_group(plan, group.program, group.runs).engine
   text = built.programs["train"].as_text()
   assert len(re.findall(r"= \S+ all-reduce\(", text)) == 2
 
@@ -149,14 +181,15 @@ import json, re, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 1)
 import tiny
-from dcnn import engine, fitting, groups, plans
+from dcnn.configs import build
+from dcnn.sweeps import engine, memory, plans
 
 if sys.argv[1] == "vmapped":
   engine._one_after_another = jax.vmap
 config = tiny.config(seeds=7)
-plan = plans.build(config, plans.load(config))
-group, = groups.grouped(plan)
-built = fitting.fitted(plan, group.program, group.runs).engine
+plan = build.build(config, build.load(config))
+group, = plans.make_groups(plan)
+built = memory.compile_group(plan, group.program, group.runs).engine
 text = built.programs["train"].as_text()
 turns = [int(line[1]) for line in re.finditer(r' while[(].*known_trip_count":{"n":"(\\d+)"', text)]
 host = re.findall(r"= \\S+ (infeed|outfeed|send|recv)[(]|callback", text)

@@ -9,8 +9,7 @@ from test_labelled_data import frames_of, with_single_atoms
 
 from dcnn.base import Labels
 from dcnn.results import storage
-from dcnn.sweeps import checkpoints
-from dcnn.tasks import metrics
+from dcnn.tasks import forcefield_metrics as metrics
 
 SCHNET = TINY.replace('config.model.name, config.model.hidden = "MLP", (4,)',
                       "config.model.features, config.model.blocks, config.model.radial = 4, 1, 4")
@@ -64,9 +63,9 @@ def test_some_forces(command, tmp_path):
   assert "20 frames without forces" in output
   found = storage.load(tmp_path / "out")
   assert all(np.isfinite(row.value) and row.status == "finished" for row in found.rows)
-  assert {row.metric for row in found.rows} == set(metrics.UNITS)
-  assert len(found.parity["forces_true"]) == len(found.parity["forces_predicted"])
-  assert np.isfinite(found.parity["forces_true"]).all()
+  assert {row.metric for row in found.rows} == {each.metric.name for each in metrics.METRICS}
+  assert len(found.predictions["forces_true"]) == len(found.predictions["forces_predicted"])
+  assert np.isfinite(found.predictions["forces_true"]).all()
 
 
 def test_isolated_atoms_as_references(command, tmp_path):
@@ -75,7 +74,7 @@ def test_isolated_atoms_as_references(command, tmp_path):
       path, "--config.data.incomplete=references", "--config.labels=atomic_reference")
   assert (status, errors) == (0, "")
   assert "60 of 62 frames" in output and "2 atomic references" in output
-  transform = checkpoints.load(tmp_path / "out" / "checkpoints")["base"]["transform"]
+  transform = jobs.trained(tmp_path / "out")["base"]["transform"]
   np.testing.assert_allclose(np.asarray(transform.atomic)[0, [1, 6]], [-13.0, -1000.0])
 
 

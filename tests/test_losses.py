@@ -98,10 +98,3 @@ def test_a_name_is_resolved_in_its_table(name):
 def test_what_is_no_penalty_is_refused(spec, words):
   with pytest.raises(ValueError, match=words):
     losses.resolve(spec, losses.ENERGY_LOSSES)
-
-
-def test_masked_mean_divides_by_what_is_there():
-  values = jnp.array([[1.0, jnp.nan], [3.0, 4.0]])
-  mask = jnp.array([[True, False], [True, False]])
-  assert losses.masked_mean(values, mask) == 2.0
-  assert losses.masked_mean(values, jnp.zeros((2, 2), bool)) == 0.0

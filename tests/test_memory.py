@@ -26,42 +26,42 @@ def compiled(monkeypatch):
   return numbers
 
 
-def fitted(**options):
+def compile_runs(**options):
   config = tiny.mlp(arms=ARMS, split__test=5, **options)
   plan = build.build(config, build.load(config))
-  group, = plans.grouped(plan)
-  return memory.fitted(plan, group.program, group.runs)
+  group, = plans.make_groups(plan)
+  return memory.compile_group(plan, group.program, group.runs)
 
 
 def test_all_runs_at_once_take_one_compilation(compiled):
-  choice = fitted().choice
-  assert compiled == [10] and (choice.runs, choice.launches, choice.devices) == (10, 1, 2)
-  assert choice.bytes_needed == pytest.approx(choice.bytes_of_data + 5 * choice.bytes_per_run)
-  assert choice.bytes_needed <= choice.bytes_allowed and not choice.streamed
+  placement = compile_runs().placement
+  assert compiled == [10] and (placement.runs, placement.launches, placement.devices) == (10, 1, 2)
+  assert placement.bytes_needed == pytest.approx(placement.bytes_of_data + 5 * placement.bytes_per_run)
+  assert placement.bytes_needed <= placement.bytes_allowed and not placement.streamed
 
 
 def test_what_one_compilation_tells_makes_the_second_fit(compiled, monkeypatch):
   """Memory for three or four of the five runs of a device: two launches get three."""
   monkeypatch.setattr(streaming, "DATA_SHARE", math.inf)
-  budget = fitted().choice.bytes_needed - 1.5 * carried()
+  budget = compile_runs().placement.bytes_needed - 1.5 * state_bytes()
   compiled.clear()
-  choice = fitted(max_memory=budget / 1e9).choice
-  assert choice.bytes_needed <= budget
-  assert (choice.runs, choice.launches) == (6, 2) and compiled == [10, 6]
+  placement = compile_runs(max_memory=budget / 1e9).placement
+  assert placement.bytes_needed <= budget
+  assert (placement.runs, placement.launches) == (6, 2) and compiled == [10, 6]
 
 
 def test_what_runs_carry_is_known_without_compiling(compiled, monkeypatch):
   """Memory for what three of five runs carry, and ample working memory."""
   monkeypatch.setattr(streaming, "DATA_SHARE", math.inf)
-  monkeypatch.setattr(engine, "carried_bytes", lambda *_: 10_000_000)
-  choice = fitted(max_memory=0.039).choice
-  assert (choice.runs, choice.launches) == (6, 2) and compiled == [6]
+  monkeypatch.setattr(engine, "state_bytes", lambda *_: 10_000_000)
+  placement = compile_runs(max_memory=0.039).placement
+  assert (placement.runs, placement.launches) == (6, 2) and compiled == [6]
 
 
-def carried():
+def state_bytes():
   config = tiny.mlp(arms=ARMS)
-  group, = plans.grouped(build.build(config, build.load(config)))
-  return engine.carried_bytes(group.program, plans.stacked(group.runs))
+  group, = plans.make_groups(build.build(config, build.load(config)))
+  return engine.state_bytes(group.program, plans.stack(group.runs))
 
 
 @pytest.mark.parametrize("fitting_runs, runs, launches", [
@@ -69,8 +69,8 @@ def carried():
 def test_launches_are_of_equal_size(monkeypatch, fitting_runs, runs, launches):
   monkeypatch.setattr(engine, "build", lambda *arguments: tiny.HOST)
   tiny.let_runs_fit(monkeypatch, fitting_runs)
-  choice = fitted().choice
-  assert (choice.runs, choice.launches) == (runs, launches)
+  placement = compile_runs().placement
+  assert (placement.runs, placement.launches) == (runs, launches)
 
 
 def test_what_cannot_fit_is_refused_with_the_numbers_and_uncompiled(compiled):
@@ -78,14 +78,14 @@ def test_what_cannot_fit_is_refused_with_the_numbers_and_uncompiled(compiled):
       r"one run needs 0\.0\d\d MB on a device, 0\.0\d\d MB of it for the smallest part of the data "
       r"that can be streamed, and 0\.000 MB are allowed: take a smaller batch or network, or raise "
       "max_memory")):
-    fitted(max_memory=1e-9)
+    compile_runs(max_memory=1e-9)
   assert not compiled
 
 
 def test_data_that_leave_no_room_are_streamed():
   """Half a megabyte of data, and as much memory: they would fit alone, and nothing beside them."""
-  choice = fitted(max_memory=0.0006).choice
-  assert choice.streamed and choice.bytes_of_data <= 0.5 * choice.bytes_allowed
+  placement = compile_runs(max_memory=0.0006).placement
+  assert placement.streamed and placement.bytes_of_data <= 0.5 * placement.bytes_allowed
 
 
 @pytest.mark.parametrize("devices, message", [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dcnn.base import Labels
-from dcnn.tasks import metrics
+from dcnn.tasks import forcefield_metrics as metrics
 
 
 @pytest.fixture
@@ -30,16 +30,21 @@ def on_device(predicted, reference, species, rows):
   return metrics.force_field_sums(*take, jnp.asarray(species[rows]), counted)
 
 
+def totals(batches):
+  """Sums over the batches of a split, as `outcomes.rows` makes them."""
+  return {name: float(np.sum([batch[name] for batch in batches], dtype=np.float64))
+          for name in batches[0]}
+
+
 @pytest.mark.parametrize("rows", [
     [list(range(9))],
     [[0, 1, 2, 3], [4, 5, 6, 7], [8, -1, -1, -1]],
-], ids=["one_batch", "filled_batches"])
+], ids=["one_batch", "padded_batches"])
 def test_finish_equals_numpy_over_all_frames(case, rows):
   predicted, reference, species = case
-  sums = [on_device(predicted, reference, species, np.array(batch)) for batch in rows]
-  stacked = {name: np.array([batch[name] for batch in sums]) for name in sums[0]}
+  sums = totals([on_device(predicted, reference, species, np.array(batch)) for batch in rows])
   constant = metrics.constant_predictor(reference, species, energy=0.25)
-  found = metrics.finish(stacked, constant)
+  found = metrics.finish(sums, constant)
   real = species > 0
   energy_error = predicted.energy - reference.energy
   force_error = (predicted.forces - reference.forces)[real]
@@ -60,14 +65,15 @@ def test_finish_equals_numpy_over_all_frames(case, rows):
 
 def test_every_metric_has_a_unit(case):
   predicted, reference, species = case
-  sums = on_device(predicted, reference, species, np.arange(9))
+  sums = totals([on_device(predicted, reference, species, np.arange(9))])
   found = metrics.finish(sums, metrics.constant_predictor(reference, species, 0.0))
-  assert list(found) == list(metrics.UNITS)
+  assert [each.metric.name for each in metrics.METRICS] == list(found)
+  assert all(each.metric.unit and each.metric.meaning for each in metrics.METRICS)
 
 
 def test_a_perfect_prediction_has_skill_one(case):
   _, reference, species = case
-  sums = on_device(reference, reference, species, np.arange(9))
+  sums = totals([on_device(reference, reference, species, np.arange(9))])
   found = metrics.finish(sums, metrics.constant_predictor(reference, species, 0.0))
   assert (found["energy_loss"], found["force_skill"], found["efwt"]) == (0.0, 1.0, 1.0)
 

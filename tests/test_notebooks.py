@@ -22,7 +22,8 @@ from dcnn.base import wording
 from dcnn.configs import build
 from dcnn.jobs import workdirs
 from dcnn.labels import LabelTransform
-from dcnn.sweeps import checkpoints, plans
+from dcnn.sweeps import plans, sweep
+from dcnn.tasks import forcefield
 
 PACKAGE = pathlib.Path(dcnn.__file__).parent
 ARMS = ({}, {"activation.c": 0.25})
@@ -72,7 +73,7 @@ def test_a_work_directory_is_what_the_command_line_leaves(straight, tmp_path):
     assert_same_variables(result.trained, straight.trained)
   assert {path.name for path in (tmp_path / "w").iterdir()} == {
       *workdirs.FILES, "figures", "checkpoints", ".lock"}
-  assert_same_variables(result.trained, checkpoints.load(tmp_path / "w" / "checkpoints"))
+  assert_same_variables(result.trained, dcnn.trained(tmp_path / "w"))
 
 
 def test_an_interrupt_returns_what_there_is(straight, tmp_path):
@@ -80,7 +81,7 @@ def test_an_interrupt_returns_what_there_is(straight, tmp_path):
   before = signal.getsignal(signal.SIGINT), list(warnings.filters), jax.config.values.copy()
   with pytest.MonkeyPatch.context() as patch:
     tiny.let_runs_fit(patch, 1)
-    patch.setattr(sweeps, "STRETCH_SECONDS", 0.0)
+    patch.setattr(sweep, "SEGMENT_SECONDS", 0.0)
     for workdir, words in ((None, "only with a workdir"), (tmp_path, "the same call continues")):
       with pytest.warns(UserWarning, match=f"interrupted: . runs are unfinished; {words}"):
         result = dcnn.sweep(tiny.mlp(arms=ARMS), interrupt_after(11), workdir=workdir)
@@ -184,20 +185,23 @@ def test_a_network_with_atomic_references_serves_other_compositions(tmp_path):
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     result = dcnn.sweep(config, None, workdir=tmp_path / "w")
-    plan = build.build(config, build.load(config))
+    sources = build.load(config)
+    plan, dataset = build.build(config, sources), sources.dataset
   run = jax.tree.map(lambda leaf: leaf[0],
-                     checkpoints.load(tmp_path / "w" / "checkpoints")["base"])
+                     dcnn.trained(tmp_path / "w")["base"])
   transform = run["transform"]
   assert isinstance(transform, LabelTransform)
-  test = plan.dataset.take(plan.splits[0].test)
+  frames = plan.splits[0].test
+  test = dataset.take(frames)
   kinds = np.unique(test.systems.species, axis=0)
   assert len(kinds) == 2  # so that one of them is not that of the first frame
-  group = plans.grouped(plan)[0]
-  systems, _ = plans.shared_data(test)
+  group = plans.make_groups(plan)[0]
+  systems, _ = plan.problem.shared(frames)
+  batch = forcefield.Batch(systems, test.labels)
   output = group.program.task.predict(
-      run["best"], {**group.runs[0].arm.hypers, "scale": 1.0}, systems).energy
+      run["best"], {**group.runs[0].hypers, "scale": 1.0}, batch).energy
   predicted = transform.scale * np.asarray(output) + transform.shift_of(test.systems.species)
-  np.testing.assert_allclose(predicted, result.parity["energy_predicted"], rtol=0, atol=1e-3)
+  np.testing.assert_allclose(predicted, result.predictions["energy_predicted"], rtol=0, atol=1e-3)
   errors = np.abs(predicted - test.labels.energy)
   np.testing.assert_allclose(errors.mean(), result.errors("energy_loss")["base"][0], rtol=1e-3)
   assert configs.seeds(config) == (0,)

@@ -11,8 +11,10 @@ from commands import TINY, call
 
 from dcnn import jobs
 from dcnn.configs import build
+from dcnn.configs import forcefield as configs_forcefield
 from dcnn.results import storage
-from dcnn.sweeps import plans
+from dcnn.sweeps import batches
+from dcnn.tasks import forcefield
 
 FRAMES = 40
 CRYSTAL = '''
@@ -68,11 +70,11 @@ def plan_of(config):
 
 def test_cells_and_lists_go_along_into_batches(file):
   plan = plan_of(tiny.config(dataset=str(file), model__cutoff=4.0))
-  shared = plans.shared_data(plan.dataset)
+  shared = plan.problem.shared(np.arange(FRAMES))
   systems, _ = shared
   assert systems.neighbours.first.dtype == systems.neighbours.shifts.dtype == np.int8
   assert systems.cell.dtype == systems.neighbours.positions.dtype == np.float32
-  batch = plans.take((shared, np.zeros(FRAMES, np.float32)), np.array([3, 1]))
+  batch = plan.problem.take((shared, np.zeros(FRAMES, np.float32)), np.array([3, 1]))
   assert batch.systems.cell.shape == (2, 3, 3)
   np.testing.assert_array_equal(batch.systems.neighbours.second, systems.neighbours.second[[3, 1]])
 
@@ -90,16 +92,16 @@ def test_a_cutoff_that_no_list_serves_is_one_line(file):
 
 def test_large_frames_are_evaluated_few_at_a_time(monkeypatch):
   plan = plan_of(tiny.config())
-  assert plans.evaluation_batch(plan) == 10  # all of them: as many as bound the memory are more
-  monkeypatch.setattr(plans, "EVALUATION_ATOMS", 40)
-  assert plans.evaluation_batch(plan) == 4
+  assert batches.evaluation_batch(plan) == 10  # all of them: as many as bound the memory are more
+  monkeypatch.setattr(forcefield, "EVALUATION_ATOMS", 40)
+  assert batches.evaluation_batch(plan) == 4
 
 
 def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
   """From labels to test errors; which of the two is taken, the number of atoms decides."""
   config = tiny.config(seeds=1)
   dense = jobs.sweep(config)
-  monkeypatch.setattr(build, "LISTED_FROM", 9)
+  monkeypatch.setattr(configs_forcefield, "LISTED_FROM", 9)
   assert plan_of(config).dataset.systems.neighbours is not None
   listed = jobs.sweep(config)
   for metric in ("energy_loss", "force_loss", "force_rmse"):
@@ -108,5 +110,5 @@ def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
 
 
 def test_a_network_of_all_pairs_has_no_list(monkeypatch):
-  monkeypatch.setattr(build, "LISTED_FROM", 9)
+  monkeypatch.setattr(configs_forcefield, "LISTED_FROM", 9)
   assert plan_of(tiny.mlp()).dataset.systems.neighbours is None

@@ -18,6 +18,7 @@ from dcnn.base.wording import options_under
 from dcnn.jobs import workdirs
 from dcnn.results import storage
 from dcnn.sweeps import checkpoints, engine, plans, snapshots, sweep
+from dcnn.tasks import forcefield
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,7 @@ def as_on_the_command_line():
 
 ARMS = ({}, {"activation.c": 0.25}, {"activation.c": 1e30})
 OPTIONS = {"arms": ARMS, "steps": 5, "chunk": 2}
+MEASURES = forcefield.measures()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def two_launches(built_once, monkeypatch, request):
   """Four runs a launch and a visit after every step, so that there is much in between."""
   in_windows = "streamed" in request.fixturenames and request.getfixturevalue("streamed")
   tiny.let_runs_fit(monkeypatch, 2, streamed=in_windows)
-  monkeypatch.setattr(sweeps, "STRETCH_SECONDS", 0.0)
+  monkeypatch.setattr(sweep, "SEGMENT_SECONDS", 0.0)
 
 
 def run(directory=None, on_progress=lambda progress: None, should_stop=lambda: False, **options):
@@ -84,8 +86,8 @@ def assert_same(result, expected):
   """NaN is equal to itself here."""
   for name in ("rows", "history"):
     assert repr(getattr(result, name)) == repr(getattr(expected, name))
-  for name, value in expected.parity.items():
-    np.testing.assert_array_equal(result.parity[name], value)
+  for name, value in expected.predictions.items():
+    np.testing.assert_array_equal(result.predictions[name], value)
 
 
 class Killed(BaseException):
@@ -108,7 +110,7 @@ def test_stopped_at_every_visit(straight, tmp_path, streamed):
       break
     except sweeps.Interrupted:
       sessions += 1
-      rows, _ = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
+      rows, _ = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight), MEASURES)
       assert len({(row.arm, row.seed) for row in rows}) == 6
   assert sessions == OPTIONS["steps"] + 1  # the launch that diverges needs one visit
   assert_same(result, straight)
@@ -313,10 +315,10 @@ def test_a_policy_stops_the_sweep_that_diverges(straight, tmp_path):
 
 
 def test_launches_of_failed_runs_cost_no_more_time():
-  stretches = []
+  segments = []
   run(arms=({"activation.c": 1e30}, {"activation.c": 5e29}), steps=1000, chunk=10,
-      on_progress=lambda progress: stretches.append(progress.phase))
-  assert stretches.count(sweeps.TRAINING) == 2  # one visit, and the end
+      on_progress=lambda progress: segments.append(progress.phase))
+  assert segments.count(sweeps.TRAINING) == 2  # one visit, and the end
 
 
 def test_patience_stops_the_work():
@@ -345,7 +347,7 @@ def test_all_that_a_run_carries_is_saved(tmp_path):
   interrupted(tmp_path, visits=3)
   arrays, record = checkpoints.running(tmp_path / "checkpoints")
   parts = {name.partition(".")[0] for name in arrays["state"]}
-  assert parts == {"step", "variables", "optimizer", "sums", "best", "diverged_at", "culprits",
+  assert parts == {"step", "variables", "optimizer", "sums", "best", "diverged_at", "non_finite",
                    "stopped_at"}
   assert {leaf.shape[0] for leaf in arrays["state"].values()} == {4}
   assert record["step"] == 3 and record["runs"] == [
@@ -380,7 +382,7 @@ def test_averages_and_patience_are_continued(tmp_path):
 
 def test_what_is_so_far(straight, tmp_path):
   interrupted(tmp_path, visits=3)
-  rows, history = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
+  rows, history = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight), MEASURES)
   assert [(row.arm, row.seed, row.metric, row.step, row.status) for row in rows[:2]] == [
       ("base", 0, "energy_loss", 2, "interrupted@3"), ("base", 0, "force_loss", 2, "interrupted@3")]
   assert {(row.arm, row.status) for row in rows} == {
@@ -388,7 +390,7 @@ def test_what_is_so_far(straight, tmp_path):
   assert repr(history) == repr(tuple(
       point for point in straight.history if point.step == 2 and point.arm != "c=1e+30"))
   interrupted(tmp_path, visits=3)  # the first launch has ended, and in the second all has failed
-  rows, history = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
+  rows, history = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight), MEASURES)
   assert {(row.arm, row.status) for row in rows} == {
       ("base", "finished"), ("c=0.25", "finished"), ("c=1e+30", "diverged@0")}
   assert {point.arm for point in history} == {"base", "c=0.25", "c=1e+30"}
@@ -405,7 +407,7 @@ def test_a_launch_that_ends_while_a_report_is_drawn_is_not_lost(straight, tmp_pa
     return found
 
   monkeypatch.setattr(checkpoints, "running", run_on)
-  rows, _ = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight))
+  rows, _ = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight), MEASURES)
   assert repr(rows) == repr(straight.rows)
 
 

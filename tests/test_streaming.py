@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from dcnn import jobs
 from dcnn.configs import build
-from dcnn.sweeps import plans, streaming
+from dcnn.configs import forcefield as configs_forcefield
+from dcnn.sweeps import batches, plans, streaming
+from dcnn.sweeps.batches import PADDING
+from dcnn.tasks import forcefield
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"})
 TOTAL = 40  # frames
@@ -21,16 +24,16 @@ SOURCES = build.load(tiny.config())
 
 
 @st.composite
-def batches(draw):
+def rows_of_runs(draw):
   shape = draw(st.tuples(*(st.integers(1, 4),) * 3))
   entries = st.lists(
       st.integers(-1, TOTAL - 1), min_size=math.prod(shape), max_size=math.prod(shape))
   return np.array(draw(entries), np.int32).reshape(shape)
 
 
-@given(batches())
+@given(rows_of_runs())
 def test_places_lead_to_the_same_frames(rows):
-  frames, places = streaming.reindexed(rows, TOTAL)
+  frames, places = streaming.reindex(rows, TOTAL)
   assert places.dtype == np.int32 and places.shape == rows.shape
   assert (np.diff(frames) > 0).all() and set(frames) == set(rows.ravel()) - {-1}
   np.testing.assert_array_equal(places >= 0, rows >= 0)
@@ -44,14 +47,14 @@ def read(parts, size, runs):
     shared, own, rows = part.window
     assert rows.shape == (runs, size.rows, size.batch) and own.shape == (runs, size.frames)
     assert {len(leaf) for leaf in jax.tree.leaves(shared)} == {size.frames}
-    assert rows.max() < size.frames and (rows[:, part.rows:] == streaming.FILLING).all()
+    assert rows.max() < size.frames and (rows[:, part.rows:] == PADDING).all()
     told += [[_one(shared, mine, places) for mine, places in zip(own, batch, strict=True)]
              for batch in np.moveaxis(rows[:, :part.rows], 1, 0)]
   return told
 
 
 def _one(shared, own, places):
-  leaves = jax.tree.leaves(plans.take((shared, own), places[places >= 0]))
+  leaves = jax.tree.leaves(forcefield.take((shared, own), places[places >= 0]))
   return [leaf.tobytes() for leaf in leaves], (places < 0).tolist()
 
 
@@ -76,14 +79,14 @@ def test_windows_hold_what_the_batches_need_and_no_more_than_fits(
   config = tiny.config(arms=ARMS[:2], steps=7, chunk=chunk, batch_size=batch, split__valid=valid,
                        seeds=seeds, split__per_seed=per_seed)
   plan = build.build(config, SOURCES)
-  group, = plans.grouped(plan)
+  group, = plans.make_groups(plan)
   launch = next(plans.launches(group.runs, size))
 
   def feed(budget):
-    layout = streaming.layout(
-        plan, batch, seeds=min(seeds, size), per_device=size, budget=budget)
-    shared = streaming.whole(plan, layout, tiny.HOST)
-    return layout, streaming.feed(plan, launch, layout, tiny.HOST, shared)
+    layout = streaming.choose_layout(
+        plan, batch, launch.padded, seeds=min(seeds, size), per_device=size, budget=budget)
+    shared = streaming.resident_data(plan, layout, tiny.HOST)
+    return layout, streaming.make_feed(plan, launch, layout, tiny.HOST, shared)
 
   (all_frames, whole), (layout, parts) = feed(math.inf), feed(budget)
   assert not all_frames.streamed
@@ -103,10 +106,10 @@ OPTIONS = {"arms": ARMS, "steps": 7, "chunk": 5, "split__valid": 230, "max_memor
 
 
 def swept(config):
-  choices = []
+  placements = []
   finished = jobs.run(
-      jobs.prepare(config), lambda progress: choices.append(progress.choice))
-  return finished, choices[-1]
+      jobs.prepare(config), lambda progress: placements.append(progress.placement))
+  return finished, placements[-1]
 
 
 @pytest.mark.parametrize("make, shares, listed_from", [
@@ -116,18 +119,20 @@ def swept(config):
 def test_streamed_equals_on_the_device_bit_for_bit(make, shares, listed_from, monkeypatch):
   """Also with a chunk and a validation that the windows do not divide."""
   monkeypatch.setattr(streaming, "DATA_SHARE", math.inf)
-  monkeypatch.setattr(build, "LISTED_FROM", listed_from)
-  expected, choice = swept(make(**OPTIONS))
-  assert not choice.streamed
+  monkeypatch.setattr(configs_forcefield, "LISTED_FROM", listed_from)
+  expected, placement = swept(make(**OPTIONS))
+  assert not placement.streamed
   for share in shares:
     monkeypatch.setattr(streaming, "DATA_SHARE", share)
-    found, choice = swept(make(**OPTIONS))
-    assert choice.streamed and choice.launches == 1
+    found, placement = swept(make(**OPTIONS))
+    assert placement.streamed and placement.launches == 1
     assert (found.result.rows, found.result.history) == (
         expected.result.rows, expected.result.history)
-    for name, values in expected.result.parity.items():
-      np.testing.assert_array_equal(found.result.parity[name], values)
-    for mine, theirs in zip(found.groups, expected.groups, strict=True):
+    for name, values in expected.outcome.predictions.items():
+      np.testing.assert_array_equal(found.outcome.predictions[name], values)
+    assert list(found.outcome.ended) == list(expected.outcome.ended)
+    for mine, theirs in zip(
+        found.outcome.ended.values(), expected.outcome.ended.values(), strict=True):
       jax.tree.map(np.testing.assert_array_equal, (mine.best, mine.last),
                    (theirs.best, theirs.last))
 
@@ -144,7 +149,7 @@ def test_each_item_is_made_while_the_one_before_is_used():
       yield i
     begun[5].set()
 
-  for item in streaming.prefetched(items()):
+  for item in streaming.prefetch(items()):
     assert begun[item + 1].wait(60)  # in the thread, while `item` is in use
     assert len(made) == min(5, item + 2)
   assert made == list(range(5))
@@ -153,21 +158,21 @@ def test_each_item_is_made_while_the_one_before_is_used():
 
 def test_a_closed_iterator_leaves_no_thread():
   before = threading.active_count()
-  items = streaming.prefetched(itertools.count())
+  items = streaming.prefetch(itertools.count())
   assert next(items) == 0
   items.close()
   assert threading.active_count() == before
 
 
 def test_an_error_of_the_thread_reaches_the_caller(monkeypatch):
-  calls, gathered = itertools.count(), streaming.gathered
+  calls, gather_window = itertools.count(), streaming.gather_window
 
   def failing(*arguments):
     if next(calls) == 3:
       raise OSError("the host's data cannot be read")
-    return gathered(*arguments)
+    return gather_window(*arguments)
 
-  monkeypatch.setattr(streaming, "gathered", failing)
+  monkeypatch.setattr(streaming, "gather_window", failing)
   monkeypatch.setattr(streaming, "DATA_SHARE", 0.0)
   before = threading.active_count()
   with pytest.raises(OSError, match="the host's data cannot be read"):
@@ -179,8 +184,8 @@ def test_arms_share_the_frames_of_a_seed():
   """Three arms take no more frames than one."""
   config = tiny.config(arms=ARMS, seeds=1)
   plan = build.build(config, build.load(config))
-  group, = plans.grouped(plan)
+  group, = plans.make_groups(plan)
   launch = next(plans.launches(group.runs, 3))
-  rows = plans.chunk_batches(launch.filled, plan, 4, 0)
-  made = streaming.gathered(plan, launch, rows, streaming.Size(3, 4, 12))
+  rows = batches.chunk_batches(launch.padded, plan, 4, 0)
+  made = streaming.gather_window(plan, launch, rows, streaming.Size(3, 4, 12))
   assert rows.shape == (3, 3, 4) and np.ptp(made.rows, axis=0).max() == 0

@@ -13,7 +13,9 @@ import tiny
 from dcnn import configs, jobs
 from dcnn.base import System
 from dcnn.configs import build
-from dcnn.sweeps import checkpoints, engine, plans, training
+from dcnn.configs import forcefield as configs_forcefield
+from dcnn.sweeps import engine, plans, training
+from dcnn.tasks import forcefield
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"}, {"init": "variance_preserving"})
 
@@ -37,7 +39,8 @@ def test_numbers_share_a_program_and_structure_does_not():
       {"activation.name": "silu"}, {"model.features": 8}, {"loss.force_weight": 1.0},
       {"loss.force_weight": 0.0}, {"batch_size": 2}, {"optimizer.ema_decay": 0.9}))
   plan = build.build(config, build.load(config))
-  names = [[arm.name for arm in group] for group in plans.arms_by_structure(plan.arms)]
+  names = [list(dict.fromkeys(run.arm.name for run in group.runs))
+           for group in plans.make_groups(plan)]
   assert names == [
       ["base", "c=0.1", "robust", "learning_rate=0.01", "force_weight=1.0"],
       ["silu"], ["features=8"], ["force_weight=0.0"], ["batch_size=2"], ["ema_decay=0.9"]]
@@ -140,19 +143,20 @@ def test_seeds_differ(swept):
 
 def test_checkpoints_by_arm_hold_what_their_use_needs(swept, tmp_path):
   run(tiny.config(arms=ARMS), directory=tmp_path)
-  read = checkpoints.load(tmp_path / "checkpoints")
+  read = jobs.trained(tmp_path)
   assert set(read) == {"base", "c=0.25", "min_max", "variance_preserving"}
   arm = read["min_max"]
   shift, scale, atomic = arm["transform"]
   assert list(arm["seed"]) == [0, 1] and (shift < -309).all() and (scale < 2).all()
   assert atomic is None
-  plan = build.build(tiny.config(), build.load(tiny.config()))
-  test = plan.dataset.take(plan.splits[0].test)
-  group = swept.groups[0]
-  systems, _ = plans.shared_data(test)
-  hypers = {**group.runs[0].arm.hypers, "scale": 1.0}
-  output = group.program.task.predict(
-      jax.tree.map(lambda leaf: leaf[0], arm["best"]), hypers, systems).energy
+  sources = build.load(tiny.config())
+  plan = build.build(tiny.config(), sources)
+  test = sources.dataset.take(plan.splits[0].test)
+  systems, _ = plan.problem.shared(plan.splits[0].test)
+  hypers = {**plan.arms[0].hypers, "scale": 1.0}
+  output = swept.outcome.programs[0].task.predict(
+      jax.tree.map(lambda leaf: leaf[0], arm["best"]), hypers,
+      forcefield.Batch(systems, test.labels)).energy
   energy = scale[0] * np.asarray(output) + shift[0]
   error = np.abs(energy - test.labels.energy).mean()
   np.testing.assert_allclose(error, swept.result.errors("energy_loss")["min_max"][0], rtol=1e-3)
@@ -178,8 +182,8 @@ def test_each_seed_can_have_its_own_split():
   np.testing.assert_array_equal(fixed.splits[0].test, fixed.splits[1].test)
 
 
-def test_parity_holds_the_test_split_in_physical_units(swept):
-  parity = swept.result.parity
+def test_predictions_hold_the_test_split_in_physical_units(swept):
+  parity = swept.outcome.predictions
   assert parity["energy_true"].shape == (10,) and parity["forces_true"].shape == (10 * 27,)
   assert abs(parity["energy_predicted"].mean() + 309.6) < 5  # eV, GFN2-xTB ethanol
   error = np.abs(parity["energy_predicted"] - parity["energy_true"]).mean()
@@ -209,19 +213,21 @@ class Traced(NamedTuple):
 
 def traced_step(force_weight) -> Traced:
   config = tiny.config(loss__force_weight=force_weight)
-  (group, *_) = plans.grouped(build.build(config, build.load(config)))
+  sources = build.load(config)
+  plan = build.build(config, sources)
+  (group, *_) = plans.make_groups(plan)
   program, (each, *_) = group
-  numbers = jax.tree.map(jax.numpy.float32, plans.hypers(each))
+  numbers = jax.tree.map(jax.numpy.float32, each.hypers)
   state = training.init(program, jax.random.key(0), numbers)
-  systems, forces = plans.shared_data(build.load(config).dataset)
+  systems, forces = plan.problem.shared(np.arange(plan.problem.frames))
   rows, energy = np.arange(4), np.zeros(len(forces), np.float32)
 
   def step(forces):
-    batch = plans.take(((systems, forces), energy), rows)
+    batch = program.take(((systems, forces), energy), rows)
     return training.step(program, state, numbers, batch, jax.random.key(0))[0].variables
 
   def energies(params):
-    model = build._make_model(config, build.load(config).dataset, [each.splits])(numbers)
+    model = configs_forcefield._make_model(config, sources.dataset, [each.splits])(numbers)
     apply = functools.partial(model.apply, {**state.variables, "params": params})
     return jax.vmap(apply)(System(systems.positions[rows], systems.species[rows])).sum()
 

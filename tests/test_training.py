@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from dcnn import activations, derivatives, losses
+from dcnn import activations, derivatives
 from dcnn.base import System
 from dcnn.models import MLP, Nonlinearity, SchNet
-from dcnn.sweeps import training
+from dcnn.sweeps import batches, training
 from dcnn.tasks import forcefield
 
 SPECIES = np.array([8, 1, 1, 6])
@@ -35,11 +35,14 @@ def take(frames, indices):
   return forcefield.Batch(*jax.tree.map(lambda leaf: leaf[indices], frames))
 
 
+def absolute(residual, hypers):
+  return jnp.abs(residual)
+
+
 def make_program(make_model, make_optimizer, averaged=False):
   example = System(jnp.zeros((4, 3)), jnp.asarray(SPECIES))
   task = forcefield.make_task(
-      make_model, example, energy_loss=losses.ENERGY_LOSSES["l1"],
-      force_loss=losses.FORCE_LOSSES["l1"])
+      make_model, example, energy_loss=absolute, force_loss=absolute)
   return training.Program(task, make_optimizer, take, 4, averaged)
 
 
@@ -54,7 +57,8 @@ def adam(numbers):
 
 
 def irelu(numbers):
-  return Nonlinearity(functools.partial(activations.irelu, c=numbers["c"]), numbers["init_gain"])
+  return Nonlinearity(
+      functools.partial(activations.irelu, c=numbers["c"]), gain=numbers["init_gain"])
 
 
 def mlp(numbers):
@@ -86,7 +90,7 @@ def test_fully_matched_constants_follow_the_same_curve(make_model, x64):
   """With matched weights, learning rate and eps, c is a reparametrisation and nothing more."""
   program = make_program(make_model, matched_adam)
   frames = data()
-  batches = jnp.asarray(training.batch_order(
+  order = jnp.asarray(batches.batch_order(
       0, np.arange(FRAMES), batch_size=4, start=0, steps=300))
 
   def curve(c):
@@ -100,7 +104,7 @@ def test_fully_matched_constants_follow_the_same_curve(make_model, x64):
           program, state, numbers, take(frames, indices), jax.random.key(0))
       return state, jnp.stack([terms["energy"], terms["forces"]])
 
-    return jax.lax.scan(body, state, batches)[1]
+    return jax.lax.scan(body, state, order)[1]
 
   constants = jnp.array([0.5, 0.125, 0.25, 1.0, 2.0])
   curves = np.asarray(jax.jit(functools.partial(jax.lax.map, curve))(constants))
@@ -112,7 +116,7 @@ def test_fully_matched_constants_follow_the_same_curve(make_model, x64):
 
 def test_each_epoch_is_a_permutation_of_the_training_data():
   train = np.arange(100, 112)
-  order = training.batch_order(3, train, batch_size=4, start=0, steps=6)
+  order = batches.batch_order(3, train, batch_size=4, start=0, steps=6)
   assert sorted(order[:3].ravel()) == sorted(order[3:].ravel()) == list(train)
   assert (order[:3] != order[3:]).any()
 
@@ -120,27 +124,27 @@ def test_each_epoch_is_a_permutation_of_the_training_data():
 @pytest.mark.parametrize("start", [1, 3, 5, 7])
 def test_data_order_depends_on_seed_and_step_alone(start):
   train = np.arange(10)
-  straight = training.batch_order(3, train, batch_size=4, start=0, steps=12)
-  resumed = training.batch_order(3, train, batch_size=4, start=start, steps=12 - start)
+  straight = batches.batch_order(3, train, batch_size=4, start=0, steps=12)
+  resumed = batches.batch_order(3, train, batch_size=4, start=start, steps=12 - start)
   np.testing.assert_array_equal(straight[start:], resumed)
-  other = training.batch_order(4, train, batch_size=4, start=0, steps=12)
+  other = batches.batch_order(4, train, batch_size=4, start=0, steps=12)
   assert (straight != other).any()
 
 
 def test_batch_larger_than_the_training_set_is_refused():
-  with pytest.raises(ValueError, match="between 1 and the 10 training configurations, got 11"):
-    training.batch_order(0, np.arange(10), batch_size=11, start=0, steps=1)
+  with pytest.raises(ValueError, match="between 1 and the 10 training frames, got 11"):
+    batches.batch_order(0, np.arange(10), batch_size=11, start=0, steps=1)
 
 
 def run_chunks(program, numbers, lengths, seed=0):
-  """Trains and validates once for each length; a length of several numbers in as many stretches."""
+  """Trains and validates once for each length; a length of several numbers in as many segments."""
   frames = data()
   state = jax.jit(functools.partial(training.init, program))(jax.random.key(seed), numbers)
-  valid = jnp.asarray(training.filled_batches(np.arange(8, FRAMES), 3))
+  valid = jnp.asarray(batches.pad_batches(np.arange(8, FRAMES), 3))
   train = jax.jit(functools.partial(training.train, program))
   evaluate = jax.jit(functools.partial(training.evaluate, program, count=len(valid)))
   validate = jax.jit(functools.partial(training.validate, program))
-  rows = training.batch_order(seed, np.arange(8), batch_size=4, start=0, steps=12)
+  rows = batches.batch_order(seed, np.arange(8), batch_size=4, start=0, steps=12)
   records, taken = [], 0
   for length in lengths:
     for steps in length:
@@ -159,7 +163,7 @@ def assert_equal(one, two):
 
 
 @pytest.mark.parametrize("averaged", [False, True], ids=["plain", "averaged"])
-def test_stretches_do_not_change_a_training(averaged):
+def test_segments_do_not_change_a_training(averaged):
   program = make_program(mlp, adam, averaged)
   one = run_chunks(program, hypers(), [[6]])
   assert_equal(run_chunks(program, hypers(), [[1, 3, 2]]), one)
@@ -189,7 +193,7 @@ def test_a_run_that_is_not_finite_stands_still_and_is_never_best():
   step = jax.jit(functools.partial(training.step, program))
   after, _ = step(before, hypers(), broken, jax.random.key(0))
   assert after.diverged_at == after.step == 3
-  assert [name for name, flag in after.culprits.items() if flag] == ["energy"]
+  assert [name for name, flag in after.non_finite.items() if flag] == ["energy"]
   again, _ = step(after, hypers(), take(frames, jnp.arange(4)), jax.random.key(0))
   assert again.diverged_at == 3
   for a, b in zip(jax.tree.leaves((before.variables, before.optimizer, before.best)),
@@ -209,7 +213,7 @@ def test_sum_of_squares_sees_every_element(size):
 
 def test_best_is_the_lowest_validation_score():
   program = make_program(mlp, adam)
-  frames, valid = data(), jnp.asarray(training.filled_batches(np.arange(8, FRAMES), 3))
+  frames, valid = data(), jnp.asarray(batches.pad_batches(np.arange(8, FRAMES), 3))
   state, records = run_chunks(program, hypers(learning_rate=0.1), [[1]] * 12)
   scores = [float(program.task.score(record.valid, hypers())) for record in records]
   assert state.best.score == min(scores) and state.best.step == 1 + int(np.argmin(scores))
@@ -231,6 +235,6 @@ def test_average_starts_at_the_parameters_and_lags_behind():
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_filled_batches_hold_every_index_once():
-  rows = training.filled_batches(np.arange(7), 3)
+def test_padded_batches_hold_every_index_once():
+  rows = batches.pad_batches(np.arange(7), 3)
   assert rows.shape == (3, 3) and (rows[rows >= 0] == np.arange(7)).all() and (rows < 0).sum() == 2

@@ -4,7 +4,7 @@ from dcnn import configs
 from dcnn.sweeps import engine, streaming
 
 # In place of an engine where nothing is computed: everything stays where it is.
-HOST = engine.Engine(*(lambda tree: tree,) * 6, {}, 0.0, 0)
+HOST = engine.Engine(*(lambda tree: tree,) * 6, programs={}, compile_seconds=0.0, bytes_needed=0)
 
 
 def config(**overrides):
@@ -32,11 +32,12 @@ def let_runs_fit(patch, runs, *, streamed=False):
     runs: a device.
     streamed: whether their data come in windows, of two batches each.
   """
-  layout, build = streaming.choose_layout, engine.build
+  choose_layout, build = streaming.choose_layout, engine.build
 
   def weightless(*arguments, budget, **options):
     del budget
-    return layout(*arguments, budget=0.0 if streamed else float("inf"), **options)._replace(bytes=0)
+    chosen = choose_layout(*arguments, budget=0.0 if streamed else float("inf"), **options)
+    return chosen._replace(bytes=0)
 
   def built(program, stacked, shapes, mesh):
     return build(program, stacked, shapes, mesh)._replace(

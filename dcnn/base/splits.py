@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 Frames = Int[np.ndarray, " frames"]
+Training = Int[np.ndarray, " train"]
 
 
 class Indices(NamedTuple):
@@ -17,6 +18,6 @@ class Indices(NamedTuple):
     test: The frames that choose nothing.
   """
 
-  train: Frames
-  valid: Frames
-  test: Frames
+  train: Training
+  valid: Int[np.ndarray, " valid"]
+  test: Int[np.ndarray, " test"]

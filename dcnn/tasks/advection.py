@@ -18,7 +18,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from dcnn.base.measures import Measures, Metric, Picture
-from dcnn.base.splits import Frames, Indices
+from dcnn.base.splits import Frames, Indices, Training
 from dcnn.tasks.base import Fitted, Hypers, Problem, Task, Term, Variables, mean_term
 
 # Amplitudes, wave numbers and phases of the initial condition, of mean 0.
@@ -311,7 +311,7 @@ def _solution(equation: Equation, points: Points) -> Float[np.ndarray, " frames"
 
 
 def _baseline(
-    equation: Equation, data: Collocation, train: Frames, frames: Frames) -> dict[str, float]:
+    equation: Equation, data: Collocation, train: Training, frames: Frames) -> dict[str, float]:
   del train  # the initial condition is known without it
   points = Points(*(each[frames] for each in data.points))
   reference = _solution(equation, points)

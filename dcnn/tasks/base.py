@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from dcnn.base.measures import Measures
-from dcnn.base.splits import Frames
+from dcnn.base.splits import Frames, Training
 
 Variables = Mapping[str, Any]  # Flax collections: "params", and the network's state if it has any
 Hypers = Mapping[str, Any]  # the numbers of an arm: scalar arrays, traced, or floats
@@ -137,5 +137,5 @@ class Problem(NamedTuple):
   measures: Measures
   errors: Callable[[Mapping[str, Any]], dict[str, Any]]
   finish: Callable[[Mapping[str, float], Mapping[str, float]], dict[str, float]]
-  baseline: Callable[[Frames, Frames], dict[str, float]]
+  baseline: Callable[[Training, Frames], dict[str, float]]
   predictions: Callable[[Frames, Any, Fitted], dict[str, np.ndarray]]

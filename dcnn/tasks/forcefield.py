@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int
 from dcnn import derivatives
 from dcnn.base import Dataset, Labels, System, known_forces
 from dcnn.base.measures import Measures, Picture
-from dcnn.base.splits import Frames
+from dcnn.base.splits import Frames, Training
 from dcnn.labels import LabelTransform
 from dcnn.tasks import forcefield_metrics as metrics
 from dcnn.tasks.base import Fitted, Hypers, Problem, Task, Term, Variables, mean_term
@@ -229,7 +229,7 @@ def transform_of(kept: Mapping[str, Any]) -> LabelTransform:
   return LabelTransform(**kept["transform"])
 
 
-def _baseline(dataset: Dataset, train: Frames, frames: Frames) -> dict[str, float]:
+def _baseline(dataset: Dataset, train: Training, frames: Frames) -> dict[str, float]:
   energy, forces = dataset.labels
   return metrics.constant_predictor(
       Labels(energy[frames], forces[frames]), dataset.systems.species[frames],

@@ -21,7 +21,7 @@ import numpy as np
 
 from dcnn import configs
 from dcnn.base import systems
-from dcnn.configs import build
+from dcnn.configs import build, forcefield
 from dcnn.sweeps import memory, plans, streaming
 
 FRAMES, CHUNK, CHUNKS_A_TURN, BATCH = 400_000, 40, 2, 32
@@ -36,34 +36,35 @@ def many_frames(dataset: systems.Dataset, frames: int) -> systems.Dataset:
       chosen, systems=chosen.systems._replace(positions=chosen.systems.positions + noise))
 
 
-def turn(plan: plans.Plan) -> tuple[memory.Choice, Callable[[], np.ndarray]]:
-  """What was chosen for a plan of one group, and a function that trains.
+def turn(plan: plans.Plan) -> tuple[memory.Placement, Callable[[], np.ndarray]]:
+  """How a plan of one group is placed, and a function that trains.
 
   The function returns seconds a step, of the clock and of the processor.
   """
-  group, = plans.grouped(plan)
-  fit = memory.fitted(plan, group.program, group.runs)
-  launch = next(plans.launches(group.runs, fit.size))
-  arguments = fit.engine.place(plans.stacked(launch.filled))
-  feed = streaming.feed(
-      plan, launch, fit.layout, fit.engine, streaming.whole(plan, fit.layout, fit.engine))
+  group, = plans.make_groups(plan)
+  compiled = memory.compile_group(plan, group.program, group.runs)
+  launch = next(plans.launches(group.runs, compiled.size))
+  arguments = compiled.engine.shard(plans.stack(launch.padded))
+  feed = streaming.make_feed(
+      plan, launch, compiled.layout, compiled.engine,
+      streaming.resident_data(plan, compiled.layout, compiled.engine))
   steps = CHUNK * CHUNKS_A_TURN
 
   def now() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
   def train() -> np.ndarray:
-    state = jax.block_until_ready(fit.engine.init(arguments))
+    state = jax.block_until_ready(compiled.engine.init(arguments))
     started, done = now(), 0
     with contextlib.closing(feed.training(0)) as parts:
       while done < steps:
         part = next(parts)
-        state = fit.engine.train(state, arguments, part.window, 0, part.rows)
+        state = compiled.engine.train(state, arguments, part.window, 0, part.rows)
         jax.block_until_ready(state.step)
         done += part.rows
       return (now() - started) / steps
 
-  return fit.choice, train
+  return compiled.placement, train
 
 
 def main() -> None:
@@ -77,8 +78,8 @@ def main() -> None:
   config.chunk, config.steps = CHUNK, 100 * CHUNK
   config.split.train = FRAMES - 2 * BATCH
   config.split.valid = BATCH
-  source = build.load(config).dataset
-  plan = build.build(config, build.Sources(many_frames(source, FRAMES), 0))
+  source = forcefield.load(config).dataset
+  plan = build.build(config, forcefield.Sources(many_frames(source, FRAMES), 0))
   (resident, on_device), (windowed, from_host) = (
       turn(plan._replace(max_memory=allowed)) for allowed in (None, ALLOWED * 1e9))
   assert windowed.streamed and not resident.streamed and windowed.launches == 1
