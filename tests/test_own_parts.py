@@ -1,4 +1,4 @@
-"""A user's own parts, given as objects: each runs a sweep, and is named and refused as it should."""
+"""A user's own parts, given as objects: each runs a sweep, is named, and is refused if it is none."""
 
 import contextlib
 import functools
@@ -107,7 +107,8 @@ def test_each_part_runs_as_an_arm(kind):
     "adamw", "sgd", "lion", "muon", "schedule_free", "prodigy"])
 def test_each_optimiser_runs_as_an_arm(name):
   overrides = {"optimizer.name": name, "optimizer.weight_decay": 1e-2}
-  with pytest.warns(UserWarning) if name in ("schedule_free", "prodigy") else contextlib.nullcontext():
+  pitfall = name in ("schedule_free", "prodigy")
+  with pytest.warns(UserWarning) if pitfall else contextlib.nullcontext():
     result = dcnn.sweep(tiny.mlp(arms=({}, overrides), seeds=1), None)
   errors = result.errors("energy_loss")
   own = result.arms[1]

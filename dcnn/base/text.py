@@ -59,7 +59,7 @@ def display_unit(unit: str, values: Float[np.ndarray, " values"]) -> Unit:
     A factor and the name of the unit shown, with the angstrom sign.
   """
   sizes = np.abs(values[np.isfinite(values)])
-  milli = unit != "1" and bool(sizes.size) and bool(np.median(sizes) < _MILLI_BELOW)
+  milli = unit[:1].isalpha() and bool(sizes.size) and bool(np.median(sizes) < _MILLI_BELOW)
   return Unit(1000.0 if milli else 1.0, ("m" if milli else "") + unit.replace("/A", "/Å"))
 
 

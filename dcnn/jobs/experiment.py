@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from dcnn import configs, sweeps
-from dcnn.base import processes
+from dcnn.base import processes, provenance
 from dcnn.configs import ConfigDict, build
 from dcnn.configs.sections import Data
-from dcnn.jobs import provenance, tuning
+from dcnn.jobs import tuning
 from dcnn.results import measures
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots

@@ -100,9 +100,10 @@ def trained(workdir: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
 
   Returns:
     For each arm `best` (variables chosen on validation data), `last` (variables after the last
-    step), `seed`, and what the task keeps with them, which for force fields is `transform`, a
-    `LabelTransform`; all with a leading axis `seeds`. One run is
-    `jax.tree.map(lambda leaf: leaf[i], trained(workdir)[arm])`; its energy of a system, in eV, is
+    step), `seed`, and what the task keeps with them, such as the `transform` of its labels; all
+    with a leading axis `seeds`. One run is
+    `jax.tree.map(lambda leaf: leaf[i], trained(workdir)[arm])`. With a label transform, the
+    prediction in the unit of the labels is
     `transform.scale * network + transform.shift_of(species)`, for any composition.
 
   Raises:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dcnn import configs
+from dcnn.base import provenance
 from dcnn.cli import runtime
 from dcnn.configs.build import build as build_plan
 from dcnn.configs.build import load
-from dcnn.jobs import provenance
 from dcnn.sweeps import engine, plans, streaming, training
 from experiments.benchmarks.cases import CUTOFF, FORCE_WEIGHT, LEARNING_RATE, Case, Contender
 from experiments.benchmarks.contenders.base import Missing, Trainer
