@@ -46,7 +46,7 @@ SETTINGS = (
     Setting("data.positions_key", "", "The name of the positions in a file that has its own."),
     Setting("data.species_key", "", "The name of the atomic numbers in a file that has its own."),
     Setting("data.format", "",
-            "npz, extxyz or a format of ASE, where the name of the file does not tell."),
+            "The format, npz, extxyz or one of ASE, where the name of the file does not tell."),
     Setting("data.incomplete", "refuse",
             "Frames without forces: refuse them, skip them, use their energies alone, or take "
             "single atoms as references for the energies of their elements (references)."),
@@ -291,6 +291,9 @@ def _check_systems(config: ConfigDict, sources: Sources, settings: ConfigDict) -
     try:  # with the first frame of the training data, which a network may be made for
       rows = np.r_[0, own:len(sources.dataset)]
       check_systems(jax.tree.map(lambda array: array[rows], systems))
+    except models.FrameError as error:
+      raise ValueError(
+          f"{config.test_dataset}: frame {error.frame - 1} {error.reason}") from error
     except ValueError as error:
       raise ValueError(f"{config.test_dataset}: {error}") from error
 

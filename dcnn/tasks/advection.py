@@ -310,7 +310,8 @@ def _solution(equation: Equation, points: Points) -> Float[np.ndarray, " frames"
 
 
 def _baseline(
-    equation: Equation, data: Collocation, train: Frames, frames: Frames) -> dict[str, float]:
+    equation: Equation, data: Collocation, train: Int[np.ndarray, " train"], frames: Frames,
+) -> dict[str, float]:
   del train  # the initial condition is known without it
   points = Points(*(each[frames] for each in data.points))
   reference = _solution(equation, points)

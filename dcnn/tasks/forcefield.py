@@ -193,7 +193,8 @@ def _single_precision(array: np.ndarray) -> np.ndarray:
   return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
 
-def take(data: tuple[tuple[System, Any], Any], indices: Int[Array, " batch"]) -> Batch:
+def take(
+    data: tuple[tuple[System, Any], Any], indices: Int[Array | np.ndarray, " batch"]) -> Batch:
   """The batch of some frames from a run's data, ((systems, forces), energies of this run)."""
   (systems, forces), energy = data
   return Batch(
@@ -227,7 +228,8 @@ def transform_of(kept: Mapping[str, Any]) -> LabelTransform:
   return LabelTransform(**kept["transform"])
 
 
-def _baseline(dataset: Dataset, train: Frames, frames: Frames) -> dict[str, float]:
+def _baseline(
+    dataset: Dataset, train: Int[np.ndarray, " train"], frames: Frames) -> dict[str, float]:
   energy, forces = dataset.labels
   return metrics.constant_predictor(
       Labels(energy[frames], forces[frames]), dataset.systems.species[frames],
