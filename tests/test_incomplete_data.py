@@ -9,7 +9,6 @@ from test_labelled_data import frames_of, with_single_atoms
 
 from dcnn.base import Labels
 from dcnn.results import records
-from dcnn.sweeps import checkpoints
 from dcnn.tasks import forcefield_metrics as metrics
 
 SCHNET = TINY.replace('config.model.name, config.model.hidden = "MLP", (4,)',

@@ -36,7 +36,8 @@ def compile_runs(**options):
 def test_all_runs_at_once_take_one_compilation(compiled):
   placement = compile_runs().placement
   assert compiled == [10] and (placement.runs, placement.launches, placement.devices) == (10, 1, 2)
-  assert placement.bytes_needed == pytest.approx(placement.bytes_of_data + 5 * placement.bytes_per_run)
+  assert placement.bytes_needed == pytest.approx(
+      placement.bytes_of_data + 5 * placement.bytes_per_run)
   assert placement.bytes_needed <= placement.bytes_allowed and not placement.streamed
 
 

@@ -382,7 +382,8 @@ def test_averages_and_patience_are_continued(tmp_path):
 
 def test_what_is_so_far(straight, tmp_path):
   interrupted(tmp_path, visits=3)
-  rows, history = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight), MEASURES)
+  rows, history = snapshots.so_far(
+      tmp_path / "checkpoints", "experiment", _keys(straight), MEASURES)
   assert [(row.arm, row.seed, row.metric, row.step, row.status) for row in rows[:2]] == [
       ("base", 0, "energy_loss", 2, "interrupted@3"), ("base", 0, "force_loss", 2, "interrupted@3")]
   assert {(row.arm, row.status) for row in rows} == {
@@ -390,7 +391,8 @@ def test_what_is_so_far(straight, tmp_path):
   assert repr(history) == repr(tuple(
       point for point in straight.history if point.step == 2 and point.arm != "c=1e+30"))
   interrupted(tmp_path, visits=3)  # the first launch has ended, and in the second all has failed
-  rows, history = snapshots.so_far(tmp_path / "checkpoints", "experiment", _keys(straight), MEASURES)
+  rows, history = snapshots.so_far(
+      tmp_path / "checkpoints", "experiment", _keys(straight), MEASURES)
   assert {(row.arm, row.status) for row in rows} == {
       ("base", "finished"), ("c=0.25", "finished"), ("c=1e+30", "diverged@0")}
   assert {point.arm for point in history} == {"base", "c=0.25", "c=1e+30"}

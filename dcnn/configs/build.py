@@ -1,4 +1,4 @@
-"""From a checked configuration to a plan that runs: the one place where a name becomes an object."""
+"""From a checked configuration to a plan that runs: the place where names become objects."""
 
 import functools
 import warnings

@@ -1,4 +1,7 @@
-"""Which frames are in which batch: of training, derived from (seed, epoch) alone, and of evaluation."""
+"""Which frames are in which batch.
+
+The order of training follows from (seed, epoch) alone; evaluation takes the frames as they come.
+"""
 
 from collections.abc import Sequence
 

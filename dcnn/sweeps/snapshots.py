@@ -166,7 +166,8 @@ def results_of(
         ending = outcomes.divergence(begun.state["diverged_at"][i], _non_finite(begun.state, i))
       runs.setdefault(key, (_last_errors(experiment, key, points, ending, measures), points))
   unbegun = outcomes.Ending(f"{INTERRUPTED}@0", "")
-  found = [runs.get(key) or (_last_errors(experiment, key, (), unbegun, measures), ()) for key in keys]
+  found = [runs.get(key) or (_last_errors(experiment, key, (), unbegun, measures), ())
+           for key in keys]
   return (tuple(row for rows, _ in found for row in rows),
           tuple(point for _, points in found for point in points))
 

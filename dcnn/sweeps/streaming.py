@@ -273,7 +273,8 @@ def _valid_rows(plan: Plan) -> int:
 
 def _splits_differ(plan: Plan) -> bool:
   first, *others = plan.splits
-  return any(not np.array_equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+  return any(not np.array_equal(a, b)
+             for other in others for a, b in zip(first, other, strict=True))
 
 
 def _pad(

@@ -265,7 +265,8 @@ def _train(
     while done < plan.steps and not _has_ended(state, current.runs).all():
       start = done - done % plan.chunk
       end = min(start + plan.chunk, plan.steps)
-      for state, done in _train_chunk(session, current, state, done, end, parts, pace):
+      segments = _train_chunk(session, current, state, done, end, parts, pace)
+      for state, done in segments:
         if done < end:
           _visit(session, current, state, curves, done)
       with session.timer("train_seconds"):

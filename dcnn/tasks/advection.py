@@ -76,7 +76,7 @@ class Points(NamedTuple):
   position: Float[Array | np.ndarray, "*batch"]
 
 
-def initial(position: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+def initial(position: Float[Array | np.ndarray, "*batch"]) -> Float[Array, "*batch"]:
   """u0(x): two waves of period 1 and 1/3.
 
   >>> bool(jnp.allclose(initial(jnp.array(0.25)), initial(jnp.array(1.25)), atol=1e-6))
@@ -87,7 +87,8 @@ def initial(position: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
 
 
 def exact(
-    equation: Equation, time: Float[Array, "*batch"], position: Float[Array, "*batch"]
+    equation: Equation, time: Float[Array | np.ndarray, "*batch"],
+    position: Float[Array | np.ndarray, "*batch"],
 ) -> Float[Array, "*batch"]:
   """The solution u0(x - speed t)."""
   return initial(position - equation.speed * time)
