@@ -9,7 +9,7 @@ import pytest
 
 jaxtyping.install_import_hook("dcnn", "beartype.beartype")
 os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # set by JAX; tests start processes
-jax.config.update("jax_num_cpu_devices", 2)  # so that runs are spread, and odd numbers filled up
+jax.config.update("jax_num_cpu_devices", 2)  # so that runs are spread, and odd numbers padded
 
 
 # Examples of each property; --nightly takes the thorough profile.

@@ -1,6 +1,7 @@
 """Configurations: names of arms, choices, mistakes, and every experiment."""
 
 import importlib.util
+import math
 import pathlib
 import time
 
@@ -9,7 +10,7 @@ import pytest
 import tiny
 
 from dcnn import configs, jobs
-from dcnn.configs import build
+from dcnn.configs import arms, build, settings, tasks
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
@@ -31,6 +32,146 @@ def experiment(name, variant=""):
 ], ids=["none", "number", "word", "loss", "three"])
 def test_arms_are_named_by_what_differs(overrides, name):
   assert configs.arm_name(overrides) == name
+
+
+# The tables of settings.
+
+ALL = [pytest.param(task, setting, id=f"{task}-{setting.key}")
+       for task in tasks.TASKS for setting in tasks.settings_of(task)]
+NOT_FINITE = (math.inf, -math.inf, math.nan)
+REFUSED = {
+    settings.positive: (0, -1.0, 1e-40, 1e31, *NOT_FINITE),
+    settings.positive_whole: (0, -3, 2**31, 1.5, True),
+    settings.not_negative: (-1.0, 1e-40, 1e31, *NOT_FINITE),
+    settings.of_either_sign: (1e-40, -1e-40, 1e31, -1e31, *NOT_FINITE),
+    settings.fraction: (-0.1, 1.0, 2, 1 - 1e-12, *NOT_FINITE),
+}
+
+
+def other_values(setting):
+  """Values that the check of a setting refuses; of a check made for it, those far from any."""
+  return REFUSED.get(setting.check, ("nobody",) if setting.choices else (-1e6, 1e6, math.nan))
+
+
+@pytest.mark.parametrize(("task", "setting"), ALL)
+def test_every_setting_has_a_meaning(task, setting):
+  """In sentences; and the default is one of the choices, or all of them are names."""
+  assert setting.meaning.endswith((".", "?")) and setting.meaning[0].isupper()
+  assert not setting.choices or setting.default in setting.choices
+  assert settings.flat(configs.default(task))[setting.key] == setting.default
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_keys_and_names_of_numbers_are_unique(task):
+  """Numbers of a program have the last part of their key as their name."""
+  table = tasks.settings_of(task)
+  for names in ([setting.key for setting in table],
+                [setting.hyper for setting in table if setting.role == "number"]):
+    assert len(set(names)) == len(names)
+  assert "init_gain" not in {setting.hyper for setting in table if setting.role == "number"}
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_defaults_are_valid(task):
+  config = configs.default(task)
+  configs.validate(config)
+  assert configs.section_of(config).measures(config).compared
+  assert config.is_locked and config.task == task
+
+
+@pytest.mark.parametrize(("task", "setting"), [
+    each for each in ALL if each.values[1].check is not None])
+def test_every_check_refuses_what_is_outside(task, setting):
+  """With the name of the setting and in a line, by itself and in a whole configuration."""
+  if setting.default is not None:
+    setting.check(setting.default, setting.key)
+  for value in other_values(setting):
+    with pytest.raises(ValueError, match=setting.key.replace(".", "[.]")) as error:
+      setting.check(value, setting.key)
+    assert "\n" not in str(error.value)
+    config = configs.default(task)
+    if setting.role != "sweep" and setting.key not in configs.effective(config):
+      continue  # nothing reads it
+    try:
+      config.update_from_flattened_dict({setting.key: value})
+    except (TypeError, ValueError):
+      continue  # it is of another type
+    with pytest.raises(ValueError, match=setting.key.rpartition(".")[2]):
+      configs.validate(config)
+
+
+@pytest.mark.parametrize(("task", "setting"), [
+    each for each in ALL if each.values[1].kind is not object])
+def test_every_setting_refuses_other_types(task, setting):
+  with pytest.raises(ValueError, match=f"^{setting.key} must be of type"):
+    settings.check_type(setting, object())
+  settings.check_type(setting, setting.default)
+
+
+@pytest.mark.parametrize(("task", "setting"), [
+    each for each in ALL if each.values[1].role == "sweep"])
+def test_what_is_the_same_for_all_is_not_an_arm_s(task, setting):
+  config = configs.default(task)
+  config.arms = ({setting.key: setting.default},)
+  with pytest.raises(ValueError, match=f"changes '{setting.key}': arms may change"):
+    configs.arm_settings(config)
+
+
+@pytest.mark.parametrize(("task", "setting"), [
+    each for each in ALL if each.values[1].role != "sweep"])
+def test_what_an_arm_may_change_reaches_its_program(task, setting):
+  """As an argument of it, as another program, or as what is fitted; what is read is named."""
+  config = configs.default(task)
+  config.arms = ({setting.key: setting.default},)
+  arm, = configs.arm_settings(config).values()
+  assert settings.flat(arm) == settings.flat(config)
+  if setting.role == "number":
+    assert arms.hypers(arm)[setting.hyper] == setting.default
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_unknown_settings_of_every_group_are_told_of(task):
+  for key in ("activation.cc", "optimizer.learning_rat", "model.hiden", "batch_siz"):
+    config = configs.default(task)
+    config.arms = ({key: 1},)
+    with pytest.raises(ValueError, match=f"'{key}': did you mean '{key[:-2]}"):
+      configs.validate(config)
+
+
+def test_an_unknown_task_is_told_of():
+  with pytest.raises(ValueError, match="unknown task 'advektion': did you mean 'advection'"):
+    configs.default("advektion")
+
+
+ADVECTION_MISTAKES = {
+    "loss": ({"loss.residual": "l22"}, "did you mean 'l2'"),
+    "grid": ({"points.grid": (33,)}, "points.grid must list two whole numbers"),
+    "fractions": ({"points.grid": (33, 6.4)}, "points.grid must list two whole numbers"),
+    "empty": ({"model.hidden": ()}, "model.hidden at least one"),
+    "layers": ({"model.hidden": (0,)}, "model.hidden at least one, from 1 to 100,000"),
+    "initial": ({"arms": ({}, {"loss.initial_weight": 3.0})}, "do the same"),
+    "delta": ({"arms": ({}, {"loss.residual_delta": 3.0})}, "do the same"),
+    "speed": ({"arms": ({"equation.speed": 2.0},)}, "arms may change equation.hard_initial"),
+    "other task": ({"arms": ({"labels": "min_max"},)}, "arms may change"),
+}
+
+
+@pytest.mark.parametrize("mistake", ADVECTION_MISTAKES)
+def test_mistakes_of_advection(mistake):
+  overrides, message = ADVECTION_MISTAKES[mistake]
+  config = configs.default("advection")
+  config.update_from_flattened_dict(overrides)
+  with pytest.raises(ValueError, match=message) as caught:
+    configs.validate(config)
+  assert "\n" not in str(caught.value)
+
+
+def test_a_batch_larger_than_the_points_is_told_of():
+  config = configs.default("advection")
+  config.points.train = 5
+  configs.validate(config)
+  with pytest.raises(ValueError, match="batch_size 10 is larger than the 5 training points"):
+    build.build(config, build.load(config))
 
 
 @pytest.mark.parametrize(("value", "expected"), [
@@ -114,7 +255,8 @@ def test_the_smoke_variant_runs():
 
 
 VARIANTS = [("ablations", variant) for variant in (
-    "", "constant", "rescaling", "smoke", "grid", "tuned")]
+    "", "constant", "rescaling", "smoke", "grid", "tuned")] + [
+        ("advection", variant) for variant in ("", "soft", "smoke")]
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS, ids=str)
@@ -123,10 +265,11 @@ def test_every_experiment_loads_and_validates(name, variant):
 
 
 def test_every_experiment_file_is_tested():
-  assert {path.stem for path in EXPERIMENTS.glob("*.py")} == {"ablations", "rmd17"}
+  assert {path.stem for path in EXPERIMENTS.glob("*.py")} == {"ablations", "advection", "rmd17"}
   configs.validate(experiment("rmd17"))
-  with pytest.raises(ValueError, match="unknown variant 'smok'; known are constant"):
-    experiment("ablations", "smok")
+  for name, known in (("ablations", "constant"), ("advection", "soft")):
+    with pytest.raises(ValueError, match=f"unknown variant 'smok'; known are {known}"):
+      experiment(name, "smok")
 
 
 def test_the_main_job_has_the_arms_that_the_question_needs():

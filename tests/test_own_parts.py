@@ -1,4 +1,4 @@
-"""A user's own parts, given as objects: each runs a sweep, is named, and is refused if it is none."""
+"""A user's own parts, given as objects: each runs a sweep, and what is no such part is refused."""
 
 import contextlib
 import functools

@@ -13,7 +13,7 @@ from dcnn import models, optimizers
 from dcnn.base import objects
 from dcnn.base.text import suggestion
 from dcnn.configs import networks
-from dcnn.configs.settings import ConfigDict, flat, require
+from dcnn.configs.settings import ConfigDict, Setting, flat, require
 from dcnn.configs.tasks import SETTINGS, section_of, setting_table
 from dcnn.results.records import Table
 
@@ -46,20 +46,28 @@ def arm_settings(config: ConfigDict) -> dict[str, ConfigDict]:
     ValueError: on an unknown key, one that arms may not change, or two arms of one name.
   """
   require_mappings(config.arms, "arms", "{'activation.c': 0.1}")
-  mine = [setting.key for setting in setting_table(config).values() if setting.role != "sweep"]
-  groups = list(dict.fromkeys(key.partition(".")[0] for key in mine))
+  table = setting_table(config)
+  changeable = _changeable(table)
   arms: dict[str, ConfigDict] = {}
   for overrides in config.arms:
     overrides = dict(overrides)
     name = arm_name(overrides)
     for key in overrides:
-      if key.partition(".")[0] not in groups:
+      if not {key, key.partition(".")[0]} & set(changeable):
+        meant = "" if key in table else suggestion(key, table)
         raise ValueError(
-            f"arm {name!r} changes {key!r}: {suggestion(key, flat(config))}arms may change "
-            f"{', '.join(groups)}; the rest is the same for all")
+            f"arm {name!r} changes {key!r}: {meant}arms may change {', '.join(changeable)}; the "
+            "rest is the same for all")
     require(name not in arms, f"arm {name!r} is listed twice")
     arms[name] = with_overrides(config, overrides)
   return arms
+
+
+def _changeable(table: Mapping[str, Setting]) -> list[str]:
+  """What arms may change: groups of settings, and single ones where others of a group are fixed."""
+  fixed = {key.partition(".")[0] for key, setting in table.items() if setting.role == "sweep"}
+  groups = {key: key.partition(".")[0] for key, setting in table.items() if setting.role != "sweep"}
+  return list(dict.fromkeys(key if group in fixed else group for key, group in groups.items()))
 
 
 def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:

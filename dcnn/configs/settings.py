@@ -178,7 +178,7 @@ def not_negative(value: Any, key: str) -> None:
 def of_either_sign(value: Any, key: str) -> None:
   """Makes sure that the size of a number is 0 or can be a float32."""
   require(value == 0 or SMALLEST <= abs(value) <= LARGEST,
-          f"{key} must be finite and not negative, got {value}; what is not 0 must lie within "
+          f"{key} must be finite, got {value}; what is not 0 must have a size between "
           f"{SMALLEST:.0e} and {LARGEST:.0e}")
 
 

@@ -97,7 +97,7 @@ def hold(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Iterator[bool]
 
   Args:
     directory: made where it is missing.
-    manifest: of the experiment, see `running.describe`.
+    manifest: of the experiment, see `experiment.describe`.
 
   Yields:
     Whether it holds work that is continued.
@@ -183,7 +183,7 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
 
   Args:
     directory: claimed.
-    manifest: of the experiment, see `running.describe`.
+    manifest: of the experiment, see `experiment.describe`.
 
   Raises:
     ValueError: naming the first difference, if it does not, or if the checkpoints are gone.
