@@ -28,7 +28,7 @@ _STEPS = (1 / 1.324717957244746, 1 / 1.324717957244746**2)
 EVALUATION_BATCH = 1024
 
 Activation = Callable[[Array], Array]
-Field = Callable[[Variables, Array, Array], Array]  # (variables, time, position) -> u
+Field = Callable[[Variables, Any, Any], Array]  # (variables, time, position) -> u
 Penalty = Callable[[Array, Hypers], Array]
 
 MEASURES = Measures(

@@ -132,7 +132,7 @@ class Problem(NamedTuple):
 
   frames: int
   shared: Callable[[Frames], Any]
-  take: Callable[[tuple[Any, Any], Int[Array, " batch"]], Batch]
+  take: Callable[[tuple[Any, Any], Int[Array | np.ndarray, " batch"]], Batch]
   evaluation_batch: int
   measures: Measures
   errors: Callable[[Mapping[str, Any]], dict[str, Any]]

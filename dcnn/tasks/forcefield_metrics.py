@@ -108,7 +108,7 @@ class FrameMetric(NamedTuple):
     compared: Whether tables and tests compare arms by it, which needs positive numbers.
   """
 
-  function: Callable[[Labels, Labels, Int[Array, " atoms"]], Float[Array, ""]]
+  function: Callable[[Labels, Labels, Int[Array | np.ndarray, " atoms"]], Float[Array, ""]]
   unit: str = "1"
   kind: Literal["error", "skill", "share"] = "error"
   compared: bool = False
