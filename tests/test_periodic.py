@@ -68,6 +68,11 @@ def plan_of(config):
   return build.build(config, build.load(config))
 
 
+def systems_of(plan):
+  """What all runs see of all frames, without their forces."""
+  return plan.problem.shared(np.arange(plan.problem.frames))[0]
+
+
 def test_cells_and_lists_go_along_into_batches(file):
   plan = plan_of(tiny.config(dataset=str(file), model__cutoff=4.0))
   shared = plan.problem.shared(np.arange(FRAMES))
@@ -82,7 +87,7 @@ def test_cells_and_lists_go_along_into_batches(file):
 def test_one_list_serves_arms_of_all_cutoffs(file):
   plan = plan_of(tiny.config(
       dataset=str(file), arms=({"model.cutoff": 3.0}, {"model.cutoff": 4.0}, {})))
-  assert (plan.dataset.systems.neighbours.radius == 5.0).all()
+  assert (systems_of(plan).neighbours.radius == 5.0).all()
 
 
 def test_a_cutoff_that_no_list_serves_is_one_line(file):
@@ -102,7 +107,7 @@ def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
   config = tiny.config(seeds=1)
   dense = jobs.sweep(config)
   monkeypatch.setattr(configs_forcefield, "LISTED_FROM", 9)
-  assert plan_of(config).dataset.systems.neighbours is not None
+  assert systems_of(plan_of(config)).neighbours is not None
   listed = jobs.sweep(config)
   for metric in ("energy_loss", "force_loss", "force_rmse"):
     np.testing.assert_allclose(
@@ -111,4 +116,4 @@ def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
 
 def test_a_network_of_all_pairs_has_no_list(monkeypatch):
   monkeypatch.setattr(configs_forcefield, "LISTED_FROM", 9)
-  assert plan_of(tiny.mlp()).dataset.systems.neighbours is None
+  assert systems_of(plan_of(tiny.mlp())).neighbours is None

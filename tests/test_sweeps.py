@@ -14,7 +14,8 @@ from dcnn import configs, jobs
 from dcnn.base import System
 from dcnn.configs import build
 from dcnn.configs import forcefield as configs_forcefield
-from dcnn.sweeps import engine, plans, training
+from dcnn.jobs import notebook
+from dcnn.sweeps import checkpoints, engine, plans, training
 from dcnn.tasks import forcefield
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"}, {"init": "variance_preserving"})
@@ -143,7 +144,7 @@ def test_seeds_differ(swept):
 
 def test_checkpoints_by_arm_hold_what_their_use_needs(swept, tmp_path):
   run(tiny.config(arms=ARMS), directory=tmp_path)
-  read = jobs.trained(tmp_path)
+  read = notebook.trained_arms("forcefield", checkpoints.load(tmp_path / "checkpoints"))
   assert set(read) == {"base", "c=0.25", "min_max", "variance_preserving"}
   arm = read["min_max"]
   shift, scale, atomic = arm["transform"]
