@@ -149,14 +149,15 @@ import json, re, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 1)
 import tiny
-from dcnn import engine, fitting, groups, plans
+from dcnn.configs import build
+from dcnn.sweeps import engine, memory, plans
 
 if sys.argv[1] == "vmapped":
   engine._one_after_another = jax.vmap
 config = tiny.config(seeds=7)
-plan = plans.build(config, plans.load(config))
-group, = groups.grouped(plan)
-built = fitting.fitted(plan, group.program, group.runs).engine
+plan = build.build(config, build.load(config))
+group, = plans.make_groups(plan)
+built = memory.compile_group(plan, group.program, group.runs).engine
 text = built.programs["train"].as_text()
 turns = [int(line[1]) for line in re.finditer(r' while[(].*known_trip_count":{"n":"(\\d+)"', text)]
 host = re.findall(r"= \\S+ (infeed|outfeed|send|recv)[(]|callback", text)
