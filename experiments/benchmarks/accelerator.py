@@ -177,14 +177,19 @@ def _variants(found: dict[str, Any], figures: Figures) -> list[str]:
       f"{row.get('trace', {}).get('busy_ms_per_step', float('nan')):.3f}",
       f"{row['bytes_accessed'] / 1e6:.0f}") for row in rows]
   shown = [tables.markdown(header, lines)]
-  shown += [f"{name}: {each['failed']}" for name, each in found.items()
-           if isinstance(each, dict) and "failed" in each]
+  shown += _failures(found)
   for row in rows:
     largest = list(row.get("trace", {}).get("largest", {}).items())[:10]
     if largest:
       shown += ["", f"{row['name']}, largest kernels (ms a step, calls a step):",
                *(f"  {ms:.4f} {calls:.1f} {name[:90]}" for name, (ms, calls) in largest)]
   return shown
+
+
+def _failures(found: dict[str, Any]) -> list[str]:
+  """Why those parts of a measurement failed that did, a line for each."""
+  return [f"{name}: {each['failed']}" for name, each in found.items()
+          if isinstance(each, dict) and "failed" in each]
 
 
 def _compiling(found: dict[str, Any], figures: Figures) -> list[str]:
@@ -209,7 +214,7 @@ def _precision(found: dict[str, Any], figures: Figures) -> list[str]:
             for metric in ("energy_loss", "force_loss")),
           *(f"{errors.get(part, float('nan')):.1e}"
             for part in ("forces", "gradient", "energy_mev"))))
-  return [tables.markdown(header, lines)]
+  return [tables.markdown(header, lines), *_failures(found)]
 
 
 def _tests(found: dict[str, Any], figures: Figures) -> list[str]:
