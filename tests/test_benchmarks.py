@@ -88,9 +88,9 @@ def test_our_network_takes_no_more_products_than_the_formula():
 
 def test_attainable_rate_is_a_mean_weighted_by_time():
   equal = [1e-9] * len(NETWORK)
-  assert operations.attainable(NETWORK, equal) == pytest.approx(1e9)
+  assert operations.attainable_rate(NETWORK, equal) == pytest.approx(1e9)
   slower = [2e-9, *equal[1:]]
-  assert 0.5e9 < operations.attainable(NETWORK, slower) < 1e9
+  assert 0.5e9 < operations.attainable_rate(NETWORK, slower) < 1e9
 
 
 def test_parameter_count_is_that_of_our_network():
@@ -217,9 +217,9 @@ ENTRY %main (x: f32[2]) -> f32[2] {
 
 
 def test_launches_of_a_loop_are_counted_through_its_calls():
-  """A fusion, what is called, and a product; what moves nothing is none."""
-  assert kernels.launched(LOOPED) == 3
-  assert kernels.launched(LOOPED.replace(" while(", " call(")) == 0
+  """A fusion, what is called, and a product; what moves no data launches nothing."""
+  assert kernels.launches_per_turn(LOOPED) == 3
+  assert kernels.launches_per_turn(LOOPED.replace(" while(", " call(")) == 0
 
 
 def accelerator(tmp_path, *options):

@@ -80,7 +80,7 @@ def _plans() -> list[Plan]:
 
 
 def _ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Within each case: what was not timed in alternation is not compared."""
+  """The ratios within each case: what was not timed in alternation is not compared."""
   def case(row):
     return row["cores"], row["features"], row["batch"], row["molecule"]
 

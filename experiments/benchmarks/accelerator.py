@@ -25,7 +25,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,8 +32,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.benchmarks import tables
-from experiments.benchmarks.processes import ROOT
+from experiments.benchmarks import processes, tables
 
 OUT = flags.DEFINE_string("out", "accelerator", "Folder that the figures are written to.")
 SECONDS = flags.DEFINE_float("seconds", 480.0, "All in all.", lower_bound=1.0)
@@ -68,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     for name in LIMITS:
       left = end - time.monotonic()
       if name in ONLY.value and left > 5:
-        figures[name] = _measured(name, min(limits[name], left), pathlib.Path(scratch))
+        figures[name] = _measure(name, min(limits[name], left), pathlib.Path(scratch))
         (out / "accelerator.json").write_text(json.dumps(figures, indent=1))
         print(f"{name}: {figures[name]['ended']}, {figures[name]['seconds']:.0f} s", flush=True)
   report = "\n".join(_report(figures))
@@ -76,13 +74,15 @@ def main(argv: Sequence[str]) -> None:
   print(report)
 
 
-def _measured(name: str, limit: float, scratch: pathlib.Path) -> dict[str, Any]:
-  """The figures that a measurement has left, and how it ended."""
+def _measure(name: str, limit: float, scratch: pathlib.Path) -> dict[str, Any]:
+  """Starts a measurement; returns the figures that it has left, and how it ended."""
   path = scratch / f"{name}.json"
-  request = [name, str(path), QUICK.value, VMAPPED.value, DATA.value, str(scratch / "device.json")]
+  command = processes.accelerator_command(
+      "measure", name, str(path), QUICK.value, VMAPPED.value, DATA.value,
+      str(scratch / "device.json"))
   environment = {
       **os.environ, "PYTHONPATH": os.pathsep.join(
-          [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+          [str(processes.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
       "JAX_COMPILATION_CACHE_DIR": str(scratch / "cache"),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
       "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -91,9 +91,8 @@ def _measured(name: str, limit: float, scratch: pathlib.Path) -> dict[str, Any]:
   started = time.monotonic()
   log = scratch / f"{name}.log"
   with log.open("w") as file, subprocess.Popen(
-      [sys.executable, "-m", "experiments.benchmarks.accelerator_steps", json.dumps(request)],
-      cwd=ROOT, env=environment, start_new_session=True, stdin=subprocess.DEVNULL,
-      stdout=file, stderr=subprocess.STDOUT) as process:
+      command, cwd=processes.ROOT, env=environment, start_new_session=True,
+      stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT) as process:
     try:
       ended = "ended" if process.wait(limit) == 0 else f"failed with status {process.returncode}"
     except subprocess.TimeoutExpired:
@@ -106,7 +105,7 @@ def _measured(name: str, limit: float, scratch: pathlib.Path) -> dict[str, Any]:
 
 
 def _report(figures: Figures) -> list[str]:
-  """All tables; a measurement that did not end well shows what it left, and its last lines."""
+  """All tables, and the last lines of each measurement that did not end well."""
   lines = []
   for name, found in figures.items():
     lines += ["", f"## {name} ({found['ended']}, {found['seconds']:.0f} s)", ""]
@@ -137,7 +136,7 @@ def _smoke(found: dict[str, Any], figures: Figures) -> list[str]:
 
 
 def _grid(found: dict[str, Any], figures: Figures) -> list[str]:
-  timing, choice = found["timing"], found["choice"]
+  timing, placement = found["timing"], found["placement"]
   parts = ", ".join(f"{name.removesuffix('_seconds')} {timing[name]:.1f} s"
                     for name in ("compile_seconds", "train_seconds", "evaluate_seconds",
                                  "total_seconds"))
@@ -147,9 +146,9 @@ def _grid(found: dict[str, Any], figures: Figures) -> list[str]:
       "step of all, validations included",
       "of it: " + ", ".join(f"{name.strip('_')} {spent:.1f} s"
                             for name, spent in found["phases"].items()),
-      f"memory: {choice['bytes_needed'] / 2**20:.0f} MiB expected, "
+      f"memory: {placement['bytes_needed'] / 2**20:.0f} MiB expected, "
       f"{found['peak_memory_bytes'] / 2**20:.0f} MiB at most in use; "
-      f"{choice['launches']} launch(es)"]
+      f"{placement['launches']} launch(es)"]
   pyg_ms = figures.get("pyg", {}).get("ms_per_step")
   if pyg_ms:
     sequential = min(pyg_ms) * 1e-3 * found["steps"] * timing["runs"]
@@ -177,15 +176,20 @@ def _variants(found: dict[str, Any], figures: Figures) -> list[str]:
       f"{row.get('trace', {}).get('kernels_per_step', float('nan')):.0f}",
       f"{row.get('trace', {}).get('busy_ms_per_step', float('nan')):.3f}",
       f"{row['bytes_accessed'] / 1e6:.0f}") for row in rows]
-  told = [tables.markdown(header, lines)]
-  told += [f"{name}: {each['failed']}" for name, each in found.items()
-           if isinstance(each, dict) and "failed" in each]
+  shown = [tables.markdown(header, lines)]
+  shown += _failures(found)
   for row in rows:
     largest = list(row.get("trace", {}).get("largest", {}).items())[:10]
     if largest:
-      told += ["", f"{row['name']}, largest kernels (ms a step, calls a step):",
+      shown += ["", f"{row['name']}, largest kernels (ms a step, calls a step):",
                *(f"  {ms:.4f} {calls:.1f} {name[:90]}" for name, (ms, calls) in largest)]
-  return told
+  return shown
+
+
+def _failures(found: dict[str, Any]) -> list[str]:
+  """Why those parts of a measurement failed that did, a line for each."""
+  return [f"{name}: {each['failed']}" for name, each in found.items()
+          if isinstance(each, dict) and "failed" in each]
 
 
 def _compiling(found: dict[str, Any], figures: Figures) -> list[str]:
@@ -210,7 +214,7 @@ def _precision(found: dict[str, Any], figures: Figures) -> list[str]:
             for metric in ("energy_loss", "force_loss")),
           *(f"{errors.get(part, float('nan')):.1e}"
             for part in ("forces", "gradient", "energy_mev"))))
-  return [tables.markdown(header, lines)]
+  return [tables.markdown(header, lines), *_failures(found)]
 
 
 def _tests(found: dict[str, Any], figures: Figures) -> list[str]:

@@ -35,9 +35,9 @@ class Part(NamedTuple):
   """One function of the training, compiled.
 
   Attributes:
-    run: computes it so many times, one after the other in one program, and waits.
-    workspace: bytes that it takes beside its arguments and results.
-    operations: useful ones, by hand; of matrix products.
+    run: `(repeats)`: computes it so many times, one after the other in one program, and waits.
+    workspace: The bytes that it takes beside its arguments and results.
+    operations: The useful operations of its matrix products, counted by hand.
   """
 
   run: Callable[[int], Any]
@@ -61,8 +61,13 @@ def main(argv: Sequence[str]) -> None:
 def measure(case: Case, rounds: int, burst: float) -> tuple[dict[str, Any], dict[str, Any]]:
   """Time, workspace and operations of each part of a training step.
 
+  Args:
+    case: The sizes of the network and of its batch.
+    rounds: The number of bursts of each part.
+    burst: The seconds of a burst.
+
   Returns:
-    Environment, and by name of the part: `ms` and `cpu_ms` (medians), their ratios to the
+    The environment, and by the name of the part: `ms` and `cpu_ms` (medians), their ratios to the
     energy-only step, `workspace_bytes`, `operations`.
   """
   from dcnn.jobs import provenance  # JAX may start only after the process is pinned
@@ -114,16 +119,16 @@ def parts(case: Case) -> dict[str, Part]:
   def loss(program):
     def function(state, hypers, batch):
       params = state.variables["params"]
-      value = program.task.loss(state.variables, hypers, batch, key)[0]
-      return _moved(state, jax.tree.map(lambda leaf: leaf - NEGLIGIBLE * value, params))
+      value = ours.total_loss(program.task, state.variables, hypers, batch, key)
+      return _replace_params(state, jax.tree.map(lambda leaf: leaf - NEGLIGIBLE * value, params))
     return function
 
   def gradient(program):
     def function(state, hypers, batch):
       params = state.variables["params"]
-      slope = jax.grad(lambda params: program.task.loss(
-          {**state.variables, "params": params}, hypers, batch, key)[0])(params)
-      return _moved(state, jax.tree.map(
+      slope = jax.grad(lambda params: ours.total_loss(
+          program.task, {**state.variables, "params": params}, hypers, batch, key))(params)
+      return _replace_params(state, jax.tree.map(
           lambda leaf, change: leaf - NEGLIGIBLE * change, params, slope))
     return function
 
@@ -149,7 +154,7 @@ def parts(case: Case) -> dict[str, Part]:
   }
 
 
-def _moved(state, params):
+def _replace_params(state, params):
   return state._replace(variables={**state.variables, "params": params})
 
 
@@ -162,7 +167,7 @@ def _repeats(part: Part, burst: float) -> int:
 
 
 def _burst(part: Part, repeats: int) -> tuple[float, float]:
-  """Seconds, and CPU seconds, of computing it once."""
+  """The seconds, and the CPU seconds, of computing a part once."""
   started, processed = time.perf_counter(), time.process_time()
   part.run(repeats)
   return ((time.perf_counter() - started) / repeats,

@@ -11,11 +11,12 @@ class Case(NamedTuple):
   """Sizes of a network and its batch, and where they are computed.
 
   Attributes:
-    features: of an atom, and filters.
-    batch: configurations a step.
-    molecule: one of the embedded data sets.
-    cores: how many of the usable cores all contenders are pinned to.
-    blocks, radial: interaction blocks and Gaussians.
+    features: The number of features of an atom, and of filters.
+    batch: The number of configurations in a step.
+    molecule: The name of an embedded data set.
+    cores: How many of the usable cores all contenders are pinned to.
+    blocks: The number of interaction blocks.
+    radial: The number of Gaussians.
   """
 
   features: int = 64
@@ -30,12 +31,12 @@ class Contender(NamedTuple):
   """A program that trains.
 
   Attributes:
-    module: of `contenders`.
-    runs: trained together, in one timed burst.
-    mapping: of ours, how the runs are computed: `engine`, as dcnn does on this device; `vmapped`;
-      `in_turn`, a program for one run called for each of them; `split`, the batch of one run spread
-      over a device for each core, as `devices_per_run` does.
-    threads: of PyTorch.
+    module: The name of its module in `contenders`.
+    runs: The number of runs that it trains together, in one timed burst.
+    mapping: How our runs are computed: `engine`, as dcnn does on this device; `vmapped`; `in_turn`,
+      a program for one run called for each of them; `split`, the batch of one run spread over a
+      device for each core, as `devices_per_run` does.
+    threads: The number of PyTorch's threads.
   """
 
   module: str
@@ -45,7 +46,7 @@ class Contender(NamedTuple):
 
   @property
   def name(self) -> str:
-    """As the table shows it."""
+    """The name that the table shows."""
     if self.module != "ours":
       return self.module
     plain = self.runs == 1 and self.mapping == "engine"
@@ -56,9 +57,9 @@ class Plan(NamedTuple):
   """A case, and what it is measured with.
 
   Attributes:
-    case: sizes.
-    runs: numbers of runs that are trained together.
-    mappings: of several runs.
+    case: The sizes.
+    runs: The numbers of runs that are trained together.
+    mappings: The ways in which several runs are computed.
   """
 
   case: Case
@@ -67,7 +68,11 @@ class Plan(NamedTuple):
 
 
 def default_plans(cores: Sequence[int]) -> list[Plan]:
-  """The base case with all numbers of runs, one step away along each axis, and the main job."""
+  """The base case with all numbers of runs, one step away along each axis, and the main job.
+
+  Args:
+    cores: The numbers of cores; everything is measured with each.
+  """
   base = Case()
   main_job = Plan(
       base._replace(features=32, batch=5, blocks=2, radial=20), (1, 64), ("engine",))
@@ -89,7 +94,7 @@ def quick_plans() -> list[Plan]:
 
 
 def contenders(plan: Plan) -> list[Contender]:
-  """All that are timed in alternation at a case; PyTorch with every sensible number of threads."""
+  """All that are timed in alternation: ours, and PyTorch with each sensible number of threads."""
   cores = plan.case.cores
   threads = sorted({1, cores})
   others = [

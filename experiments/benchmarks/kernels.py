@@ -17,15 +17,15 @@ _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "afte
          "opt-barrier", "partition-id", "replica-id"}
 
 
-def launched(text: str) -> int:
-  """Operations that one turn of a program's largest loop launches, after fusion.
+def launches_per_turn(text: str) -> int:
+  """The number of operations that one turn of a program's largest loop launches, after fusion.
 
   Args:
-    text: of the compiled program.
+    text: The text of the compiled program.
 
   Returns:
-    Fusions, products, copies and whatever else is not free, of the loop's body and of what it
-    calls; an inner loop counts as one turn. 0 if there is no loop.
+    The number of fusions, products, copies and whatever else is not free, in the loop's body and
+    in what it calls; an inner loop counts as one turn. 0 if there is no loop.
   """
   computations = _computations(text)
   bodies = {name for lines in computations.values() for line in lines
@@ -55,17 +55,18 @@ def _launches(computations: dict[str, list[str]], name: str) -> int:
   return total
 
 
-def traced(run: Callable[[], Any], steps: int) -> dict[str, Any]:
+def trace(run: Callable[[], Any], steps: int) -> dict[str, Any]:
   """What the device does in `steps` training steps, from JAX's profiler.
 
   Args:
-    run: takes the steps, and waits for them.
-    steps: how many they are.
+    run: Takes the steps, and waits for them.
+    steps: The number of steps that it takes.
 
   Returns:
-    `kernels_per_step`; `busy_ms_per_step`, the sum of their times; `span_ms_per_step`, from the
-    start of the first to the end of the last; `largest`: by name of the kernel, milliseconds and
-    calls of a step. Empty where the profiler sees no device.
+    `kernels_per_step`, their number; `busy_ms_per_step`, the sum of their times;
+    `span_ms_per_step`, the time from the start of the first to the end of the last; `largest`, the
+    milliseconds and calls of a step by the name of the kernel. Empty where the profiler sees no
+    device.
   """
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):

@@ -20,9 +20,10 @@ class Effort(NamedTuple):
   """How long to measure.
 
   Attributes:
-    rounds: bursts of each contender; the figures are medians over them.
-    burst: seconds of training in one of them, at least.
-    fit_steps, fit_window: of the check that all contenders learn alike.
+    rounds: The number of bursts of each contender; the figures are medians over them.
+    burst: The least seconds of training in a burst.
+    fit_steps: The steps after which the losses of all contenders are compared.
+    fit_window: The number of last steps over which these losses are averaged.
   """
 
   rounds: int
@@ -39,9 +40,9 @@ class Measured(NamedTuple):
   """What all contenders gave at a case.
 
   Attributes:
-    rows: of the table.
-    environment: of the machine, once.
-    problems: contenders that could not be measured, and why.
+    rows: The rows of the table.
+    environment: The machine and the versions.
+    problems: Lines that name the contenders that could not be measured, and why.
   """
 
   rows: list[dict[str, Any]]
@@ -50,7 +51,17 @@ class Measured(NamedTuple):
 
 
 class _Member(NamedTuple):
-  """A contender in its process, with what it said of itself."""
+  """A contender in its process, with what it says of itself.
+
+  Attributes:
+    contender: The contender.
+    process: Its worker.
+    description: What the worker answered to `describe`.
+    warm_seconds: The seconds to compile where JAX's cache is filled; None if nothing is compiled.
+    peak_memory: The most bytes that the worker has held.
+    fit: The loss after the steps of the check, if it was made.
+    steps: The number of steps that fill a burst.
+  """
 
   contender: Contender
   process: subprocess.Popen
@@ -68,16 +79,16 @@ def measure(
   """All contenders of a plan, side by side.
 
   Args:
-    plan: sizes, and numbers of runs.
-    effort: how long.
-    scratch: an empty directory.
-    with_fit: whether to check that the contenders learn alike, too.
-    tell: takes a line of progress.
+    plan: The sizes, and the numbers of runs.
+    effort: How long to measure.
+    scratch: An empty directory.
+    with_fit: Whether to check that the contenders learn alike, too.
+    tell: Takes a line of progress.
   """
   case, problems = plan.case, []
   request = {"case": case._asdict(), "data": str(scratch / "data.npz"),
              "cores": processes.core_numbers()[:case.cores]}
-  with _running({**request, "task": "data"}) as data:
+  with _worker({**request, "task": "data"}) as data:
     facts = processes.ask(data)
   network = operations.layers(
       atoms=facts["atoms"], pairs=facts["pairs"], features=case.features, blocks=case.blocks,
@@ -86,12 +97,12 @@ def measure(
     members = []
     for number, contender in enumerate(contenders(plan)):
       tell(f"{contender.name}, {contender.runs} runs, {contender.threads or '-'} threads")
-      asked = {**request, "task": "train", "contender": contender._asdict()}
+      training = {**request, "task": "train", "contender": contender._asdict()}
       # Those of us that train more runs are the same network.
       fits = with_fit and contender.runs in (1, min(plan.runs)) and contender.mapping == "engine"
       try:
         members.append(_member(
-            stack, asked, contender, effort, scratch / f"cache_{number}", fits))
+            stack, training, contender, effort, scratch / f"cache_{number}", fits))
       except LookupError as error:
         problems.append(f"{contender.name} left out: {error}")
     tell("timing in alternation")
@@ -103,7 +114,7 @@ def measure(
 
 
 @contextlib.contextmanager
-def _running(request: dict[str, Any], cache: str | None = None) -> Iterator[subprocess.Popen]:
+def _worker(request: dict[str, Any], cache: str | None = None) -> Iterator[subprocess.Popen]:
   process = processes.start(request, cache)
   try:
     yield process
@@ -116,23 +127,23 @@ def _member(
     cache: pathlib.Path, with_fit: bool,
 ) -> _Member:
   """Starts a contender, warms it up, and finds out how many steps fill a burst."""
-  process = stack.enter_context(_running(request, str(cache)))
+  process = stack.enter_context(_worker(request, str(cache)))
   description = processes.ask(process, do="describe")
   warm = None
   if description["compile_seconds"] is not None:
-    with _running(request, str(cache)) as again:
+    with _worker(request, str(cache)) as again:
       warm = processes.ask(again, do="describe")["compile_seconds"]
   fit = None
   if with_fit:
     fit = processes.ask(process, do="fit", steps=effort.fit_steps, window=effort.fit_window)
-  steps = _calibrated(
+  steps = _calibrate(
       lambda steps: processes.ask(process, do="advance", steps=steps), effort.burst)
   memory = processes.ask(process, do="peak_memory")
   return _Member(contender, process, description, warm, memory, fit, steps)
 
 
-def _calibrated(run: Callable[[int], dict[str, float]], burst: float) -> int:
-  """How many repeats fill a burst; finding out warms everything up."""
+def _calibrate(run: Callable[[int], dict[str, float]], burst: float) -> int:
+  """The number of repeats that fill a burst; finding it out warms everything up."""
   run(1)
   number = 1
   while (seconds := run(number)["seconds"]) < burst / 2:
@@ -160,7 +171,7 @@ def _alternate(
       time.sleep(PAUSE)
       training = processes.ask(member.process, do="advance", steps=member.steps)
       work = member.steps * member.contender.runs
-      rate = _attainable(member, probes, counts)
+      rate = _attainable_rate(member, probes, counts)
       sample.append({
           "ms_per_step_and_run": 1e3 * training["seconds"] / work,
           "cpu_ms_per_step_and_run": 1e3 * training["cpu_seconds"] / work,
@@ -171,20 +182,20 @@ def _alternate(
 def _repeats(member: _Member, effort: Effort, probes: Probes) -> list[int]:
   share = effort.burst * PRODUCT_SHARE / len(probes)
   return [
-      _calibrated(
+      _calibrate(
           lambda repeats, shape=shape: processes.ask(
               member.process, do="products", repeats=repeats, **shape), share)
       for _, shape in probes]
 
 
-def _attainable(member: _Member, probes: Probes, repeats: list[int]) -> float:
+def _attainable_rate(member: _Member, probes: Probes, repeats: list[int]) -> float:
   """Operations a second of the step's matrix products alone, in the contender's process."""
   seconds = []
   for (_, shape), count in zip(probes, repeats, strict=True):
     spent = processes.ask(member.process, do="products", repeats=count, **shape)["seconds"]
     one = 2 * shape["rows"] * shape["inputs"] * shape["outputs"]
     seconds.append(spent / (3 * one * count * member.contender.runs))
-  return operations.attainable([layer for layer, _ in probes], seconds)
+  return operations.attainable_rate([layer for layer, _ in probes], seconds)
 
 
 def _row(
@@ -219,7 +230,7 @@ def _row(
 
 
 def _best_threads(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Of the same contender with several numbers of threads, the fastest."""
+  """The fastest of those rows that differ in the number of threads alone."""
   def same(row):
     return row["module"], row["mapping"], row["runs"]
 

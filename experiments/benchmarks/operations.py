@@ -27,10 +27,12 @@ class Layer(NamedTuple):
   """Dense layers of one shape, for one configuration.
 
   Attributes:
-    rows, inputs, outputs: of the product. Rows may be a mean over configurations.
-    number: how many layers of this kind the network has.
-    energy_products: matrix products of each in a training step on energies.
-    force_products: the same in one on energies and forces.
+    rows: The number of rows of the product; it may be a mean over configurations.
+    inputs: The number of inputs.
+    outputs: The number of outputs.
+    number: The number of layers of this kind in the network.
+    energy_products: The number of matrix products of each in a training step on energies.
+    force_products: The same number in a training step on energies and forces.
   """
 
   rows: float
@@ -42,7 +44,7 @@ class Layer(NamedTuple):
 
   @property
   def product(self) -> float:
-    """Operations of one matrix product: a multiplication and an addition for each element."""
+    """The operations of one matrix product, a multiplication and an addition for each element."""
     return 2 * self.rows * self.inputs * self.outputs
 
 
@@ -50,15 +52,15 @@ def layers(*, atoms: int, pairs: float, features: int, blocks: int, radial: int)
   """The dense layers of SchNet.
 
   Args:
-    atoms: of a configuration.
-    pairs: unordered pairs of atoms within the cutoff, a mean over configurations.
-    features: of an atom, and filters.
-    blocks: interaction blocks.
-    radial: Gaussians.
+    atoms: The number of atoms in a configuration.
+    pairs: The number of unordered pairs of atoms within the cutoff, a mean over configurations.
+    features: The number of features of an atom, and of filters.
+    blocks: The number of interaction blocks.
+    radial: The number of Gaussians.
 
   Returns:
-    First layers of the filter networks, their second layers, the first block's `send`, all other
-    layers of the blocks, the hidden and the last layer of the output network.
+    In this order: the first layers of the filter networks, their second layers, the first block's
+    `send`, all other layers of the blocks, the hidden and the last layer of the output network.
   """
   return [
       Layer(pairs, radial, features, blocks, 2, 5),
@@ -92,15 +94,15 @@ def force_training(network: list[Layer]) -> float:
   return sum(layer.number * layer.force_products * layer.product for layer in network)
 
 
-def attainable(network: list[Layer], seconds: list[float]) -> float:
-  """The rate, operations a second, of a step that is matrix products and nothing else.
+def attainable_rate(network: list[Layer], seconds: list[float]) -> float:
+  """The rate, in operations a second, of a step that is matrix products and nothing else.
 
   Args:
-    network: the layers.
-    seconds: for each layer, the measured time of one operation at its shape.
+    network: The layers.
+    seconds: For each layer, the measured seconds of one operation at its shape.
 
   Returns:
-    Operations of a force training step by the time that its products take at these rates.
+    The operations of a force training step, divided by the time that its products take.
   """
   work = [layer.number * layer.force_products * layer.product for layer in network]
   return sum(work) / sum(each * time for each, time in zip(work, seconds, strict=True))

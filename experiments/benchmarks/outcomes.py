@@ -7,7 +7,7 @@ MARK = "OUTCOME "
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-  """Prints outcome, name and, of a failure, its reason."""
+  """Prints the outcome and the name of a test, and the reason of a failure."""
   if report.when == "call" or report.outcome != "passed":
     crash = getattr(report.longrepr, "reprcrash", None)
     reason = str(crash.message if crash else report.longrepr)[:400]

@@ -11,18 +11,21 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def core_numbers() -> list[int]:
-  """Numbers of the cores that this process may use."""
+  """The numbers of the cores that this process may use."""
   if hasattr(os, "sched_getaffinity"):
     return sorted(os.sched_getaffinity(0))
   return list(range(os.cpu_count() or 1))
 
 
 def start(request: dict[str, Any], cache: str | None = None) -> subprocess.Popen:
-  """A worker on its way.
+  """Starts a worker, which builds what it is asked for.
 
   Args:
-    request: what to build.
-    cache: directory of JAX's persistent compilation cache.
+    request: What to build: a case, the data, cores, a task and a contender.
+    cache: The directory of JAX's persistent compilation cache; None for that of the environment.
+
+  Returns:
+    The process, which `ask` and `stop` take.
   """
   environment = dict(os.environ)
   environment["PYTHONPATH"] = os.pathsep.join(
@@ -41,12 +44,30 @@ def start(request: dict[str, Any], cache: str | None = None) -> subprocess.Popen
   return process
 
 
+def accelerator_command(function: str, *arguments: Any) -> list[str]:
+  """The command that calls a function of `accelerator_worker` in a process of its own.
+
+  Args:
+    function: The name of the function.
+    *arguments: Its arguments, made of what JSON can hold.
+  """
+  return [sys.executable, "-m", "experiments.benchmarks.accelerator_worker", function,
+          json.dumps(arguments)]
+
+
 def ask(process: subprocess.Popen, **request: Any) -> Any:
   """Sends a request and waits for its answer.
 
+  Args:
+    process: A worker.
+    **request: What is to be done, under `do`, and its arguments.
+
+  Returns:
+    The answer, made of what JSON can hold.
+
   Raises:
-    LookupError: if the contender cannot be measured here, with the reason.
-    RuntimeError: if the worker failed, with its traceback.
+    LookupError: If the contender cannot be measured here, with the reason.
+    RuntimeError: If the worker failed, with its traceback.
   """
   _write(process, request)
   assert process.stdout is not None

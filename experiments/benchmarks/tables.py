@@ -10,7 +10,12 @@ FIT_TOLERANCE = 1.5  # largest by smallest loss after equal steps; initialisatio
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-  """A table whose columns are aligned in plain text, too."""
+  """A table whose columns are aligned in plain text, too.
+
+  Args:
+    header: The names of the columns.
+    lines: The cells of each line.
+  """
   cells = [list(map(str, line)) for line in (header, *lines)]
   widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
   padded = ["| " + " | ".join(
@@ -35,7 +40,7 @@ def main_table(rows: Sequence[Row]) -> str:
 
 
 def ratios(rows: Sequence[Row]) -> list[Row]:
-  """Time per step and run of ours against the others', and of many runs against one.
+  """The time per step and run of ours against that of others, and of many runs against one.
 
   A ratio is the median over the rounds of the alternation of the ratio within the round, so that
   what else the machine does falls on both.
@@ -59,14 +64,14 @@ def ratios(rows: Sequence[Row]) -> list[Row]:
 
 
 def _ratio(row: Row, other: Row, what: str) -> list[float]:
-  """Median, smallest and largest."""
+  """The median, the smallest and the largest ratio over the rounds."""
   each = [mine[what] / theirs[what]
           for mine, theirs in zip(row["samples"], other["samples"], strict=True)]
   return [statistics.median(each), min(each), max(each)]
 
 
 def ratio_table(found: Sequence[Row]) -> str:
-  """Ratios of times, and of CPU times, with their range over the rounds."""
+  """A table of the ratios of times, and of CPU times, with their range over the rounds."""
   header = ("time per step and run of", "against", "cores", "features", "batch", "atoms",
             "ratio", "range", "CPU time")
   return markdown(header, [(
@@ -83,12 +88,12 @@ def _with_runs(name: str, runs: int) -> str:
 
 def checks(rows: Sequence[Row]) -> list[str]:
   """Whether the contenders are the same network and learn alike; one line for each finding."""
-  fitted = [row for row in rows if row["fit_loss"] is not None]
-  return [*map(_parameter_check, fitted), *_fit_check(fitted)]
+  with_fit = [row for row in rows if row["fit_loss"] is not None]
+  return [*map(_parameter_check, with_fit), *_fit_check(with_fit)]
 
 
 def parameter_count(*, elements: int, features: int, blocks: int, radial: int) -> int:
-  """Numbers that a SchNet of this size trains, with `elements` rows in its embedding.
+  """The number of parameters of a SchNet of this size, with `elements` rows in its embedding.
 
   A block has a filter network of two layers, a layer without biases before the convolution, and
   two after it; the output network has two layers.
@@ -116,8 +121,8 @@ def _fit_check(rows: Sequence[Row]) -> list[str]:
     return []
   spread = max(losses.values()) / min(losses.values())
   verdict = "alike" if spread <= FIT_TOLERANCE else "NOT alike"
-  told = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
-  return [f"loss after the same steps: {told}: {verdict} (largest by smallest {spread:.2f}, "
+  each = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
+  return [f"loss after the same steps: {each}: {verdict} (largest by smallest {spread:.2f}, "
           f"allowed {FIT_TOLERANCE})"]
 
 

@@ -22,26 +22,19 @@ BURSTS_SECONDS, MOST_BURSTS = 1.0, 20
 TRACED_STEPS = 10
 
 
-class Sizes(NamedTuple):
-  """Of a configuration; all pairs of ethanol are within the cutoff."""
-
-  atoms: int
-  pairs: int
-
-
-ETHANOL = Sizes(9, 36)
+ATOMS, PAIRS = 9, 36  # of ethanol, whose atoms are all within the cutoff
 
 
 class Variant(NamedTuple):
   """A way to compile the training.
 
   Attributes:
-    name: for the table.
-    runs: trained together.
-    precision: of products.
-    options: of XLA, beside those of the engine.
-    unroll: steps in one turn of the loop.
-    static: whether the number of turns is a constant of the program.
+    name: The name that the table shows.
+    runs: The number of runs that are trained together.
+    precision: The precision of matrix products, as JAX names it.
+    options: Options of XLA, beside those of the engine.
+    unroll: The number of steps in one turn of the loop.
+    static: Whether the number of turns is a constant of the program.
   """
 
   name: str
@@ -60,15 +53,15 @@ def _variant() -> Variant | None:
 
 
 @contextlib.contextmanager
-def _changed_engine() -> Iterator[None]:
-  """Lets the engine compile the variant of the thread."""
+def _compile_variants() -> Iterator[None]:
+  """Makes the engine compile, in each thread, the variant of that thread."""
   options, train = engine._compiler_options, training.train
 
-  def changed_options(*arguments):
+  def variant_options(*arguments):
     variant = _variant()
     return {**options(*arguments), **(variant.options if variant else {})}
 
-  def changed_train(program, state, hypers, data, batches, *, first, steps, key):
+  def variant_train(program, state, hypers, data, batches, *, first, steps, key):
     variant = _variant()
     if variant is None or (variant.unroll, variant.static) == (1, False):
       return train(program, state, hypers, data, batches, first=first, steps=steps, key=key)
@@ -83,14 +76,14 @@ def _changed_engine() -> Iterator[None]:
     turns = ours.CHUNK // variant.unroll if variant.static else steps // variant.unroll
     return jax.lax.fori_loop(0, turns, body, state)
 
-  engine._compiler_options, training.train = changed_options, changed_train
+  engine._compiler_options, training.train = variant_options, variant_train
   try:
     yield
   finally:
     engine._compiler_options, training.train = options, train
 
 
-def _launched(variant: Variant, chosen: configs.ConfigDict) -> ours.Launch:
+def _launch(variant: Variant, chosen: configs.ConfigDict) -> ours.Launch:
   _here.variant = variant
   with jax.default_matmul_precision(variant.precision):
     return ours.launch(chosen)
@@ -103,16 +96,16 @@ def measure(
   """Compiles variants beside each other and times them one by one.
 
   Args:
-    record: takes the figures of a variant, or why it failed, under its name.
-    variants: with distinct names.
-    case: the network, and its batch.
-    steps: of a burst, at most `ours.CHUNK`.
-    rate: of large products, TFLOP/s, of which theirs is a share; nan if it is not known.
-    trace: whether the kernels are counted, too.
+    record: `(name, figures)`: keeps the figures of a variant, or why it failed, under its name.
+    variants: The variants, with distinct names.
+    case: The sizes of the network and of its batch.
+    steps: The number of steps in a burst, at most `ours.CHUNK`.
+    rate: The rate of large products in TFLOP/s, of which theirs is a share; nan if not known.
+    trace: Whether the kernels are counted, too.
   """
-  with _changed_engine(), concurrent.futures.ThreadPoolExecutor() as threads:
+  with _compile_variants(), concurrent.futures.ThreadPoolExecutor() as threads:
     pending = [
-        threads.submit(_launched, each, ours.config(case, each.runs)) for each in variants]
+        threads.submit(_launch, each, ours.config(case, each.runs)) for each in variants]
   for variant, future in zip(variants, pending, strict=True):
     if error := future.exception():  # the other variants are measured all the same
       record(variant.name, {"failed": f"{type(error).__name__}: {error}"[:300]})
@@ -125,15 +118,15 @@ def measure(
 def _figures(
     variant: Variant, case: Case, launch: ours.Launch, steps: int, rate: float
 ) -> dict[str, Any]:
-  """Time and memory of a step."""
-  state = ours.trained(launch, launch.engine.init(launch.arguments), steps)
+  """The time and the memory of a step."""
+  state = ours.train(launch, launch.engine.init(launch.arguments), steps)
   times: list[float] = []
   while len(times) < 3 or (sum(times) < BURSTS_SECONDS and len(times) < MOST_BURSTS):
     started = time.perf_counter()
-    state = ours.trained(launch, state, steps)
+    state = ours.train(launch, state, steps)
     times.append(time.perf_counter() - started)
   network = operations.layers(
-      atoms=ETHANOL.atoms, pairs=ETHANOL.pairs, features=case.features, blocks=case.blocks,
+      atoms=ATOMS, pairs=PAIRS, features=case.features, blocks=case.blocks,
       radial=case.radial)
   ms = 1e3 * statistics.median(times) / steps
   gflops = case.batch * operations.force_training(network) * variant.runs / ms / 1e6
@@ -149,7 +142,7 @@ def _figures(
 def _kernels(variant: Variant, launch: ours.Launch) -> dict[str, Any]:
   """What a step launches, by the program's text and by a trace."""
   few = ours.CHUNK if variant.static else TRACED_STEPS
-  state = ours.trained(launch, launch.engine.init(launch.arguments), few)
+  state = ours.train(launch, launch.engine.init(launch.arguments), few)
   return {
-      "launched_by_text": kernels.launched(launch.engine.programs["train"].as_text()),
-      "trace": kernels.traced(lambda: ours.trained(launch, state, few), few)}
+      "launched_by_text": kernels.launches_per_turn(launch.engine.programs["train"].as_text()),
+      "trace": kernels.trace(lambda: ours.train(launch, state, few), few)}

@@ -49,15 +49,15 @@ def _describe(trainer: Trainer) -> dict[str, Any]:
 
 
 def _advance(trainer: Trainer, steps: int) -> dict[str, float]:
-  return _timed(lambda: trainer.advance(steps))
+  return _time(lambda: trainer.advance(steps))
 
 
 def _products(
     trainer: Trainer, rows: int, inputs: int, outputs: int, repeats: int) -> dict[str, float]:
-  return _timed(lambda: trainer.products(rows, inputs, outputs, repeats))
+  return _time(lambda: trainer.products(rows, inputs, outputs, repeats))
 
 
-def _timed(function) -> dict[str, float]:
+def _time(function) -> dict[str, float]:
   started, processed = time.perf_counter(), time.process_time()
   function()
   return {"seconds": time.perf_counter() - started,
@@ -69,7 +69,7 @@ def _fit(trainer: Trainer, steps: int, window: int) -> float:
 
 
 def _peak_memory(trainer: Trainer) -> float:
-  """The most that this process has held, in bytes.
+  """The most bytes that this process has held.
 
   `ru_maxrss` of a child that has not yet outgrown its parent is the parent's on Linux, so that
   the high-water mark of the process itself is read where the system tells it.
@@ -89,7 +89,7 @@ _REQUESTS = {
 
 
 def _pin(cores: list[int]) -> None:
-  """Before anything that makes threads is imported."""
+  """Pins this process to cores, before anything that makes threads is imported."""
   if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, cores)
 

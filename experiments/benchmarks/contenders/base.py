@@ -12,15 +12,15 @@ class Trainer(NamedTuple):
   """A contender, ready to train.
 
   Attributes:
-    advance: takes so many steps of every run, and returns when they are done.
-    fit: (steps, window) -> mean training loss over the last `window` of the first `steps` steps
-      of a fresh run.
-    products: (rows, inputs, outputs, repeats) -> None; forward, weight-gradient and
-      input-gradient products of one dense layer, `repeats` times, on as many runs as are trained.
-    parameters: shape of each trained array.
-    compile_seconds: None where nothing is compiled.
-    versions: of the packages that do the work.
-    device: what it runs on.
+    advance: `(steps)`: takes so many steps of every run, and returns when they are done.
+    fit: `(steps, window) -> loss`, the mean training loss over the last `window` of the first
+      `steps` steps of a fresh run.
+    products: `(rows, inputs, outputs, repeats)`: takes the forward, weight-gradient and
+      input-gradient products of one dense layer `repeats` times, on as many runs as are trained.
+    parameters: The shape of each trained array.
+    compile_seconds: The seconds spent compiling; None where nothing is compiled.
+    versions: The versions of the packages that do the work.
+    device: The platform that it runs on.
   """
 
   advance: Callable[[int], None]

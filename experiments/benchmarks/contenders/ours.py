@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
 
 from dcnn import configs
-from dcnn.base import provenance
 from dcnn.cli import runtime
 from dcnn.configs.build import build as build_plan
 from dcnn.configs.build import load
-from dcnn.sweeps import engine, plans, streaming, training
+from dcnn.jobs import provenance
+from dcnn.sweeps import batches, engine, plans, streaming, training
+from dcnn.tasks.base import Batch, Hypers, Task, Variables
 from experiments.benchmarks.cases import CUTOFF, FORCE_WEIGHT, LEARNING_RATE, Case, Contender
 from experiments.benchmarks.contenders.base import Missing, Trainer
 
@@ -22,7 +25,13 @@ CHUNK = 200  # steps whose batches are on the device; then they are used again
 
 
 def config(case: Case, runs: int = 1, devices_per_run: int = 1) -> configs.ConfigDict:
-  """The configuration that all contenders follow."""
+  """The configuration that all contenders follow.
+
+  Args:
+    case: The sizes of the network and of its batch.
+    runs: The number of runs, which differ in their seeds.
+    devices_per_run: The number of devices that share the batch of a run.
+  """
   chosen = configs.default()
   chosen.dataset = case.molecule
   chosen.labels = "mean_shift"  # E = mean + network, in eV: as one would write it in PyTorch
@@ -40,58 +49,73 @@ class Example(NamedTuple):
   """The programs of a case, with and without forces, and what one training step of them takes.
 
   Attributes:
-    force_program, energy_program: for `training`.
-    hypers: of the first seed's run.
-    batch: its first.
-    atoms: of a configuration.
-    pairs: unordered pairs of atoms within the cutoff, a mean over configurations.
+    force_program: The program that trains on energies and forces.
+    energy_program: The program that trains on energies alone.
+    hypers: The hyperparameters of the first seed's run.
+    batch: The first batch of that run.
+    atoms: The number of atoms in a configuration.
+    pairs: The number of unordered pairs of atoms within the cutoff, a mean over configurations.
   """
 
   force_program: training.Program
   energy_program: training.Program
   hypers: dict[str, float]
-  batch: Any
+  batch: Batch
   atoms: int
   pairs: float
 
 
 def example(case: Case) -> Example:
-  """What `breakdown` looks into."""
+  """The programs of a case, whose parts `breakdown` times."""
   chosen = config(case)
   plan, group = _plan(chosen)
   with chosen.unlocked():
     chosen.loss.force_weight = 0.0
   _, energies_alone = _plan(chosen)
-  data, batches = _first_run(plan, group, case)
-  atoms, pairs = _sizes(data[0][0].positions[batches.reshape(-1)])
+  data, rows = _first_run(plan, group, case)
+  atoms, pairs = _sizes(data[0][0].positions[rows.reshape(-1)])
   return Example(
-      group.program, energies_alone.program, plans.hypers(group.runs[0]),
-      plans.take(data, batches[0]), atoms, pairs)
+      group.program, energies_alone.program, group.runs[0].hypers,
+      plan.problem.take(data, rows[0]), atoms, pairs)
+
+
+def total_loss(
+    task: Task, variables: Variables, hypers: Hypers, batch: Batch, key: Array
+) -> Float[Array, ""]:
+  """The loss that a training step differentiates: the weighted sum of the means of its terms."""
+  terms, _ = task.loss(variables, hypers, batch, key)
+  return functools.reduce(jnp.add, (
+      term.weight * (term.total / jnp.maximum(term.count, 1)) for term in terms.values()))
 
 
 def write_data(case: Case, path: str) -> dict[str, Any]:
   """Writes what the other contenders train on: the frames and batches of our first seed.
 
+  Args:
+    case: The sizes of the network and of its batch.
+    path: The file to write, an `.npz`.
+
   Returns:
-    The atoms of a configuration, its mean number of unordered pairs within the cutoff, and the
-    environment.
+    The number of atoms in a configuration, its mean number of unordered pairs within the cutoff,
+    and the environment.
   """
-  ((systems, forces), energy), batches = _first_run(*_plan(config(case)), case)
+  ((systems, forces), energy), rows = _first_run(*_plan(config(case)), case)
   np.savez(path, positions=systems.positions, species=systems.species, forces=forces,
-           energy=energy, batches=batches)
-  atoms, pairs = _sizes(systems.positions[batches.reshape(-1)])
+           energy=energy, batches=rows)
+  atoms, pairs = _sizes(systems.positions[rows.reshape(-1)])
   return {"atoms": atoms, "pairs": pairs, "environment": provenance.environment()}
 
 
-def _first_run(plan: plans.Plan, group: plans.Group, case: Case):
+def _first_run(
+    plan: plans.Plan, group: plans.Group, case: Case
+) -> tuple[Any, Int[np.ndarray, "steps batch"]]:
   """The data of the first seed's run, as the engine sees them, and its batches."""
-  run = group.runs[0]
-  energy = (np.asarray(plan.dataset.labels.energy, np.float64) - run.shift).astype(np.float32)
-  return ((plans.shared_data(plan.dataset), energy),
-          plans.chunk_batches([run], plan, case.batch, 0)[0])
+  run, frames = group.runs[0], np.arange(plan.problem.frames)
+  return ((plan.problem.shared(frames), run.fitted.own(frames)),
+          batches.chunk_batches([run], plan, case.batch, 0)[0])
 
 
-def _sizes(positions: np.ndarray) -> tuple[int, float]:
+def _sizes(positions: Float[np.ndarray, "frames atoms 3"]) -> tuple[int, float]:
   """Atoms, and the mean number of unordered pairs within the cutoff."""
   atoms = positions.shape[1]
   first, second = np.triu_indices(atoms, k=1)
@@ -112,7 +136,7 @@ def build(case: Case, contender: Contender, data: str) -> Trainer:
 
   def advance(steps: int) -> None:
     for turn in range(turns):
-      states[turn] = trained(made, states[turn], steps)
+      states[turn] = train(made, states[turn], steps)
       _require_training(states[turn])
 
   parameters = {
@@ -126,7 +150,14 @@ def build(case: Case, contender: Contender, data: str) -> Trainer:
 
 
 class Launch(NamedTuple):
-  """An engine and its placed arguments, for runs that train on the first chunk over and over."""
+  """Runs on their devices, which train on the batches of the first chunk over and over.
+
+  Attributes:
+    engine: The compiled functions.
+    mesh: The devices.
+    arguments: What the runs differ in, on the devices.
+    window: The data and the batches of the first chunk, on the devices.
+  """
 
   engine: engine.Engine
   mesh: Any
@@ -140,7 +171,11 @@ def _plan(chosen: configs.ConfigDict) -> tuple[plans.Plan, plans.Group]:
 
 
 def launch(chosen: configs.ConfigDict) -> Launch:
-  """Compiles for all runs of a configuration whose arms form one group."""
+  """Compiles for all runs of a configuration whose arms form one group.
+
+  Raises:
+    Missing: If the runs cannot be spread evenly over the devices.
+  """
   plan, group = _plan(chosen)
   runs = len(group.runs)
   mesh = engine.mesh_for(runs, plan.devices_per_run)
@@ -160,14 +195,14 @@ def launch(chosen: configs.ConfigDict) -> Launch:
 
 
 def map_by_vmap() -> None:
-  """Has the engine vmap the runs on a CPU, too."""
+  """Makes the engine vmap the runs on a CPU, too."""
   if not hasattr(engine, "_one_after_another"):
     raise Missing("the engine no longer has a mapping that could be exchanged for vmap")
   engine._one_after_another = jax.vmap
 
 
-def trained(launch: Launch, state: training.RunState, steps: int) -> training.RunState:
-  """The state after so many more steps, when they are done."""
+def train(launch: Launch, state: training.RunState, steps: int) -> training.RunState:
+  """Takes so many steps of every run, waits for them, and returns the new states."""
   for start in range(0, steps, CHUNK):
     state = launch.engine.train(
         state, launch.arguments, launch.window, 0, min(CHUNK, steps - start))
@@ -181,19 +216,20 @@ def _require_training(state: training.RunState) -> None:
 
 
 def _fit(launch: Launch, steps: int, window: int) -> float:
-  state = trained(launch, launch.engine.init(launch.arguments), steps - window)
+  """The mean training loss over the last `window` of the first `steps` steps."""
+  state = train(launch, launch.engine.init(launch.arguments), steps - window)
   before = _loss_sum(state)
-  return (_loss_sum(trained(launch, state, window)) - before) / window
+  return (_loss_sum(train(launch, state, window)) - before) / window
 
 
 def _loss_sum(state: training.RunState) -> float:
-  """Of the first run, since its last validation."""
+  """The sum of the training loss of the first run since its last validation."""
   sums = {name: float(np.asarray(value)[0]) for name, value in state.sums.items()}
   return sums["energy"] + FORCE_WEIGHT * sums["forces"]
 
 
 def _products(launch: Launch, runs: int):
-  """Matrix products mapped over the runs as the training is, on the same devices."""
+  """Products of matrices, mapped over the runs as the training is, on the same devices."""
   @functools.cache
   def compiled(rows: int, inputs: int, outputs: int):
     def one(operands, repeats):
@@ -211,11 +247,11 @@ def _products(launch: Launch, runs: int):
 
     x = np.linalg.qr(np.random.default_rng(0).normal(size=(max(rows, inputs), min(rows, inputs))))
     x = (x.Q if rows >= inputs else x.Q.T).astype(np.float32)  # x^T x keeps the weights' size
-    operands = launch.engine.place((
+    operands = launch.engine.shard((
         np.broadcast_to(x, (runs, *x.shape)), np.ones((runs, inputs, outputs), np.float32)))
-    count = launch.engine.share(np.int32(0))
+    count = launch.engine.replicate(np.int32(0))
     program = jax.jit(engine.over_runs(one, launch.mesh)).lower(operands, count).compile()
-    return lambda repeats: program(operands, launch.engine.share(np.int32(repeats)))
+    return lambda repeats: program(operands, launch.engine.replicate(np.int32(repeats)))
 
   def products(rows: int, inputs: int, outputs: int, repeats: int) -> None:
     part = -(-rows // launch.mesh.shape[engine.BATCH])  # each device of a run takes its own

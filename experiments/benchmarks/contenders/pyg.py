@@ -20,8 +20,8 @@ def make_model(case: Case, interaction_graph: Callable) -> SchNet:
   """The network, with IReLU in the place of every activation.
 
   Args:
-    case: its sizes.
-    interaction_graph: (positions, molecule) -> (edges, distances).
+    case: The sizes of the network.
+    interaction_graph: `(positions, molecule) -> (edges, distances)`.
   """
   model = SchNet(
       hidden_channels=case.features, num_filters=case.features, num_interactions=case.blocks,
@@ -34,7 +34,7 @@ def make_model(case: Case, interaction_graph: Callable) -> SchNet:
 
 
 def build(case: Case, contender: Contender, data: str) -> Trainer:
-  """Energy; forces by autograd with create_graph."""
+  """Trains on energies, and on forces by autograd with create_graph."""
   torch.set_num_threads(contender.threads)
   edges = {}
 

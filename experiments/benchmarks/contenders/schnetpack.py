@@ -18,7 +18,7 @@ from schnetpack import properties  # noqa: E402
 
 
 def build(case: Case, contender: Contender, data: str) -> Trainer:
-  """`NeuralNetworkPotential` of `PairwiseDistances`, `SchNet`, `Atomwise` and `Forces`."""
+  """Trains a `NeuralNetworkPotential` of PairwiseDistances, SchNet, Atomwise and Forces."""
   torch.set_num_threads(contender.threads)
 
   def make_model() -> torch.nn.Module:

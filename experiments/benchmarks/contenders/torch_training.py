@@ -20,11 +20,12 @@ class Batch(NamedTuple):
   timed step: a favour to these contenders, whose loaders do it in other processes.
 
   Attributes:
-    species: (atoms of all).
-    positions: (atoms of all, 3).
-    molecule: (atoms of all), which configuration an atom belongs to.
-    edges: (2, ordered pairs within the cutoff).
-    energy, forces: labels.
+    species: Atomic numbers, (atoms), where `atoms` counts those of all configurations.
+    positions: Positions in angstrom, (atoms, 3).
+    molecule: The number of the configuration that an atom belongs to, (atoms).
+    edges: The atoms of each ordered pair within the cutoff, (2, pairs).
+    energy: Energies relative to their mean in eV, (batch).
+    forces: Forces in eV/angstrom, (atoms, 3).
   """
 
   species: torch.Tensor
@@ -42,12 +43,12 @@ class IReLU(torch.nn.Module):
   """0.5 max(0, x)^2."""
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
-    """Applies it."""
+    """Applies the activation to each element."""
     return 0.5 * torch.relu(x).square()
 
 
 def load_batches(path: str) -> list[Batch]:
-  """The batches of `ours.write_data`."""
+  """The batches that `ours.write_data` has written."""
   data = np.load(path)
   return [_batch(data, frames) for frames in data["batches"]]
 
@@ -74,10 +75,10 @@ def trainer(
   """A contender as the paper's code trains: L1(E) + 30 L1(F), Adam.
 
   Args:
-    make_model: the network, freshly initialised.
-    make_predict: from a network to its energies and forces, still on the tape.
-    batches: used in turn, from the first again after the last.
-    packages: whose versions to record.
+    make_model: Makes the network, freshly initialised.
+    make_predict: Makes of a network the function of its energies and forces, still on the tape.
+    batches: The batches, which are used in turn, from the first again after the last.
+    packages: The packages whose versions are recorded.
   """
   def start():
     torch.manual_seed(0)
