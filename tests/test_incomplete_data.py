@@ -7,6 +7,7 @@ from commands import TINY, assert_mistake, call
 from test_data import saved
 from test_labelled_data import frames_of, with_single_atoms
 
+from dcnn import jobs
 from dcnn.base import Labels
 from dcnn.results import storage
 from dcnn.tasks import forcefield_metrics as metrics

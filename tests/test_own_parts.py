@@ -14,6 +14,7 @@ from flax import linen as nn
 
 import dcnn
 from dcnn import activations, configs, jobs, labels, losses, optimizers
+from dcnn.configs import arms
 from dcnn.models import layers
 from dcnn.tasks.forcefield_metrics import FrameMetric
 
@@ -191,11 +192,11 @@ def test_arms_that_differ_in_an_object_alone_are_two_programs_and_those_that_do_
 
   config = tiny.mlp(
       arms=tuple({"activation.name": scaled(factor)} for factor in (1.0, 2.0)), seeds=1)
-  structures = {configs.arms.structure(each) for each in configs.arm_settings(config).values()}
+  structures = {arms.structure(each) for each in configs.arm_settings(config).values()}
   assert len(structures) == 2
   config.arms = ({"activation.name": snake, "optimizer.learning_rate": 1e-3},
                  {"activation.name": snake, "optimizer.learning_rate": 1e-2})
-  structures = {configs.arms.structure(each) for each in configs.arm_settings(config).values()}
+  structures = {arms.structure(each) for each in configs.arm_settings(config).values()}
   assert len(structures) == 1
 
 

@@ -14,9 +14,9 @@ import tiny
 from jax.sharding import PartitionSpec
 
 from dcnn import activations, configs, jobs, sweeps
-from dcnn.base import measures
 from dcnn.configs import build
 from dcnn.jobs import workdirs
+from dcnn.results import measures
 from dcnn.sweeps import engine, plans, sweep, training
 from dcnn.tasks import advection, forcefield
 from dcnn.tasks.advection import Equation, Points
@@ -87,7 +87,7 @@ def finished(request):
 
 
 def reported(finished) -> measures.Measures:
-  return measures.from_json(json.loads(json.dumps(finished.result.config["measures"])))
+  return measures.from_record(json.loads(json.dumps(finished.result.config["measures"])))
 
 
 def test_what_a_task_reports_is_what_its_rows_hold(finished):
@@ -125,7 +125,7 @@ def test_pictures_show_arrays_that_there_are(finished):
 
 def test_measures_come_back_from_json():
   for found in (advection.MEASURES, forcefield.measures()):
-    assert measures.from_json(json.loads(json.dumps(measures.to_json(found)))) == found
+    assert measures.from_record(json.loads(json.dumps(measures.to_record(found)))) == found
 
 
 # Advection: the equation.
