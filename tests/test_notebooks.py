@@ -130,7 +130,8 @@ def test_other_surroundings_are_refused(straight, tmp_path):
     dcnn.sweep(tiny.mlp(arms=ARMS), None, workdir=tmp_path)
 
 
-COMMAND_LINE = {*(PACKAGE / "cli").glob("*.py"), PACKAGE / "base" / "wording.py"}
+COMMAND_LINE = {*(PACKAGE / "cli").glob("*.py"), PACKAGE / "base" / "wording.py",
+                PACKAGE / "results" / "schemas.py"}
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,11 @@ def test_a_cutoff_that_no_list_serves_is_one_line(file):
 
 
 def test_large_frames_are_evaluated_few_at_a_time(monkeypatch):
-  plan = plan_of(tiny.config())
-  assert batches.evaluation_batch(plan) == 10  # all of them: as many as bound the memory are more
+  config = tiny.config()
+  # All of them: as many as bound the memory are more.
+  assert batches.evaluation_batch(plan_of(config)) == 10
   monkeypatch.setattr(forcefield, "EVALUATION_ATOMS", 40)
-  assert batches.evaluation_batch(plan) == 4
+  assert batches.evaluation_batch(plan_of(config)) == 4
 
 
 def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
