@@ -42,7 +42,7 @@ def absolute(residual, hypers):
 def make_program(make_model, make_optimizer, averaged=False):
   example = System(jnp.zeros((4, 3)), jnp.asarray(SPECIES))
   task = forcefield.make_task(
-      make_model, example, energy_loss=absolute, force_loss=absolute)
+      make_model, example, energy_penalty=absolute, force_penalty=absolute)
   return training.Program(task, make_optimizer, take, 4, averaged)
 
 

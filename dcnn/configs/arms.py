@@ -18,7 +18,6 @@ from dcnn.configs.tasks import SETTINGS, section_of, setting_table
 from dcnn.results.records import Table
 
 _PREFIXED = {setting.key for setting in SETTINGS if setting.prefixed}
-_OPTIMIZER = ("eps", "b1", "b2", "momentum")  # read by some optimisers, and not by others
 
 
 def arm_name(overrides: Mapping[str, Any]) -> str:
@@ -94,12 +93,15 @@ def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDi
 
 
 def own_keys(network: Any) -> set[str]:
-  """The settings that a network of one's own brings: the arguments that it is made with.
+  """The settings that a network brings, whether or not the table of settings lists them.
 
   Args:
-    network: The value of `model.name`; a name brings no settings of its own.
+    network: The value of `model.name`, which need not be valid yet; None where there is none.
+
+  Returns:
+    The keys of the arguments that the network is made with.
   """
-  if isinstance(network, str) or network is None:
+  if network is None or isinstance(network, str) and network not in models.MODELS:
     return set()
   return {f"model.{name}" for name in models.resolve(network).settings}
 
@@ -136,7 +138,8 @@ def effective(config: ConfigDict) -> dict[str, Any]:
   table = setting_table(config)
   read = optimizers.resolve(config.optimizer.name).parameters
   unread = networks.unread(config) | section_of(config).unread(config) | {
-      f"optimizer.{name}" for name in _OPTIMIZER if name not in read}
+      f"optimizer.{name}" for name in optimizers.PARAMETERS
+      if name not in ("learning_rate", "weight_decay", *read)}
   return {key: objects.describe(value) for key, value in flat(config).items()
           if key not in unread and (key not in table or table[key].role != "sweep")}
 

@@ -312,8 +312,8 @@ def _make_task(dataset: Dataset, splits: Sequence[Indices], config: ConfigDict) 
   shared, _ = forcefield.shared_data(dataset, np.arange(1))
   return forcefield.make_task(
       _make_model(config, dataset, splits), jax.tree.map(lambda array: array[0], shared),
-      energy_loss=penalties.make(config.loss.energy, losses.ENERGY_LOSSES, "energy"),
-      force_loss=penalties.make(config.loss.forces, losses.FORCE_LOSSES, "force"),
+      energy_penalty=penalties.make(config.loss.energy, losses.ENERGY_LOSSES, "energy"),
+      force_penalty=penalties.make(config.loss.forces, losses.FORCE_LOSSES, "force"),
       use_forces=_switches(config)["forces"], own_metrics=own_metrics(config))
 
 
@@ -372,10 +372,11 @@ def _check_network(config: ConfigDict) -> None:
   network = models.resolve(config.model.name)
   values = flat(config.model, "model.")
   for name in network.settings:
-    require(f"model.{name}" in values, f"model.{name} is missing: {network.name} has no default "
+    require(f"model.{name}" in values or name in network.defaults, f"model.{name} is missing: {network.name} has no default "
             "for it; give it in the configuration or in the arm")
   for name, (least, most) in network.limits.items():
-    require_within(values[f"model.{name}"], f"model.{name}", least, most)
+    if f"model.{name}" in values:
+      require_within(values[f"model.{name}"], f"model.{name}", least, most)
   models.resolve_normaliser(config.model.normaliser)
   require(config.model.normaliser == "none" or "normaliser" in network.takes,
           f"{network.name} has no field normaliser: leave model.normaliser at none")

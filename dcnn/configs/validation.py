@@ -144,8 +144,9 @@ def make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTran
       settings.name, steps=config.steps, schedule=settings.schedule, warmup=settings.warmup,
       clip=settings.clip_norm > 0, weight_decay=settings.weight_decay > 0)
   # Those that are traced are rounded to float32 before they are used, and these need not be.
-  static = {name: settings[name] for name in ("b1", "b2", "momentum")
-            if settings[name] is not None}
+  table = setting_table(config)
+  static = {name: settings[name] for name in optimizers.PARAMETERS
+            if table[f"optimizer.{name}"].role == "program" and settings[name] is not None}
   return lambda hypers: make({**hypers, **static})
 
 

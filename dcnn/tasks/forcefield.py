@@ -73,8 +73,8 @@ def make_task(
     make_model: MakeModel,
     example: System,
     *,
-    energy_loss: Penalty,
-    force_loss: Penalty,
+    energy_penalty: Penalty,
+    force_penalty: Penalty,
     use_forces: bool = True,
     own_metrics: Sequence[FrameMetric] = (),
 ) -> Task:
@@ -86,8 +86,8 @@ def make_task(
   Args:
     make_model: Makes an unbatched network from hyperparameters, which may be traced.
     example: One configuration, for its shapes.
-    energy_loss: `(residual, hypers) -> penalty` of each energy.
-    force_loss: The same of each force component.
+    energy_penalty: `(residual, hypers) -> penalty` of each energy.
+    force_penalty: The same of each force component.
     use_forces: False leaves forces out of the training program, for runs on energies alone.
     own_metrics: Metrics that are evaluated beside the usual ones.
 
@@ -109,13 +109,13 @@ def make_task(
 
   def energy_term(energy: Any, batch: Batch, hypers: Hypers) -> Term:
     residual = jnp.asarray(energy - batch.labels.energy)
-    return mean_term(hypers["energy_weight"], energy_loss(residual, hypers))
+    return mean_term(hypers["energy_weight"], energy_penalty(residual, hypers))
 
   def force_term(forces: Any, batch: Batch, hypers: Hypers) -> Term:
     known = known_forces(batch.labels.forces, batch.systems.species)
     # nan must not enter the penalty: its gradient would be nan however it is masked.
     residual = jnp.asarray(forces - jnp.where(known, batch.labels.forces, 0.0))
-    return mean_term(hypers["force_weight"], force_loss(residual, hypers), known)
+    return mean_term(hypers["force_weight"], force_penalty(residual, hypers), known)
 
   def loss(variables: Variables, hypers: Hypers, batch: Batch, key: Array):
     del key  # nothing is random in these networks

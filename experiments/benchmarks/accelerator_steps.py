@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dcnn.base import provenance
 from dcnn.cli import runtime
-from dcnn.jobs import provenance
 from experiments.benchmarks import processes, variants
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.contenders import ours

@@ -70,7 +70,7 @@ def measure(case: Case, rounds: int, burst: float) -> tuple[dict[str, Any], dict
     The environment, and by the name of the part: `ms` and `cpu_ms` (medians), their ratios to the
     energy-only step, `workspace_bytes`, `operations`.
   """
-  from dcnn.jobs import provenance  # JAX may start only after the process is pinned
+  from dcnn.base import provenance  # JAX may start only after the process is pinned
 
   members = parts(case)
   counts = {name: _repeats(part, burst) for name, part in members.items()}

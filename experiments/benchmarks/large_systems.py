@@ -86,7 +86,7 @@ def training_step(model, variables, system):
     return losses.absolute(residual)
 
   task = forcefield.make_task(
-      lambda hypers: model, system, energy_loss=absolute, force_loss=absolute)
+      lambda hypers: model, system, energy_penalty=absolute, force_penalty=absolute)
   optimizer = optax.adam(1e-3)
   hypers = {"scale": 1.0, "energy_weight": 1.0, "force_weight": 30.0}
 

@@ -12,10 +12,10 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from dcnn import configs
+from dcnn.base import provenance
 from dcnn.cli import runtime
 from dcnn.configs.build import build as build_plan
 from dcnn.configs.build import load
-from dcnn.jobs import provenance
 from dcnn.sweeps import batches, engine, plans, streaming, training
 from dcnn.tasks.base import Batch, Hypers, Task, Variables
 from experiments.benchmarks.cases import CUTOFF, FORCE_WEIGHT, LEARNING_RATE, Case, Contender
