@@ -372,8 +372,9 @@ def _check_network(config: ConfigDict) -> None:
   network = models.resolve(config.model.name)
   values = flat(config.model, "model.")
   for name in network.settings:
-    require(f"model.{name}" in values or name in network.defaults, f"model.{name} is missing: {network.name} has no default "
-            "for it; give it in the configuration or in the arm")
+    require(f"model.{name}" in values or name in network.defaults,
+            f"model.{name} is missing: {network.name} has no default for it; give it in the "
+            "configuration or in the arm")
   for name, (least, most) in network.limits.items():
     if f"model.{name}" in values:
       require_within(values[f"model.{name}"], f"model.{name}", least, most)

@@ -289,6 +289,10 @@ def _changed_setting(held: Mapping, asked: Mapping) -> str:
 def _fewer_runs(held: Mapping, asked: Mapping) -> str:
   arms = [arm for arm in held["config"]["arms"] if arm not in asked["config"]["arms"]]
   if arms:
+    name = configs.arm_name(arms[0])
+    if name in map(configs.arm_name, asked["config"]["arms"]):
+      return (f"on another version of the arm {name!r}, of which a function or class has been "
+              "changed since: restore it to continue")
     return f"on the arm {_shown(arms[0])}, which is not asked for"
   seeds = sorted(set(held["seeds"]) - set(asked["seeds"]))
   return f"on the seeds {_shown(seeds)}, which are not asked for" if seeds else ""
