@@ -153,18 +153,18 @@ def the_error(text: str) -> str:
 def test_alone_there_is_nothing_to_exchange():
   sharding = NamedSharding(Mesh(np.array(processes.devices(2)), ("runs",)), PartitionSpec("runs"))
   tree = {"a": np.arange(4.0, dtype=np.float32), "b": np.ones((2, 3), bool)}
-  placed = processes.placed(tree, sharding)
+  placed = processes.place(tree, sharding)
   assert placed["a"].sharding == sharding
-  for name, leaf in processes.gathered(placed).items():
+  for name, leaf in processes.to_host(placed).items():
     assert type(leaf) is np.ndarray
     np.testing.assert_array_equal(leaf, tree[name])
   assert (processes.count(), processes.is_first(), processes.on_this_machine()) == (1, True, 1)
-  np.testing.assert_array_equal(processes.from_all(np.pi), [np.pi])
-  assert processes.from_first(lambda: "made", str.encode, bytes.decode) == "made"
+  np.testing.assert_array_equal(processes.all_gather(np.pi), [np.pi])
+  assert processes.broadcast(lambda: "made", str.encode, bytes.decode) == "made"
   assert processes.devices(1) == jax.devices()[:1]
-  with pytest.raises(ZeroDivisionError), processes.together():
+  with pytest.raises(ZeroDivisionError), processes.fail_together():
     _ = 1 / 0
-  processes.part()
+  processes.shutdown()
 
 
 @pytest.mark.parametrize("saved", [
@@ -198,10 +198,10 @@ def test_what_must_be_the_same(monkeypatch, other, word):
   import tiny
   manifest = told(tiny.mlp())
   seen = []
-  monkeypatch.setattr(processes, "from_all", lambda mine: seen.append(mine) or mine[None])
+  monkeypatch.setattr(processes, "all_gather", lambda mine: seen.append(mine) or mine[None])
   jobs.check_same(manifest)
   jobs.check_same({**manifest, **other})
-  monkeypatch.setattr(processes, "from_all", lambda mine: np.stack(seen))
+  monkeypatch.setattr(processes, "all_gather", lambda mine: np.stack(seen))
   with pytest.raises(ValueError, match=f"process 1 has other {word} than process 0"):
     jobs.check_same(manifest)
 

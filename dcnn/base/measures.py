@@ -12,16 +12,16 @@ class Metric(NamedTuple):
   """One number that is reported of a run and a split.
 
   Attributes:
-    name: in results.csv, such as `force_loss`.
-    unit: of the values: `eV`, `eV/A`, or `1` where there is none.
+    name: The name in results.csv, such as `force_loss`.
+    unit: The unit of the values: `eV`, `eV/A`, or `1` where there is none.
     kind: `error` (lower is better; the centre over seeds is a geometric mean), `skill` (1 is
       perfect, 0 no better than the predictor that knows nothing; the centre is 1 - the geometric
       mean of 1 - skill) or `share` (the centre is a median).
-    compared: whether tables, tests, curves and figures compare arms by this metric.
-    label: head of its column in a report.
-    subject: what is predicted, in the plural, for sentences about its skill: `energies`.
-    of: of a skill, the name of the error it is computed from.
-    meaning: its definition, in sentences, for the reader of a report.
+    compared: Whether tables, tests, curves and figures compare arms by this metric.
+    label: The head of its column in a report.
+    subject: What is predicted, in the plural, for sentences about its skill: `energies`.
+    of: The name of the error that a skill is computed from.
+    meaning: Its definition, in sentences, for the reader of a report.
   """
 
   name: str
@@ -40,13 +40,13 @@ class Picture(NamedTuple):
   Attributes:
     kind: `parity` (prediction against reference, and the error below) or `field` (reference,
       prediction and error over two coordinates).
-    title: of the panel.
-    unit: of the values.
-    arrays: the names in predictions.npz of what is drawn. A parity panel has `true` and
+    title: The title of the panel.
+    unit: The unit of the values.
+    arrays: The names in predictions.npz of what is drawn. A parity panel has `true` and
       `predicted`, lists of one length; a field has these as matrices of the shape (len(`vertical`),
       len(`horizontal`)), and the coordinates `horizontal` and `vertical`.
-    centred: whether the mean of the reference is subtracted from both.
-    axes: of a field, the names of its horizontal and vertical coordinate.
+    centred: Whether the mean of the reference is subtracted from both.
+    axes: The names of the horizontal and the vertical coordinate of a field.
   """
 
   kind: Literal["parity", "field"]
@@ -61,11 +61,11 @@ class Measures(NamedTuple):
   """Everything that a task reports.
 
   Attributes:
-    metrics: in the order of the rows of results.csv.
-    watched: the name of the metric that is shown live, and by which the run of the pictures is
+    metrics: The metrics, in the order of the rows of results.csv.
+    watched: The name of the metric that is shown live, and by which the run of the pictures is
       chosen.
-    pictures: the panels of the figure of predictions, in order.
-    caption: what a reader must know of these pictures, in a sentence; may be empty.
+    pictures: The panels of the figure of predictions, in order.
+    caption: What a reader must know of these pictures, in a sentence; may be empty.
   """
 
   metrics: tuple[Metric, ...]

@@ -45,10 +45,10 @@ def is_first() -> bool:
   return count() == 1 or jax.process_index() == 0
 
 
-def part() -> None:
-  """Leaves the others, when all do: from then on each is alone, and none waits for another."""
+def shutdown() -> None:
+  """Shuts the distributed runtime down, when all processes do; after it none waits for another."""
   if count() > 1:
-    with _loss_told():
+    with _translate_loss():
       jax.distributed.shutdown()
 
 
@@ -67,12 +67,12 @@ def devices(groups: int, size: int = 1) -> list[Any]:
       for device in mine[:min(each, len(mine) // size * size)]]
 
 
-def placed(tree: Any, sharding: NamedSharding) -> Any:
+def place(tree: Any, sharding: NamedSharding) -> Any:
   """Puts arrays that all processes hold onto the devices; each process fills its own.
 
   Args:
-    tree: of NumPy or JAX arrays, the same in all processes.
-    sharding: over devices of all processes.
+    tree: A pytree of NumPy or JAX arrays, the same in all processes.
+    sharding: The sharding over devices of all processes.
   """
   if count() == 1:
     return jax.device_put(tree, sharding)
@@ -82,8 +82,8 @@ def placed(tree: Any, sharding: NamedSharding) -> Any:
       tree)
 
 
-def gathered(tree: Any) -> Any:
-  """Arrays that lie on devices of all processes, whole, as NumPy arrays in every process.
+def to_host(tree: Any) -> Any:
+  """Gathers arrays that lie on devices of all processes to NumPy arrays in every process.
 
   Raises:
     Lost: if a process is gone.
@@ -91,17 +91,17 @@ def gathered(tree: Any) -> Any:
   if count() == 1:
     return jax.tree.map(np.asarray, tree)
   mesh = jax.tree.leaves(tree)[0].sharding.mesh
-  _met_on(mesh)
+  _meet_on(mesh)
   everywhere = jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))
-  with _loss_told():
+  with _translate_loss():
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), everywhere(tree))
 
 
-def from_all(numbers: Any) -> np.ndarray:
+def all_gather(numbers: Any) -> np.ndarray:
   """The numbers of each process along a leading axis, `processes`.
 
   Args:
-    numbers: NumPy array or number, of one shape and type in all processes.
+    numbers: A NumPy array or a number, of one shape and type in all processes.
 
   Raises:
     Lost: if a process is gone.
@@ -109,7 +109,7 @@ def from_all(numbers: Any) -> np.ndarray:
   mine = np.asarray(numbers)
   if count() == 1:
     return mine[None]
-  with _loss_told():  # as bytes, because JAX would round float64
+  with _translate_loss():  # as bytes, because JAX would round float64
     told = multihost_utils.process_allgather(np.frombuffer(mine.tobytes(), np.uint8))
   return np.frombuffer(told.tobytes(), mine.dtype).reshape(count(), *mine.shape)
 
@@ -120,7 +120,7 @@ def on_this_machine() -> int:
   Raises:
     Lost: if a process is gone.
   """
-  machines = from_all(zlib.crc32(platform.node().encode()))
+  machines = all_gather(zlib.crc32(platform.node().encode()))
   return int((machines == machines[jax.process_index() if count() > 1 else 0]).sum())
 
 
@@ -131,14 +131,15 @@ def usable_cores() -> int:
   return os.cpu_count() or 1
 
 
-def from_first(
+def broadcast(
     make: Callable[[], Value], pack: Callable[[Value], bytes], unpack: Callable[[bytes], Value]
 ) -> Value:
   """What the first process makes, in all processes.
 
   Args:
-    make: called in the first process only.
-    pack, unpack: to bytes and back; not called where there is only one process.
+    make: Makes it; called in the first process only.
+    pack: Turns it into bytes; not called where there is only one process.
+    unpack: Undoes `pack`.
 
   Raises:
     Lost: if a process is gone.
@@ -147,21 +148,21 @@ def from_first(
     return make()
   made = make() if is_first() else None
   data = np.frombuffer(pack(made), np.uint8) if made is not None else np.zeros(0, np.uint8)
-  size = int(from_all(np.int64(len(data)))[0])
+  size = int(all_gather(np.int64(len(data)))[0])
   told = np.resize(data, size) if size else data
   blocks = np.split(told, range(_BLOCK, size, _BLOCK))
-  with _loss_told():
+  with _translate_loss():
     whole = b"".join(
         multihost_utils.broadcast_one_to_all(block).tobytes() for block in blocks)
   return made if made is not None else unpack(whole)
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
   """What is done in the context succeeds in all processes, or fails in all.
 
-  After a failure the processes have parted. The first of those that failed raises its error, so
-  that a mistake made everywhere is told once.
+  After a failure the distributed runtime is shut down. The first of the processes that failed
+  raises its error, so that a mistake made everywhere is reported once.
 
   Raises:
     FailedElsewhere: in the other processes.
@@ -175,19 +176,19 @@ def together() -> Iterator[None]:
     yield
   except Exception as raised:  # whatever it is, the others must hear of it first
     error = raised
-  statuses = from_all(getattr(error, "status", 1) if error else 0)
+  statuses = all_gather(getattr(error, "status", 1) if error else 0)
   if not statuses.any():
     return
   first = int(np.flatnonzero(statuses)[0])
   mine = jax.process_index()
-  part()
+  shutdown()
   if error is not None and mine == first:
     raise error
   raise FailedElsewhere(int(statuses[first]))
 
 
 @contextlib.contextmanager
-def _loss_told() -> Iterator[None]:
+def _translate_loss() -> Iterator[None]:
   try:
     yield
   except (ValueError, RuntimeError) as error:  # jaxlib raises either, by where it notices
@@ -195,10 +196,10 @@ def _loss_told() -> Iterator[None]:
 
 
 @functools.lru_cache
-def _met_on(mesh: Mesh) -> None:
+def _meet_on(mesh: Mesh) -> None:
   """Devices that exchange something for the first time must all come within half a minute."""
   del mesh
-  from_all(0)
+  all_gather(0)
 
 
 def _same(tree: Any) -> Any:

@@ -31,13 +31,14 @@ class Neighbours(NamedTuple):
   pair of an atom with itself, which is no pair unless a shift makes the second an image.
 
   Attributes:
-    first, second: numbers of the atoms.
-    shifts: whole lattice vectors that the second atom is moved by.
-    positions: where the list was made, angstrom.
-    cell: likewise, with unit vectors in place of directions that are not periodic; None for
-      molecules.
-    radius: up to which the list is complete for those positions, angstrom. It stays complete up
-      to a smaller cutoff while the atoms move by less than half the difference.
+    first: The number of the first atom of each pair.
+    second: The number of the second atom of each pair.
+    shifts: The whole lattice vectors by which the second atom is moved.
+    positions: The positions for which the list was made, angstrom.
+    cell: The cell for which it was made, angstrom, with unit vectors in place of directions that
+      are not periodic; None for molecules.
+    radius: The distance up to which the list is complete for those positions, angstrom. It stays
+      complete up to a smaller cutoff while the atoms move by less than half the difference.
   """
 
   first: Int[Array | np.ndarray, "*frames pairs"]
@@ -51,14 +52,14 @@ class Neighbours(NamedTuple):
 class System(NamedTuple):
   """One configuration of atoms, or many of them with a leading `frames` axis.
 
-  A pytree; what is None is no leaf of it. Map over it with `jax.tree.map`.
+  A pytree, from which fields that are None are absent. Map over it with `jax.tree.map`.
 
   Attributes:
-    positions: angstrom.
-    species: atomic numbers; 0 marks a padded atom, which interacts with nothing.
-    cell: lattice vectors in rows, angstrom; a row of zeros is a direction that is not periodic.
+    positions: Positions, angstrom.
+    species: Atomic numbers; 0 marks a padded atom, which interacts with nothing.
+    cell: Lattice vectors in rows, angstrom; a row of zeros is a direction that is not periodic.
       None: molecules in free space.
-    neighbours: the pairs that interact, see `data.neighbour_list`. None: all pairs of atoms.
+    neighbours: The pairs that interact, see `data.neighbour_list`. None: all pairs of atoms.
   """
 
   positions: Float[Array | np.ndarray, "*frames atoms 3"]
@@ -71,8 +72,8 @@ class Labels(NamedTuple):
   """Reference energy and forces of a configuration, or of many.
 
   Attributes:
-    energy: eV per configuration.
-    forces: eV/angstrom, F = -dE/dx; zero on padded atoms, nan in frames without forces.
+    energy: Energies, eV per configuration.
+    forces: Forces, eV/angstrom, F = -dE/dx; zero on padded atoms, nan in frames without forces.
   """
 
   energy: Float[Array | np.ndarray, "*frames"]
@@ -103,13 +104,13 @@ class Dataset:
   """Labelled configurations, padded to one number of atoms; float64 NumPy.
 
   Attributes:
-    name: for tables and messages.
-    systems: all configurations, leading axis `frames`.
-    labels: their energies and forces.
-    source: where they came from and how they were made, in a sentence.
-    checksum: SHA-256 of the file they were read from, hexadecimal.
-    summary: what was read and what was left out, in a line.
-    references: energies of free atoms in eV by atomic number, where the file has them.
+    name: The name for tables and messages.
+    systems: All configurations, with a leading axis `frames`.
+    labels: Their energies and forces.
+    source: Where they came from and how they were made, in a sentence.
+    checksum: The SHA-256 of the file that they were read from, hexadecimal.
+    summary: What was read and what was left out, in a line.
+    references: Energies of free atoms in eV by atomic number, where the file has them.
   """
 
   name: str

@@ -67,8 +67,8 @@ def number_text(value: float, like: float | None = None) -> str:
   """A number to three significant figures; a dash for nan.
 
   Args:
-    value: to show.
-    like: take as many decimals as this number would have, if it is within a factor of ten.
+    value: The number to show.
+    like: Take as many decimals as this number would have, if it is within a factor of ten.
   """
   if not np.isfinite(value):
     return "–" if np.isnan(value) else "inf"

@@ -18,8 +18,8 @@ def options_under(prefix: str) -> Iterator[None]:
   """Within this context options are named with a prefix, inside the prefixes around it.
 
   Args:
-    prefix: `--` on the command line, `config.` for a configuration, `data.` for the settings of
-      data in it.
+    prefix: The prefix: `--` on the command line, `config.` for a configuration, `data.` for the
+      settings of data in it.
   """
   token = _prefix.set(_prefix.get() + prefix)
   try:
@@ -42,8 +42,8 @@ def option(name: str, value: object = "") -> str:
   """An option as the user would write it: `units='eV/angstrom'`, `--config.data.units=eV/angstrom`.
 
   Args:
-    name: of the argument, which is also the name of the setting.
-    value: what to write behind it; by default nothing.
+    name: The name of the argument, which is also that of the setting.
+    value: What to write behind it; by default nothing.
   """
   shown = either(command=shlex.quote(str(value)), python=repr(value)) if value != "" else ""
   return f"{_prefix.get()}{name}={shown}"

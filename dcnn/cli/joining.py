@@ -147,4 +147,4 @@ def _check_numbers(meeting: Meeting) -> None:
   if len(set(each)) > 1:
     raise Stop(f"the processes have {', '.join(map(str, each))} devices, expected equally many: "
                "set JAX_NUM_CPU_DEVICES to one number for all, or give each as many accelerators")
-  processes.from_all(0)  # the first exchange has a time limit, so none may be late later
+  processes.all_gather(0)  # the first exchange has a time limit, so none may be late later

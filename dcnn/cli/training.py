@@ -51,11 +51,11 @@ def train(asked: arguments.Training, command: str) -> None:
   first = processes.is_first()
   if not first:
     runtime.silence()
-  with processes.together():
+  with processes.fail_together():
     experiment = prepare(asked)
     manifest = jobs.describe(experiment, command)
   with contextlib.ExitStack() as claim:
-    with processes.together(), stop_on_errors():
+    with processes.fail_together(), stop_on_errors():
       jobs.check_same(manifest)
       if first:
         _claim(asked.workdir, asked.fresh, manifest, claim)
@@ -151,13 +151,13 @@ def _leave_others(request: interruption.Request) -> Iterator[None]:
   try:
     yield
   except (sweeps.Diverged, sweeps.Interrupted):
-    processes.part()
+    processes.shutdown()
     raise
   except processes.Lost as lost:
     if request.is_made():  # so have the others been asked to stop, and they heard it first
       raise sweeps.Interrupted from lost
     raise
-  processes.part()
+  processes.shutdown()
 
 
 def _import_report(request: interruption.Request) -> None:

@@ -111,7 +111,7 @@ def check_same(manifest: Mapping[str, Any]) -> None:
       "versions": environment["versions"],
       "device": [environment[name] for name in ("platform", "matmul_precision", "float64")],
       "settings of JAX and XLA": [environment[name] for name in ("settings", "variables")]}
-  digests = processes.from_all(np.array([
+  digests = processes.all_gather(np.array([
       hashlib.sha256(json.dumps(part, sort_keys=True).encode()).digest()[:8]
       for part in parts.values()], np.dtype("S8")).view(np.uint64))
   for process, differs in enumerate(digests != digests[0]):

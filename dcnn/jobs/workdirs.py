@@ -60,7 +60,7 @@ def claimed(directory: pathlib.Path) -> Iterator[None]:
   """Holds a directory for this process alone; one that is left without work is as it was before.
 
   Args:
-    directory: made where it is missing.
+    directory: The directory; it is made where it is missing.
 
   Raises:
     ValueError: if another process holds it.
@@ -96,8 +96,8 @@ def hold(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Iterator[bool]
   """Holds a directory for an experiment that may go there.
 
   Args:
-    directory: made where it is missing.
-    manifest: of the experiment, see `experiment.describe`.
+    directory: The directory; it is made where it is missing.
+    manifest: What `jobs.describe` says of the experiment.
 
   Yields:
     Whether it holds work that is continued.
@@ -148,7 +148,7 @@ def check_free(directory: pathlib.Path) -> None:
   Found out before the training, not after it.
 
   Args:
-    directory: that need not exist yet.
+    directory: The directory, which need not exist yet.
 
   Raises:
     ValueError: naming what is in the way.
@@ -182,8 +182,8 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
   """Makes sure that an experiment continues what a directory holds.
 
   Args:
-    directory: claimed.
-    manifest: of the experiment, see `experiment.describe`.
+    directory: The directory, which this process holds.
+    manifest: What `jobs.describe` says of the experiment.
 
   Raises:
     ValueError: naming the first difference, if it does not, or if the checkpoints are gone.

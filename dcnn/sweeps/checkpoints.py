@@ -134,8 +134,8 @@ class Store:
     """Checkpoints in `directory`, which is made with the first of them.
 
     Args:
-      directory: claimed.
-      writes: whether this process writes them; of several only one does, the others take part.
+      directory: The folder, in a work directory that this process holds.
+      writes: Whether this process writes them; of several only one does, the others take part.
     """
     self._writes = writes
     self._directory = pathlib.Path(directory).absolute()
@@ -176,7 +176,7 @@ class Store:
     """Saves the launch under way; returns at once unless the last save is still being written.
 
     Args:
-      checkpoint: whose arrays nobody changes any more.
+      checkpoint: The state; nobody may change its arrays any more.
 
     Raises:
       OSError: if the last save failed.

@@ -148,7 +148,7 @@ def build(program: Program, runs: Training, windows: Windows, mesh: Mesh) -> Eng
   program = program._replace(psum=_psum(mesh))
   split, common = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((RUNS,), ()))
   shard, replicate = (
-      functools.partial(processes.placed, sharding=where) for where in (split, common))
+      functools.partial(processes.place, sharding=where) for where in (split, common))
   runs, count = shard(runs), replicate(np.int32(0))
   train_window, scored_window = (
       Window(_shapes(shared, common), *_shapes((own, rows), split))
@@ -218,7 +218,7 @@ def build(program: Program, runs: Training, windows: Windows, mesh: Mesh) -> Eng
           states, runs, shard(sums), replicate(np.int32(steps))),
       programs=programs,
       compile_seconds=time.monotonic() - started,
-      bytes_needed=int(processes.from_all(
+      bytes_needed=int(processes.all_gather(
           windows.bytes + carried.argument_size_in_bytes + carried.output_size_in_bytes + max(
               _working_bytes(programs[name]) for name in ("train", "evaluate", "validate"))).max()),
   )
@@ -324,7 +324,7 @@ def device_memory(device: Any) -> float:
   else:
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (
         jax.local_device_count() * processes.on_this_machine())
-  return float(processes.from_all(available).min()) * DEFAULT_MEMORY_SHARE
+  return float(processes.all_gather(available).min()) * DEFAULT_MEMORY_SHARE
 
 
 def _one_after_another(function: Callable) -> Callable:

@@ -119,7 +119,7 @@ def _evaluate(
   """Evaluates a whole validation; returns the number of its batches."""
   rows = 0
   for part in parts:
-    processes.gathered(engine.evaluate(variables, arguments, part.window, part.rows))
+    processes.to_host(engine.evaluate(variables, arguments, part.window, part.rows))
     rows += part.rows
     if not part.left:
       break

@@ -292,7 +292,7 @@ def _train_chunk(
     last = part.first + part.rows
     while done < min(end, last):
       # Clocks differ between processes.
-      steps = int(processes.from_all(pace.steps(last - done))[0])
+      steps = int(processes.all_gather(pace.steps(last - done))[0])
       with session.timer("train_seconds"), pace.measure(steps):
         state = engine.train(state, current.arguments, part.window, done - part.first, steps)
         jax.block_until_ready(state.step)
@@ -306,7 +306,7 @@ def _sums(
   """Sums and counts of the batches of one evaluation, (runs batches)."""
   found: list[dict[str, np.ndarray]] = []
   for part in parts:
-    sums = processes.gathered(current.compiled.engine.evaluate(
+    sums = processes.to_host(current.compiled.engine.evaluate(
         variables, current.arguments, part.window, part.rows))
     found.append({name: values[:, :part.rows] for name, values in sums.items()})
     if not part.left:
@@ -319,9 +319,9 @@ def _visit(
 ) -> None:
   """Between two segments: reports progress, saves if it is time, and stops if asked to."""
   plan = session.plan
-  diverged = processes.gathered(state.diverged_at)[:current.runs] != NEVER
+  diverged = processes.to_host(state.diverged_at)[:current.runs] != NEVER
   session.report(TRAINING, done * current.runs, int(diverged.sum()))
-  wishes = processes.from_all(np.array([
+  wishes = processes.all_gather(np.array([
       session.should_stop(), time.monotonic() - session.saved >= plan.checkpoint_every]))
   # Any process may ask to stop; the first alone knows when it is time to save.
   stop, due = bool(wishes[:, 0].any()), bool(wishes[0, 1])
@@ -352,7 +352,7 @@ def _with_validation(
   """The curves after the chunk from `start` to `end`; runs that ended before it get no point."""
   diverged_at, stopped_at, validation = jax.tree.map(
       lambda leaf: leaf[:current.runs],
-      processes.gathered((state.diverged_at, state.stopped_at, validation)))
+      processes.to_host((state.diverged_at, state.stopped_at, validation)))
   diverged = diverged_at != NEVER
   before = diverged & (diverged_at < start) | (stopped_at != NEVER) & (stopped_at <= start)
   return outcomes.append_validation(
@@ -402,7 +402,7 @@ def _restore(session: _Session) -> None:
   """Continues from what the checkpoints of an earlier sweep hold."""
   plan, store = session.plan, session.store
   wanted = {Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds}
-  saved, running = processes.from_first(
+  saved, running = processes.broadcast(
       lambda: (store.finished(), store.running()), checkpoints.packed, checkpoints.unpacked)
   for checkpoint in saved:
     ended = snapshots.to_ended(checkpoint)
@@ -427,12 +427,12 @@ def _evaluated(program: Program, state: RunState) -> Any:
 
 def _to_host(state: RunState, runs: int) -> RunState:
   """A copy of the first runs: the device will write over its own."""
-  return jax.tree.map(lambda leaf: np.array(leaf[:runs]), processes.gathered(state))
+  return jax.tree.map(lambda leaf: np.array(leaf[:runs]), processes.to_host(state))
 
 
 def _has_ended(state: RunState, runs: int) -> np.ndarray:
   """Which of the first runs stand still."""
-  diverged_at, stopped_at = processes.gathered((state.diverged_at, state.stopped_at))
+  diverged_at, stopped_at = processes.to_host((state.diverged_at, state.stopped_at))
   return training.has_ended(state._replace(diverged_at=diverged_at, stopped_at=stopped_at))[:runs]
 
 
