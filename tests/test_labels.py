@@ -28,6 +28,12 @@ ALL = [*(name + NEEDED.get(name, "") for name in SCHEMES), *CROSSES]
 SPECIES = np.array([8, 1, 1, 6, 0])  # the last one is padding
 
 
+def short(value):
+  """An id that is the same in every process, which addresses in memory are not."""
+  return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
+
+
+
 def lennard_jones(variables, system: System):
   """Pair energy of the real atoms; variables: depth eV, diameter angstrom."""
   rows, columns = np.triu_indices(len(system.species), 1)
@@ -176,7 +182,7 @@ def test_functions_and_names_agree(name, systems, training):
 @pytest.mark.parametrize(("scheme", "message"), [
     (3, "expected a label scheme, received 3"), (None, "expected a label scheme, received None"),
     (("mean", 3), "expected the name of a scale or a function, received 3"),
-    ((None, "std"), "expected the name of a shift or a function, received None")], ids=repr)
+    ((None, "std"), "expected the name of a shift or a function, received None")], ids=short)
 def test_no_scheme_at_all(scheme, message):
   with pytest.raises(ValueError, match=message):
     inspect.unwrap(labels.check)(scheme)  # the annotations of a checked call refuse it, too
@@ -212,7 +218,7 @@ def half_way(data):
     (("mean", "power_of_ten(exponent=3)"), "mean/power_of_ten(exponent=3)"),
     (("none", lambda energy, forces: np.abs(energy).max() / 2), None),
     ((lambda energy, species: labels.fit("atomic_reference", Labels(energy, np.zeros((12, 5, 3))),
-                                         species), "std"), "atomic/std")], ids=repr)
+                                         species), "std"), "atomic/std")], ids=short)
 def test_objects_do_what_the_names_do(scheme, named, systems, training):
   labels.check(scheme)
   fitted = labels.fit(scheme, training, systems.species)
@@ -266,7 +272,7 @@ def broken(value):
     (("mean", broken(-1)), "mine of these 2 frames is -1"),
     (("mean", broken(np.nan)), "mine of these 2 frames is nan"),
     (("mean", broken(1j)), "mine returned 1j, expected one real number"),
-    (("mean", broken(None)), "mine returned None, expected one real number")], ids=str)
+    (("mean", broken(None)), "mine returned None, expected one real number")], ids=short)
 def test_what_an_own_function_returns_is_checked(scheme, message):
   with pytest.raises(ValueError, match=message):
     labels.fit(scheme, energies(1.0, 2.0))
@@ -276,7 +282,7 @@ def test_what_an_own_function_returns_is_checked(scheme, message):
     ("atomic_reference", True), ("atomic/std", True), (("atomic", np.std), True),
     ("standardize", False), ("mean/std", False), ("rescale(shift=0, scale=1)", False),
     (labels.atomic_reference, False), (LabelTransform(), False), ((np.mean, "std"), False)],
-    ids=repr)
+    ids=short)
 def test_references_have_an_effect_where_the_shift_is_atomic(scheme, takes, systems, training):
   assert labels.takes_references(scheme) == takes
   references = {1: -13.0, 6: -1000.0, 8: -2000.0}
@@ -455,7 +461,7 @@ def _arrays(transform):
     (labels.rescale, "labels.rescale is a scheme once it is called: give labels.rescale.shift"),
     (LabelTransform(0.0, 0.0), "the label transform: expected .* positive finite scale"),
     (LabelTransform(float("nan"), 1.0), "expected a finite shift"),
-    (LabelTransform(0.0, 1.0, np.zeros(3)), "one finite energy for each atomic number")], ids=repr)
+    (LabelTransform(0.0, 1.0, np.zeros(3)), "one finite energy for each atomic number")], ids=short)
 def test_unknown_scheme(scheme, message):
   """The same refusal without data and with them, in one line."""
   data = energies(1.0, 2.0)
