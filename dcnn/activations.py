@@ -381,14 +381,6 @@ def _irelu_gain(c: Parameter = 0.5, offset: Parameter = 0.0):
   return (1.5 * c**2 + c * offset + offset**2) ** -0.5
 
 
-def _leaky_relu_gain(negative_slope: Parameter = 0.01):
-  return (0.5 * (1 + negative_slope**2)) ** -0.5
-
-
-def _integrated_leaky_relu_gain(negative_slope: Parameter = 0.01):
-  return (0.375 * (1 + negative_slope**2)) ** -0.5
-
-
 def _repu_gain(power: int = 2) -> float:
   """E[repu^2] = (2 power - 1)!! / 2."""
   _check_power(power)
@@ -402,6 +394,9 @@ def _check_power(power: int) -> None:
 
 
 # --- The table -------------------------------------------------------------------------------
+
+
+Elementwise = Callable[..., Array]  # of an array and parameters by keyword
 
 
 class Activation(NamedTuple):
@@ -419,7 +414,7 @@ class Activation(NamedTuple):
     static: Those of the parameters that change the program and cannot be traced.
   """
 
-  function: Callable[..., Array]
+  function: Elementwise
   order: float | Callable[..., float] | None
   gain: Callable[..., ArrayLike]
   parameters: tuple[str, ...] = ()
@@ -431,35 +426,39 @@ class Activation(NamedTuple):
     return None if order is None else float(order)
 
 
-def _smooth(function: Callable[..., Array]) -> Activation:
+def _smooth_activation(function: Elementwise) -> Activation:
   return Activation(function, math.inf, partial(variance_gain, function))
 
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({
     "relu": Activation(relu, 0, lambda: math.sqrt(2)),
-    "leaky_relu": Activation(leaky_relu, 0, _leaky_relu_gain, ("negative_slope",)),
+    "leaky_relu": Activation(
+        leaky_relu, 0, lambda negative_slope=0.01: (0.5 * (1 + negative_slope**2)) ** -0.5,
+        ("negative_slope",)),
     "elu": Activation(elu, 1, partial(variance_gain, elu)),
-    "silu": _smooth(silu),
-    "gelu": _smooth(gelu),
-    "softplus": _smooth(softplus),
-    "tanh": _smooth(tanh),
-    "sine": _smooth(sine),
-    "mish": _smooth(mish),
+    "silu": _smooth_activation(silu),
+    "gelu": _smooth_activation(gelu),
+    "softplus": _smooth_activation(softplus),
+    "tanh": _smooth_activation(tanh),
+    "sine": _smooth_activation(sine),
+    "mish": _smooth_activation(mish),
     "irelu": Activation(irelu, 1, _irelu_gain, ("c", "offset")),
     "repu": Activation(repu, lambda power=2: power - 1, _repu_gain, ("power",), ("power",)),
     "twice_integrated_relu": Activation(twice_integrated_relu, 2, lambda: math.sqrt(4.8)),
     "integrated_leaky_relu": Activation(
-        integrated_leaky_relu, 1, _integrated_leaky_relu_gain, ("negative_slope",)),
+        integrated_leaky_relu, 1,
+        lambda negative_slope=0.01: (0.375 * (1 + negative_slope**2)) ** -0.5,
+        ("negative_slope",)),
     "integrated_elu": Activation(integrated_elu, 2, partial(variance_gain, integrated_elu)),
-    "integrated_silu": _smooth(integrated_silu),
-    "integrated_gelu": _smooth(integrated_gelu),
-    "integrated_softplus": _smooth(integrated_softplus),
-    "log_cosh": _smooth(log_cosh),
-    "one_minus_cos": _smooth(one_minus_cos),
+    "integrated_silu": _smooth_activation(integrated_silu),
+    "integrated_gelu": _smooth_activation(integrated_gelu),
+    "integrated_softplus": _smooth_activation(integrated_softplus),
+    "log_cosh": _smooth_activation(log_cosh),
+    "one_minus_cos": _smooth_activation(one_minus_cos),
 })
 
 
-def resolve(spec: str | Activation | Callable[..., Array]) -> Activation:
+def resolve(spec: str | Activation | Elementwise) -> Activation:
   """The record of an activation that is given by its name or as an object.
 
   Args:
@@ -491,16 +490,13 @@ def resolve(spec: str | Activation | Callable[..., Array]) -> Activation:
   if not callable(spec):
     raise ValueError(f"expected the name of an activation, or a function, received {spec!r}; known "
                      f"names are {', '.join(ACTIVATIONS)}")
-  known = (record for record in ACTIVATIONS.values() if record.function is spec)
-  return next(known, None) or _own_activation(spec)
-
-
-def _own_activation(function: Callable[..., Array]) -> Activation:
-  """The record of a function that the table does not hold, once it has mapped an array."""
-  name = getattr(function, "__name__", repr(function))
+  for record in ACTIVATIONS.values():
+    if record.function is spec:
+      return record
+  name = getattr(spec, "__name__", repr(spec))
   array = jax.ShapeDtypeStruct((3, 2), jnp.float32)
   try:
-    result = jax.eval_shape(function, array)
+    result = jax.eval_shape(spec, array)
   except Exception as error:  # whatever a user's function raises
     lines = str(error).splitlines() or [""]
     raise ValueError(
@@ -510,4 +506,4 @@ def _own_activation(function: Callable[..., Array]) -> Activation:
   if getattr(result, "shape", None) != array.shape or result.dtype != array.dtype:
     raise ValueError(f"the activation {name} maps {array} to {result}, expected the same shape and "
                      "type: an activation works on each element")
-  return Activation(function, None, partial(variance_gain, function))
+  return Activation(spec, None, partial(variance_gain, spec))

@@ -43,7 +43,7 @@ def absolute(residual: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
   return jnp.abs(residual)
 
 
-def squared(residual: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+def square(residual: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
   """r^2 of each component.
 
   Args:
@@ -52,7 +52,7 @@ def squared(residual: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
   Returns:
     The penalty of each entry, in the unit of the residual squared.
 
-  >>> print(squared(jnp.array([-2.0, 0.5])))
+  >>> print(square(jnp.array([-2.0, 0.5])))
   [4.   0.25]
   """
   return jnp.square(residual)
@@ -102,7 +102,7 @@ def atom_norm(residual: Float[Array, "*batch components"]) -> Float[Array, "*bat
 
 
 ENERGY_LOSSES: Mapping[str, Penalty] = {
-    "l1": Penalty(absolute), "l2": Penalty(squared), "huber": Penalty(huber, ("delta",))}
+    "l1": Penalty(absolute), "l2": Penalty(square), "huber": Penalty(huber, ("delta",))}
 FORCE_LOSSES: Mapping[str, Penalty] = {**ENERGY_LOSSES, "atom_norm": Penalty(atom_norm)}
 
 
@@ -134,21 +134,16 @@ def resolve(spec: Any, table: Mapping[str, Penalty]) -> Penalty:
   if not callable(penalty.function):
     raise ValueError("expected the name of a loss, a function of the residual or a losses.Penalty, "
                      f"received {text.one_line(repr(spec))[:60]}")
-  _require_parameters(penalty)
-  return penalty
-
-
-def _require_parameters(penalty: Penalty) -> None:
-  """A function that needs more than its record says would fail only while it is traced."""
   try:
     signature = inspect.signature(penalty.function)
   except ValueError:  # some functions that are written in C have none
-    return
+    return penalty
   name = getattr(penalty.function, "__name__", type(penalty.function).__name__)
-  try:
+  try:  # one that needs more than its record says would fail only while it is traced
     signature.bind(0.0, **dict.fromkeys(penalty.parameters, 0.0))
   except TypeError as error:
     given = "".join(f", {parameter}=..." for parameter in penalty.parameters)
     raise ValueError(
         f"the loss {name}{signature} cannot be called as {name}(residual{given}) ({error}): name "
         f"what it reads, as in losses.Penalty({name}, ('delta',))") from error
+  return penalty

@@ -286,25 +286,21 @@ def resolve(spec: Any) -> Optimizer:
           f"optax.contrib.{spec.contrib}, nor has any release up to 0.2.8: take a newer optax, or "
           f"another of {', '.join(OPTIMIZERS)}")
     return spec
-  return Optimizer(spec, _parameters(spec))
-
-
-def _parameters(function: Any) -> tuple[str, ...]:
-  """Which of `PARAMETERS` a function of the user's own takes."""
-  if not callable(function):
+  own: Callable[..., optax.GradientTransformation] = spec
+  if not callable(spec):
     raise ValueError(
         "expected the name of an optimizer, a function that makes one, such as optax.adabelief, "
-        f"or an optimizers.Optimizer, received {text.one_line(repr(function))[:60]}: pass the "
+        f"or an optimizers.Optimizer, received {text.one_line(repr(spec))[:60]}: pass the "
         "function itself and not what it returns")
-  fields = inspect.signature(function).parameters
+  fields = inspect.signature(spec).parameters
   required = [name for name, field in fields.items()
               if name not in PARAMETERS and field.default is field.empty
               and field.kind not in (field.VAR_POSITIONAL, field.VAR_KEYWORD)]
   if required:
     raise ValueError(
-        f"the optimizer {_name(function)} needs {', '.join(required)}, and a configuration sets "
+        f"the optimizer {_name(spec)} needs {', '.join(required)}, and a configuration sets "
         f"{', '.join(PARAMETERS)}: give what else it needs a default, as with functools.partial")
-  return tuple(name for name in PARAMETERS if name in fields)
+  return Optimizer(own, tuple(name for name in PARAMETERS if name in fields))
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -302,7 +302,17 @@ def compare(errors: Mapping[str, Float[np.ndarray, " seeds"]], baseline: str) ->
   base None
   half better
   """
-  _check_table(errors, baseline)
+  if baseline not in errors:
+    raise ValueError(f"unknown baseline {baseline!r}; the arms are {', '.join(errors) or 'none'}")
+  for arm, values in errors.items():
+    if values.shape != errors[baseline].shape:
+      raise ValueError(
+          f"expected errors of the same seeds for every arm, got shape {values.shape} for {arm!r} "
+          f"and {errors[baseline].shape} for the baseline {baseline!r}")
+    try:
+      _log_errors(values)
+    except ValueError as error:
+      raise ValueError(f"arm {arm!r}: {error}") from error
   arms = [arm for arm in errors if arm != baseline]
   p_values = np.array([paired_p(errors[arm], errors[baseline]) for arm in arms])
   contrasts = {
@@ -402,32 +412,11 @@ def _mean_log_interval(logs: Float[np.ndarray, " seeds"]) -> Interval:
   elif finite.size < _FEWEST_FOR_BOOTSTRAP:
     low, high = scipy.stats.t.interval(
         CONFIDENCE, finite.size - 1, loc=centre, scale=scipy.stats.sem(finite))
-  else:
-    low, high = _bootstrap_interval(finite)
+  else:  # BCa, expanded for a small sample
+    student = float(scipy.stats.t.isf((1 - CONFIDENCE) / 2, finite.size - 1))
+    tail = float(scipy.stats.norm.sf(np.sqrt(finite.size / (finite.size - 1)) * student))
+    low, high = scipy.stats.bootstrap(
+        (finite,), np.mean, vectorized=True, n_resamples=_RESAMPLES, confidence_level=1 - 2 * tail,
+        method="BCa", rng=np.random.default_rng(0)).confidence_interval
   with np.errstate(over="ignore"):  # Student's interval of two runs may reach beyond float64
     return Interval(*np.exp([centre, low, high]).tolist())
-
-
-def _bootstrap_interval(values: Float[np.ndarray, " seeds"]) -> tuple[float, float]:
-  """BCa interval of the mean, expanded for a small sample; see `geometric_mean`."""
-  n = values.size
-  student = float(scipy.stats.t.isf((1 - CONFIDENCE) / 2, n - 1))
-  tail = float(scipy.stats.norm.sf(np.sqrt(n / (n - 1)) * student))
-  interval = scipy.stats.bootstrap(
-      (values,), np.mean, vectorized=True, n_resamples=_RESAMPLES, confidence_level=1 - 2 * tail,
-      method="BCa", rng=np.random.default_rng(0)).confidence_interval
-  return interval.low, interval.high
-
-
-def _check_table(errors: Mapping[str, Float[np.ndarray, "*shape"]], baseline: str) -> None:
-  if baseline not in errors:
-    raise ValueError(f"unknown baseline {baseline!r}; the arms are {', '.join(errors) or 'none'}")
-  for arm, values in errors.items():
-    if values.shape != errors[baseline].shape:
-      raise ValueError(
-          f"expected errors of the same seeds for every arm, got shape {values.shape} for {arm!r} "
-          f"and {errors[baseline].shape} for the baseline {baseline!r}")
-    try:
-      _log_errors(values)
-    except ValueError as error:
-      raise ValueError(f"arm {arm!r}: {error}") from error

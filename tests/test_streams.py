@@ -76,7 +76,7 @@ def test_nothing_is_told_at_the_end_either(argv):
 
 def test_text_comes_out_as_it_went_in():
   reader, writer = os.pipe()
-  with streams.forgiving(writer) as stream:
+  with streams.forgiving_stream(writer) as stream:
     print("energy in meV/Å", file=stream)
     assert os.read(reader, 100).decode() == "energy in meV/Å\n"
     os.close(reader)

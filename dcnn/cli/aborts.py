@@ -39,7 +39,11 @@ def watch(explain: Callable[[str], None]) -> None:
   reader, size = _almost_full_pipe()
 
   def wait() -> None:
-    while _waiting_bytes(reader) == size:
+    import fcntl  # not on every system
+    import termios
+
+    request = termios.FIONREAD  # how many bytes the pipe holds
+    while int.from_bytes(fcntl.ioctl(reader, request, bytes(4)), sys.byteorder) == size:
       time.sleep(_POLL_SECONDS)
     output = os.pread(held.fileno(), os.fstat(held.fileno()).st_size, 0).decode(errors="replace")
     explain(output)
@@ -56,7 +60,7 @@ def _hold_output() -> IO[bytes]:
   for number, name in ((1, "stdout"), (2, "stderr")):
     stream: Any = getattr(sys, name)
     stream.flush()
-    setattr(sys, name, streams.forgiving(os.dup(number), stream))
+    setattr(sys, name, streams.forgiving_stream(os.dup(number), stream))
     os.dup2(held.fileno(), number)
   return held
 
@@ -75,11 +79,3 @@ def _almost_full_pipe() -> tuple[int, int]:
   os.set_blocking(writer, True)
   faulthandler.enable(writer)
   return reader, size
-
-
-def _waiting_bytes(reader: int) -> int:
-  """How many bytes a pipe holds."""
-  import fcntl  # not on every system
-  import termios
-
-  return int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder)

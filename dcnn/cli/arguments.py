@@ -174,7 +174,15 @@ def parse_generate(arguments: Sequence[str]) -> flags.FlagValues:
     raise Stop("--smiles is missing: the molecule, as in --smiles=CCO for ethanol")
   if not (math.isfinite(values.temperature) and values.temperature > 0):
     raise Stop(f"--temperature={values.temperature:g}: expected kelvin, above 0")
-  _check_out(values.out)
+  if not values.out:
+    raise Stop("--out is missing: the file to write, as in --out=ethanol.npz")
+  path = home_path(values.out)
+  if path.suffix != ".npz":
+    raise Stop(f"--out={path}: expected a name that ends in .npz")
+  if os.path.lexists(path):
+    raise Stop(f"--out={path}: there is such a file; choose another name or remove it")
+  if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
+    raise Stop(f"--out={path}: {path.parent} is no directory that can be written to")
   return values
 
 
@@ -200,8 +208,12 @@ def parse(
   """
   try:
     return values(["dcnn", *arguments], known_only=known_only)[1:]
-  except flags.IllegalFlagValueError as error:
-    raise Stop(_wrong_value(error, values)) from error
+  except flags.IllegalFlagValueError as error:  # it says how Python converts a value
+    given = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
+    parser = values[given.lstrip("-").partition("=")[0]].parser
+    expected = ("true or false" if isinstance(parser, flags.BooleanParser)
+                else parser.syntactic_help)
+    raise Stop(f"{given}: expected {expected}" if expected else str(error)) from error
   except flags.UnrecognizedFlagError as error:
     raise Stop(_unknown_flag(error.flagname, list(values))) from error
   except flags.Error as error:
@@ -216,7 +228,9 @@ def _experiment_file(name: str) -> str:
   name = os.path.expanduser(name)
   if os.path.isfile(name):
     return name
-  known = {path.stem: path for path in sorted(_experiments().glob("*.py"))}
+  installed = _PACKAGE / "experiments"  # in a checkout they lie beside the package
+  folder = installed if installed.is_dir() else _PACKAGE.parent / "experiments"
+  known = {path.stem: path for path in sorted(folder.glob("*.py"))}
   if name in known:
     return str(known[name])
   stem = pathlib.PurePath(name).stem
@@ -225,12 +239,6 @@ def _experiment_file(name: str) -> str:
   what = "no such file" if os.sep in name or name.endswith(".py") else "no such experiment"
   raise Stop(f"--config={name}: {what}. {close}Those that come with dcnn are {', '.join(known)}; "
              "one of your own is given as a file, as in --config=FILE.py")
-
-
-def _experiments() -> pathlib.Path:
-  """The folder of the experiments that come with dcnn; in a checkout it lies beside the package."""
-  installed = _PACKAGE / "experiments"
-  return installed if installed.is_dir() else _PACKAGE.parent / "experiments"
 
 
 @contextlib.contextmanager
@@ -273,18 +281,6 @@ def home_path(name: str) -> pathlib.Path:
   return pathlib.Path(os.path.expanduser(name))
 
 
-def _check_out(name: str | None) -> None:
-  if not name:
-    raise Stop("--out is missing: the file to write, as in --out=ethanol.npz")
-  path = home_path(name)
-  if path.suffix != ".npz":
-    raise Stop(f"--out={path}: expected a name that ends in .npz")
-  if os.path.lexists(path):
-    raise Stop(f"--out={path}: there is such a file; choose another name or remove it")
-  if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
-    raise Stop(f"--out={path}: {path.parent} is no directory that can be written to")
-
-
 def _unknown_flag(argument: str, known: Iterable[str]) -> str:
   name = argument.lstrip("-").partition("=")[0]
   known = [f"--{flag}" for flag in known]
@@ -307,24 +303,9 @@ def _check_key(key: str, config: configs.ConfigDict) -> None:
   if inside:
     raise Stop(f"--config.{key} is a group of settings: set one of "
                f"{', '.join(f'--config.{name}' for name in inside)}")
-  last = key.rpartition(".")[2]
+  group, _, last = key.rpartition(".")
   namesakes = [name for name in known if name.rpartition(".")[2] == last]
   close = f"did you mean {namesakes[0]!r}? " if namesakes else suggestion(key, known)
+  beside = [name for name in known if name.startswith(f"{group}.")] or list(config)
   raise Stop(f"unknown setting --config.{key}: {close}known behind --config. are "
-             f"{', '.join(_siblings(key, config))}; dcnn --helpfull explains all")
-
-
-def _siblings(key: str, config: configs.ConfigDict) -> list[str]:
-  """The keys beside an unknown one, or the first keys where its group is unknown too."""
-  group = f"{key.rpartition('.')[0]}."
-  return [name for name in configs.flat(config) if name.startswith(group)] or list(config)
-
-
-def _wrong_value(error: flags.IllegalFlagValueError, values: flags.FlagValues) -> str:
-  """`--FLAG=VALUE: expected a number`, in place of what Python says of the conversion."""
-  given = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
-  parser = values[given.lstrip("-").partition("=")[0]].parser
-  if isinstance(parser, flags.BooleanParser):
-    return f"{given}: expected true or false"
-  expected = parser.syntactic_help
-  return f"{given}: expected {expected}" if expected else str(error)
+             f"{', '.join(beside)}; dcnn --helpfull explains all")

@@ -55,7 +55,16 @@ def join(meeting: Meeting, say: Callable[[str], None]) -> None:
     number = jax.process_count()
   except (ValueError, RuntimeError) as error:
     raise Stop(_refusal(str(error))) from error
-  _check_numbers(meeting)
+  found = jax.process_count()
+  if meeting.num_processes not in (None, found):
+    raise Stop(f"--num_processes={meeting.num_processes}, but {found} processes have met: give "
+               "the same number to all")
+  owners = [device.process_index for device in jax.devices()]
+  each = [owners.count(process) for process in range(found)]
+  if len(set(each)) > 1:
+    raise Stop(f"the processes have {', '.join(map(str, each))} devices, expected equally many: "
+               "set JAX_NUM_CPU_DEVICES to one number for all, or give each as many accelerators")
+  processes.all_gather(0)  # the first exchange has a time limit, so none may be late later
 
 
 def end_without(error: processes.Lost, say: Callable[[str], None]) -> NoReturn:
@@ -90,7 +99,12 @@ def explanation(output: str, meeting: Meeting, number: int | None) -> tuple[str,
     return None
   status = found[1]
   if "CoordinationService/RegisterTask" in output[found.end():].partition("***")[0]:
-    return _no_meeting(meeting, status), MISTAKE
+    where = meeting.coordinator_address or "the address that JAX found"
+    asked = meeting.num_processes
+    return (f"--distributed: {asked or 'the'} processes did not meet at {where} within "
+            f"{MEETING_SECONDS} s (JAX: {status.rstrip('. ')}). Process 0 must run on that host, "
+            "the port be free there and reachable from all, and each process have an id of its "
+            f"own, from 0 to {asked - 1 if asked else 'their number less 1'}"), MISTAKE
   if "tried to connect" in output:
     return ("a process came with a process id that is taken: two have the same, or one was "
             f"started again alone. {_CONTINUE}, to all processes"), FAILURE
@@ -110,15 +124,6 @@ def _leave(say: Callable[[str], None], text: str, status: int) -> NoReturn:
   interruption.leave(status)
 
 
-def _no_meeting(meeting: Meeting, status: str) -> str:
-  where = meeting.coordinator_address or "the address that JAX found"
-  number = meeting.num_processes
-  return (f"--distributed: {number or 'the'} processes did not meet at {where} within "
-          f"{MEETING_SECONDS} s (JAX: {status.rstrip('. ')}). Process 0 must run on that host, the "
-          "port be free there and reachable from all, and each process have an id of its own, "
-          f"from 0 to {number - 1 if number else 'their number less 1'}")
-
-
 def _gone(which: set[int], number: int | None, reason: str) -> str:
   of_all = f" of {number}" if number else ""
   names = f"process {', '.join(map(str, sorted(which)))}" if which else "one process"
@@ -134,17 +139,3 @@ def _refusal(error: str) -> str:
             "it with srun or mpirun, or give --coordinator_address=HOST:PORT, --num_processes=N "
             "and --process_id=I")
   return f"--distributed: the processes cannot join: {error}"
-
-
-def _check_numbers(meeting: Meeting) -> None:
-  """Makes sure that there are as many processes and devices as expected."""
-  found = jax.process_count()
-  if meeting.num_processes not in (None, found):
-    raise Stop(f"--num_processes={meeting.num_processes}, but {found} processes have met: give "
-               "the same number to all")
-  owners = [device.process_index for device in jax.devices()]
-  each = [owners.count(process) for process in range(found)]
-  if len(set(each)) > 1:
-    raise Stop(f"the processes have {', '.join(map(str, each))} devices, expected equally many: "
-               "set JAX_NUM_CPU_DEVICES to one number for all, or give each as many accelerators")
-  processes.all_gather(0)  # the first exchange has a time limit, so none may be late later

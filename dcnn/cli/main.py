@@ -6,7 +6,6 @@ leaves nothing behind; an error of ours keeps its traceback.
 
 import gc
 import os
-import pathlib
 import shlex
 import signal
 import sys
@@ -161,19 +160,13 @@ def generate(argv: Sequence[str]) -> None:
         values.smiles, frames=values.frames, seed=values.seed, temperature=values.temperature,
         workers=values.workers, on_progress=on_progress)
   with stop_on_errors(FAILURE):
-    out = free_name(out)  # another may have written there meanwhile, and this took minutes
+    path, number = out, 0
+    while os.path.lexists(out):  # another may have written there meanwhile: this took minutes
+      number += 1
+      out = path.with_suffix(f".{number}{path.suffix}")
     generation.save(arrays, out)
   display.say(f"wrote {out}: {generation.summary(arrays)}; train on it with "
               f"{shlex.quote(f'--config.dataset={out}')}")
-
-
-def free_name(path: pathlib.Path) -> pathlib.Path:
-  """The path, or where there is something the first free of NAME.1.npz, NAME.2.npz, ..."""
-  free, number = path, 0
-  while os.path.lexists(free):
-    number += 1
-    free = path.with_suffix(f".{number}{path.suffix}")
-  return free
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Nothing here writes a file, not even into the cache of compiled programs.
 import copy
 import shlex
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -84,26 +83,24 @@ def _flag(config: configs.ConfigDict, key: str, value: Any) -> str | None:
   except Stop:
     return None
   printable = text.replace("\n", "").isprintable()  # others would be printed as escapes
-  gives_it = printable and configs.flat(again)[key] == _plain(value)
-  return f"--config.{key}={_quote(text)}" if gives_it else None
-
-
-def _quote(text: str) -> str:
-  """Text quoted for a shell, in the quotation marks that are easier to read."""
-  plain = "'" in text and not set(text) & set('"$`\\!')
-  return f'"{text}"' if plain else shlex.quote(text) if text else ""
+  gives_it = printable and configs.flat(again)[key] == _plain_value(value)
+  if not gives_it:
+    return None
+  if "'" in text and not set(text) & set('"$`\\!'):
+    return f'--config.{key}="{text}"'  # easier to read than with single quotation marks
+  return f"--config.{key}={shlex.quote(text) if text else ''}"
 
 
 def _flag_text(value: Any) -> str:
-  return value if isinstance(value, str) else str(_plain(value))
+  return value if isinstance(value, str) else str(_plain_value(value))
 
 
-def _plain(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
   """Tuples and dictionaries in place of what a configuration made of them."""
   if isinstance(value, tuple | list):
-    return type(value)(map(_plain, value))
+    return type(value)(map(_plain_value, value))
   if isinstance(value, configs.ConfigDict):
-    return {key: _plain(value[key]) for key in value}
+    return {key: _plain_value(value[key]) for key in value}
   return value
 
 
@@ -130,7 +127,17 @@ def dry_run(asked: arguments.Training) -> None:
       workdirs.check_free(workdir)
       workdirs.check(workdir, jobs.describe(experiment))
     stages = estimate_stages(experiment, workdir, lambda stage: display.say(stage_text(stage)))
-  display.say(total_text(stages))
+  estimates = [stage.estimate for stage in stages]
+  if not estimates:
+    display.say("all runs have ended: nothing is left to train")
+    return
+  launches = sum(estimate.placement.launches for estimate in estimates)
+  seconds = sum(estimate.seconds for estimate in estimates)
+  display.say(
+      f"in all {len(stages)} compilations, {_runs(sum(each.runs for each in estimates))}, "
+      f"{launches:,} launches: about {duration(seconds)}, if no run ends early\n"
+      "nothing was written; the report takes a few seconds more, and the cache of compiled "
+      "programs\nmay save some")
 
 
 def stage_text(stage: Stage) -> str:
@@ -147,19 +154,6 @@ def stage_text(stage: Stage) -> str:
       f"{1e3 * estimate.step_seconds:.3g} ms a step and run: "
       f"{duration(estimate.train_seconds)} of training, "
       f"{duration(estimate.evaluate_seconds)} of evaluation"])
-
-
-def total_text(stages: Sequence[Stage]) -> str:
-  """What an experiment takes in all, in a line or two."""
-  if not stages:
-    return "all runs have ended: nothing is left to train"
-  estimates = [stage.estimate for stage in stages]
-  launches = sum(estimate.placement.launches for estimate in estimates)
-  seconds = sum(estimate.seconds for estimate in estimates)
-  return (f"in all {len(stages)} compilations, {_runs(sum(each.runs for each in estimates))}, "
-          f"{launches:,} launches: about {duration(seconds)}, if no run ends early\n"
-          "nothing was written; the report takes a few seconds more, and the cache of compiled "
-          "programs\nmay save some")
 
 
 def _runs(number: int) -> str:

@@ -105,22 +105,16 @@ def silence() -> None:
 def _keep_compiled_programs() -> None:
   """Keeps compiled programs for the next process, unless JAX's own settings say where."""
   settings: Any = jax.config
-  folder = _cache_folder()
-  if folder is None or settings.jax_compilation_cache_dir:
+  try:
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = pathlib.Path(cache) / "dcnn" / "compiled"  # for JAX alone, which deletes in it
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError):  # there is no home, or none to write to
+    return
+  if settings.jax_compilation_cache_dir or not os.access(folder, os.W_OK):
     return
   jax.config.update("jax_compilation_cache_dir", str(folder))
   jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING_SECONDS)
   # The cache only saves time: on a full disk it is the checkpoints that the user must hear of.
   warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
-
-
-def _cache_folder() -> pathlib.Path | None:
-  """The user's cache, where it can be written to."""
-  try:
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(cache) / "dcnn" / "compiled"  # for JAX alone, which deletes in it
-    folder.mkdir(parents=True, exist_ok=True)
-  except (OSError, RuntimeError):  # there is no home, or none to write to
-    return None
-  return folder if os.access(folder, os.W_OK) else None

@@ -47,7 +47,7 @@ class _Forgiving(io.RawIOBase):
     return size
 
 
-def forgiving(descriptor: int, like: Any = None) -> io.TextIOWrapper:
+def forgiving_stream(descriptor: int, like: Any = None) -> io.TextIOWrapper:
   """A text stream that writes to a descriptor and never fails.
 
   Args:
@@ -66,16 +66,23 @@ def forgiving_streams() -> Iterator[None]:
 
   A stream that is no descriptor, such as one that collects text in memory, stays as it is.
   """
-  _open_closed_descriptors()
+  for number in (0, 1, 2):
+    try:
+      os.fstat(number)
+    except OSError:  # a file opened later would get the number, and with it all that is printed
+      opened = os.open(os.devnull, os.O_RDWR)
+      if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
   before = sys.stdout, sys.stderr
   for name, number in (("stdout", 1), ("stderr", 2)):
     stream = getattr(sys, name)
     if stream is None:  # was closed when Python started
-      setattr(sys, name, forgiving(number))
+      setattr(sys, name, forgiving_stream(number))
       continue
     with contextlib.suppress(OSError, ValueError):
       stream.flush()
-      setattr(sys, name, forgiving(stream.fileno(), stream))
+      setattr(sys, name, forgiving_stream(stream.fileno(), stream))
   try:
     yield
   finally:
@@ -83,15 +90,3 @@ def forgiving_streams() -> Iterator[None]:
       with contextlib.suppress(OSError, ValueError):
         stream.flush()
     sys.stdout, sys.stderr = before
-
-
-def _open_closed_descriptors() -> None:
-  """A file opened later would get the number of a closed one, and with it all that is printed."""
-  for number in (0, 1, 2):
-    try:
-      os.fstat(number)
-    except OSError:
-      opened = os.open(os.devnull, os.O_RDWR)
-      if opened != number:
-        os.dup2(opened, number)
-        os.close(opened)

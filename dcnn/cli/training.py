@@ -57,8 +57,10 @@ def train(asked: arguments.Training, command: str) -> None:
   with contextlib.ExitStack() as claim:
     with processes.fail_together(), stop_on_errors():
       jobs.check_same(manifest)
-      if first:
-        _claim(asked.workdir, asked.fresh, manifest, claim)
+      if first and asked.fresh and workdirs.is_taken(asked.workdir):
+        display.say(f"moved {asked.workdir} to {workdirs.move_aside(asked.workdir)}")
+      if first and claim.enter_context(workdirs.hold(asked.workdir, manifest)):
+        display.say(f"continuing {asked.workdir}")
     say = complain if first else lambda text: None
     with stop_on_errors(FAILURE), interruption.listen_with_deadline(say) as request:
       if first:
@@ -78,16 +80,6 @@ def prepare(asked: arguments.Training) -> jobs.Experiment:
     experiment = jobs.prepare(config)
   display.say(f"data: {experiment.data.summary}")
   return experiment
-
-
-def _claim(
-    workdir: pathlib.Path, fresh: bool, manifest: Mapping[str, Any], claim: contextlib.ExitStack
-) -> None:
-  """Holds the work directory, until `claim` is closed, if this experiment may go there."""
-  if fresh and workdirs.is_taken(workdir):
-    display.say(f"moved {workdir} to {workdirs.move_aside(workdir)}")
-  if claim.enter_context(workdirs.hold(workdir, manifest)):
-    display.say(f"continuing {workdir}")
 
 
 def _run(

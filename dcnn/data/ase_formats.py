@@ -49,19 +49,12 @@ def read_ase(path: str | os.PathLike, keys: Keys, kind: str | None = None) -> Ra
   Raises:
     ValueError: On an unknown format, a damaged file, or a frame without energy.
   """
-  keys = Keys(keys.energy or "energy", keys.forces or "forces", keys.positions or "positions",
-              keys.species or "numbers")
-  images = _images(os.path.abspath(path), kind)
-  frames = [_frame(i, atoms, keys) for i, atoms in enumerate(images)]
-  first = {**images[0].info, **_mapping(images[0].info.get("key_value_pairs"))} if images else {}
-  return stack(frames, source="read through ASE", keys=keys, first=first)
-
-
-def _images(path: str, kind: str | None) -> list[Any]:
-  """The frames of a file; an absolute path, since ASE does not take '-' and others for files."""
   import ase.io
   from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
+  keys = Keys(keys.energy or "energy", keys.forces or "forces", keys.positions or "positions",
+              keys.species or "numbers")
+  path = os.path.abspath(path)  # ASE does not take '-' and others for files
   if kind is not None and kind not in ioformats:
     raise ValueError(f"unknown format {kind!r}: {suggestion(kind, ioformats)}Known are npz, "
                      "extxyz and the names of ASE's formats, as `ase info --formats` lists them")
@@ -70,15 +63,19 @@ def _images(path: str, kind: str | None) -> list[Any]:
     if kind in SERVERS or kind not in ioformats or not ioformats[kind].can_read:
       raise UnknownFileTypeError(kind)
     if kind in DATABASES:
-      return [row.toatoms(add_additional_information=True) for row in _rows(path, kind)]
-    images = ase.io.read(path, index=":", format=kind, do_not_split_by_at_sign=True)
-    return images if isinstance(images, list) else [images]
+      images = [row.toatoms(add_additional_information=True) for row in _rows(path, kind)]
+    else:
+      images = ase.io.read(path, index=":", format=kind, do_not_split_by_at_sign=True)
   except UnknownFileTypeError as error:
     raise ValueError(
         f"neither .npz nor a format that ASE reads ({short_text(error)}). {ADVICE}") from error
   except Exception as error:  # sixty parsers, each with its own ways to fail
     raise ValueError(
         f"ASE cannot read it: {type(error).__name__}: {short_text(error)}. {ADVICE}") from error
+  images = images if isinstance(images, list) else [images]
+  frames = [_frame(i, atoms, keys) for i, atoms in enumerate(images)]
+  first = {**images[0].info, **_entries(images[0].info.get("key_value_pairs"))} if images else {}
+  return stack(frames, source="read through ASE", keys=keys, first=first)
 
 
 def _rows(path: str, kind: str) -> list[Any]:
@@ -118,9 +115,9 @@ def _rows(path: str, kind: str) -> list[Any]:
 
 
 def _frame(index: int, atoms: Any, keys: Keys) -> Frame:
-  results = _mapping(getattr(atoms.calc, "results", None))
-  data = _mapping(atoms.info.get("data"))
-  pairs = _mapping(atoms.info.get("key_value_pairs"))
+  results = _entries(getattr(atoms.calc, "results", None))
+  data = _entries(atoms.info.get("data"))
+  pairs = _entries(atoms.info.get("key_value_pairs"))
   places = [atoms.info, pairs, data, results]
   of_atoms = [atoms.arrays, data, results]
   forces, positions, species = (
@@ -152,7 +149,7 @@ def _numbers(species: Any, index: int, key: str) -> Int[np.ndarray, " atoms"]:
   return array.astype(np.int32)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _entries(value: Any) -> Mapping[str, Any]:
   return value if isinstance(value, Mapping) else {}
 
 

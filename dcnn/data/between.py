@@ -44,16 +44,6 @@ def check_test_set(training: Dataset, test: Dataset, *, scales: bool = True) -> 
   ...
   ValueError: ethanol has O in 2,000 of 2,000 frames (the first is frame 0), ...
   """
-  _require_elements(training, test)
-  if not scales:
-    return
-  mistakes = [*_scale_mistakes(training, test), *_energy_mistakes(training, test)]
-  if mistakes:
-    warnings.warn(f"{test.name} beside {training.name}: {'; and '.join(mistakes)} Errors on it "
-                  "would not be those of the network", stacklevel=3)
-
-
-def _require_elements(training: Dataset, test: Dataset) -> None:
   known = np.unique(np.asarray(training.systems.species))
   species = np.asarray(test.systems.species)
   new = ~np.isin(species, known) & (species > 0)
@@ -64,16 +54,8 @@ def _require_elements(training: Dataset, test: Dataset) -> None:
         f"frames (the first is frame {frames[0]}), elements that {training.name} lacks, which has "
         f"{', '.join(symbols(known))}: a network knows only what it was trained on. Remove such "
         "frames")
-
-
-def _raw(dataset: Dataset) -> Raw:
-  systems, labels = dataset.systems, dataset.labels
-  return Raw(*map(np.asarray, (systems.positions, systems.species, labels.energy, labels.forces)),
-             source="", keys=Keys(),
-             cell=None if systems.cell is None else np.asarray(systems.cell))
-
-
-def _scale_mistakes(training: Dataset, test: Dataset) -> list[str]:
+  if not scales:
+    return
   one, other = (physics.scales(_raw(each), UNITS["eV/angstrom"]) for each in (training, test))
   mistakes = []
   for name, limit, adjective in (
@@ -81,7 +63,17 @@ def _scale_mistakes(training: Dataset, test: Dataset) -> list[str]:
     factor = getattr(other, name) / getattr(one, name)
     if abs(np.log(factor)) > np.log(limit):
       mistakes.append(f"its bonds are {factor:.3g} times {adjective}: is it in other units?")
-  return mistakes
+  mistakes += _energy_mistakes(training, test)
+  if mistakes:
+    warnings.warn(f"{test.name} beside {training.name}: {'; and '.join(mistakes)} Errors on it "
+                  "would not be those of the network", stacklevel=3)
+
+
+def _raw(dataset: Dataset) -> Raw:
+  systems, labels = dataset.systems, dataset.labels
+  return Raw(*map(np.asarray, (systems.positions, systems.species, labels.energy, labels.forces)),
+             source="", keys=Keys(),
+             cell=None if systems.cell is None else np.asarray(systems.cell))
 
 
 def _energy_mistakes(training: Dataset, test: Dataset) -> list[str]:
@@ -107,13 +99,14 @@ def _energy_mistakes(training: Dataset, test: Dataset) -> list[str]:
   shift = float(np.median((energies[1] - counts[1] @ references)[kept]) - middle)
   atoms = float(np.median(counts[1][kept].sum(axis=1)))
   least = LEAST if training.systems.cell is None else COHESION
-  if abs(shift) <= max(FARTHEST * spread, least * atoms) + _warming(training, test, spread, atoms):
+  thermal = _thermal_shift(training, test, spread, atoms)
+  if abs(shift) <= max(FARTHEST * spread, least * atoms) + thermal:
     return []
   return [f"its energies are {shift:+.4g} eV away from those of like composition, whose standard "
           f"deviation is {spread:.3g} eV: is it of another method, or in other units?"]
 
 
-def _warming(training: Dataset, test: Dataset, spread: float, atoms: float) -> float:
+def _thermal_shift(training: Dataset, test: Dataset, spread: float, atoms: float) -> float:
   """Twice the difference in eV of the mean energies of harmonic sets at two temperatures.
 
   The sizes of the forces tell the temperatures: potential energy and the square of the forces are

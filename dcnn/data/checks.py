@@ -50,11 +50,17 @@ def closest_pairs(
     periodic and in large frames distances beyond `FAR` count as infinite.
   """
   frames, atoms = raw.species.shape
+  distances, pairs = np.full(frames, np.inf), np.zeros((frames, 2), int)
   if raw.cell is not None or atoms > MANY_ATOMS:
-    return _closest_in_lists(raw)
+    for i in range(frames):
+      near = neighbours.frame_pairs(
+          i, raw.positions[i], raw.species[i], None if raw.cell is None else raw.cell[i], FAR)
+      if len(near.distance):
+        closest = near.distance.argmin()
+        distances[i] = near.distance[closest]
+        pairs[i] = near.first[closest], near.second[closest]
+    return distances, pairs
   first, second = np.triu_indices(atoms, 1)
-  distances = np.full(frames, np.inf)
-  pairs = np.zeros((frames, 2), int)
   if not len(first):
     return distances, pairs
   chunk = max(1, PAIRS_AT_ONCE // len(first))
@@ -66,24 +72,6 @@ def closest_pairs(
     nearest = squares.argmin(axis=1)
     distances[part] = np.sqrt(squares.min(axis=1))
     pairs[part] = np.stack([first[nearest], second[nearest]], axis=1)
-  return distances, pairs
-
-
-def _closest_in_lists(
-    raw: Raw) -> tuple[Float[np.ndarray, " frames"], Int[np.ndarray, "frames 2"]]:
-  distances = np.full(len(raw.species), np.inf)
-  pairs = np.zeros((len(raw.species), 2), int)
-  for i, (positions, species) in enumerate(zip(raw.positions, raw.species, strict=True)):
-    real = np.flatnonzero(species > 0)
-    try:
-      near = neighbours.pairs_within(
-          positions[real], None if raw.cell is None else raw.cell[i], FAR)
-    except ValueError as error:
-      raise ValueError(f"frame {i}: {error}") from error
-    if len(near.distance):
-      closest = near.distance.argmin()
-      distances[i] = near.distance[closest]
-      pairs[i] = real[near.first[closest]], real[near.second[closest]]
   return distances, pairs
 
 
@@ -186,17 +174,10 @@ def frames_without_energy(raw: Raw, unit: Units) -> Bool[np.ndarray, " frames"]:
   often = (count == count.max()) & (count >= REPEATED * usual)
   often |= whole & (count >= REPEATED * count[~whole].max())
   for value in np.flatnonzero(often):
-    often[value] = _differ(raw, place == value)
+    # Frames that a rotation or the order of their atoms sets apart have the same sizes of forces.
+    sizes = np.linalg.norm(np.nan_to_num(raw.forces[place == value]), axis=-1)
+    often[value] = np.ptp(np.sort(sizes, axis=1), axis=0).max() > 1e-3 * sizes.max()
   return often[place] | far_energies(raw) & ((count[place] > usual) | whole[place])
-
-
-def _differ(raw: Raw, frames: Bool[np.ndarray, " frames"]) -> bool:
-  """Whether frames of one energy differ by more than a rotation or the order of their atoms.
-
-  Equivalent frames have the same sizes of forces, whatever the order of their atoms.
-  """
-  sizes = np.sort(np.linalg.norm(np.nan_to_num(raw.forces[frames]), axis=-1), axis=1)
-  return bool(np.ptp(sizes, axis=0).max() > 1e-3 * sizes.max())
 
 
 def far_energies(raw: Raw) -> Bool[np.ndarray, " frames"]:

@@ -82,7 +82,24 @@ def _segments(frames: int) -> Int[np.ndarray, " taken"]:
 
 
 def _pairs(raw: Raw, reach: float) -> Pairs:
-  first, second, distance = _near_frames(raw, reach)
+  """Pairs of different frames within `reach` in angstrom, each frame with its nearest one."""
+  species = raw.species
+  kind = species if raw.cell is None else np.concatenate(
+      [species, raw.cell.reshape(len(species), 9)], axis=1)
+  points = raw.positions.reshape(len(species), -1)
+  points = points - points.mean(axis=0)  # less cancellation in the next lines
+  lengths = np.square(points).sum(axis=1)
+  squares = lengths[:, None] + lengths - 2 * points @ points.T
+  _, composition = np.unique(kind, axis=0, return_inverse=True)
+  squares[composition.reshape(-1, 1) != composition.reshape(-1)] = np.inf
+  np.fill_diagonal(squares, np.inf)
+  pairs = np.unique(np.sort([np.arange(len(points)), squares.argmin(axis=1)], axis=0), axis=1)
+  coordinates = 3 * (species[pairs[0]] > 0).sum(axis=1)
+  steps = points[pairs[0]] - points[pairs[1]]
+  distances = np.sqrt(np.square(steps).sum(axis=1) / coordinates)
+  same = (kind[pairs[0]] == kind[pairs[1]]).all(axis=1)
+  near = same & (distances > 0) & (distances < reach)
+  (first, second), distance = pairs[:, near], distances[near]
   forces = raw.forces[first] + raw.forces[second]
   work = np.sum(forces * (raw.positions[second] - raw.positions[first]), axis=(1, 2)) / 2
   change = raw.energy[second] - raw.energy[first]
@@ -140,6 +157,12 @@ def warn_if_inconsistent(raw: Raw, unit: Units, *, physical: bool = True) -> Non
     unit: The units that they were converted from.
     physical: Whether molecules are in free space.
   """
+  def fits(other: Units) -> bool:
+    """Whether the numbers may be in another unit, as far as bonds tell."""
+    relative = other._replace(energy=other.energy / unit.energy, length=other.length / unit.length,
+                              force=other.force / unit.force)
+    return not physical or not physics.contradicts(physics.scales(raw, relative))
+
   pairs = near_pairs(raw, free=physical)
   odd = _odd_frames(pairs)
   if odd.size:
@@ -149,22 +172,12 @@ def warn_if_inconsistent(raw: Raw, unit: Units, *, physical: bool = True) -> Non
                   "labels of another frame, or a calculation that failed? Look at them, or remove "
                   "them", stacklevel=4)
   found = correlation(pairs)
-  fits = _make_fits(raw, unit) if physical else lambda other: True
   mistakes = _mistakes(pairs, found, unit, fits) if math.isfinite(found) else []
   if physical:
     mistakes += _imbalance_mistakes(raw, found)
   _warn_of_repeats(raw)
   if mistakes:
     warnings.warn("; and ".join(mistakes), stacklevel=4)
-
-
-def _make_fits(raw: Raw, unit: Units) -> Callable[[Units], bool]:
-  """The test whether numbers that were read in one unit may be in another, as far as bonds tell."""
-  def fits(other: Units) -> bool:
-    relative = other._replace(energy=other.energy / unit.energy, length=other.length / unit.length,
-                              force=other.force / unit.force)
-    return not physics.contradicts(physics.scales(raw, relative))
-  return fits
 
 
 def _pushes(raw: Raw) -> bool:
@@ -219,23 +232,16 @@ def _mistakes(
           f"{found:.2f}), expected 1: {'; and '.join(mistakes)}"]
 
 
-def _misfits(pairs: Pairs) -> Bool[np.ndarray, " pairs"]:
-  """Mask of pairs whose change of energy does not fit the work, by the measure of the others."""
-  residual = np.abs(pairs.change + pairs.work)
-  far = np.maximum(pairs.distance / np.median(pairs.distance), 1.0) ** 3  # as the error grows
-  typical = max(FAR_OFF * 1.4826 * np.median(residual), np.median(np.abs(pairs.work)))
-  allowed = np.maximum(
-      typical * far,
-      0.75 * (np.abs(pairs.change) + np.abs(pairs.work)))
-  return residual > allowed
-
-
 def _odd_frames(pairs: Pairs) -> Int[np.ndarray, " odd"]:
   """Numbers of the few frames that fit none of their neighbours, where most frames fit."""
   none = np.zeros(0, int)
   if len(pairs.work) < FEWEST_PAIRS:
     return none
-  bad = _misfits(pairs)
+  residual = np.abs(pairs.change + pairs.work)
+  far = np.maximum(pairs.distance / np.median(pairs.distance), 1.0) ** 3  # as the error grows
+  typical = max(FAR_OFF * 1.4826 * np.median(residual), np.median(np.abs(pairs.work)))
+  bad = residual > np.maximum(
+      typical * far, 0.75 * (np.abs(pairs.change) + np.abs(pairs.work)))
   if not 0 < bad.sum() <= MOST_BAD * len(bad):
     return none
   ends = np.stack([pairs.first, pairs.second])
@@ -251,8 +257,8 @@ def _odd_frames(pairs: Pairs) -> Int[np.ndarray, " odd"]:
   return np.setdiff1d(sorted(odd), good)
 
 
-def _imbalances(raw: Raw) -> tuple[Bool[np.ndarray, " frames"], Bool[np.ndarray, " frames"]]:
-  """Masks of frames of several atoms in free space that their forces move, and that they turn."""
+def _imbalance_mistakes(raw: Raw, found: float) -> list[str]:
+  """Names frames whose forces are not in balance, unless the energies follow such forces, too."""
   real = (raw.species > 0)[..., None]
   atoms = real.sum(axis=1)
   centre = raw.positions.sum(axis=1, keepdims=True) / atoms[:, None]
@@ -262,7 +268,7 @@ def _imbalances(raw: Raw) -> tuple[Bool[np.ndarray, " frames"], Bool[np.ndarray,
     judged &= ~raw.cell.any(axis=(1, 2))
   forces = np.where(judged[:, None, None], raw.forces, 0.0)
 
-  def is_unbalanced(
+  def imbalance(
       net: Float[np.ndarray, "frames 3"], parts: Float[np.ndarray, "frames atoms 3"]
   ) -> Bool[np.ndarray, " frames"]:
     size = np.sqrt(np.square(net).mean(axis=-1))
@@ -270,12 +276,8 @@ def _imbalances(raw: Raw) -> tuple[Bool[np.ndarray, " frames"], Bool[np.ndarray,
     return judged & (size > BALANCE) & (size > RELATIVE_BALANCE * random)
 
   torques = np.cross(arms, forces)
-  return is_unbalanced(forces.sum(axis=1), forces), is_unbalanced(torques.sum(axis=1), torques)
-
-
-def _imbalance_mistakes(raw: Raw, found: float) -> list[str]:
-  """Names frames whose forces are not in balance, unless the energies follow such forces, too."""
-  moved, turned = _imbalances(raw)
+  moved = imbalance(forces.sum(axis=1), forces)
+  turned = imbalance(torques.sum(axis=1), torques)
   either = np.flatnonzero(moved | turned)
   outside = found >= STRONG and len(either) >= FEW * len(moved)
   if not either.size or outside and (not moved.any() or _pushes(raw)):
@@ -284,30 +286,3 @@ def _imbalance_mistakes(raw: Raw, found: float) -> list[str]:
   return [f"in {frames_text(either)} of {len(raw.species):,} the forces add up to something that "
           f"would {what} the molecule, which in free space they cannot: forces of another frame, "
           "of atoms in another order, of mirrored positions or of a part of the system?"]
-
-
-def _near_frames(
-    raw: Raw, reach: float
-) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
-  """Pairs of different frames within `reach` of each other, each frame with its nearest one.
-
-  Returns:
-    The numbers of both frames of each pair (pairs), and their distances (pairs) in angstrom.
-  """
-  species = raw.species
-  kind = species if raw.cell is None else np.concatenate(
-      [species, raw.cell.reshape(len(species), 9)], axis=1)
-  points = raw.positions.reshape(len(species), -1)
-  points = points - points.mean(axis=0)  # less cancellation in the next lines
-  lengths = np.square(points).sum(axis=1)
-  squares = lengths[:, None] + lengths - 2 * points @ points.T
-  _, composition = np.unique(kind, axis=0, return_inverse=True)
-  squares[composition.reshape(-1, 1) != composition.reshape(-1)] = np.inf
-  np.fill_diagonal(squares, np.inf)
-  pairs = np.unique(np.sort([np.arange(len(points)), squares.argmin(axis=1)], axis=0), axis=1)
-  coordinates = 3 * (species[pairs[0]] > 0).sum(axis=1)
-  steps = points[pairs[0]] - points[pairs[1]]
-  distances = np.sqrt(np.square(steps).sum(axis=1) / coordinates)
-  same = (kind[pairs[0]] == kind[pairs[1]]).all(axis=1)
-  near = same & (distances > 0) & (distances < reach)
-  return *pairs[:, near], distances[near]

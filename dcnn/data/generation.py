@@ -93,7 +93,10 @@ def generate(
     raise ValueError(f"frames must be at least 1, got {frames}")
   if workers < 1:
     raise ValueError(f"workers must be at least 1, got {workers}")
-  _require_extra()
+  for package in ("tblite", "rdkit"):
+    if importlib.util.find_spec(package) is None:
+      raise ModuleNotFoundError(
+          f"generating data needs {package}: install the extra with `pip install 'dcnn[xtb]'`")
   species, start = _first_geometry(smiles, seed)
   jobs = [
       _Job(species, start, count, np.random.SeedSequence([seed, i]).generate_state(4), temperature)
@@ -151,13 +154,6 @@ class _Job(NamedTuple):
   temperature: float
 
 
-def _require_extra() -> None:
-  for package in ("tblite", "rdkit"):
-    if importlib.util.find_spec(package) is None:
-      raise ModuleNotFoundError(
-          f"generating data needs {package}: install the extra with `pip install 'dcnn[xtb]'`")
-
-
 def _first_geometry(
     smiles: str, seed: int) -> tuple[Int[np.ndarray, " atoms"], Float[np.ndarray, "atoms 3"]]:
   """Atomic numbers and MMFF-relaxed positions from RDKit."""
@@ -168,26 +164,19 @@ def _first_geometry(
     molecule = Chem.MolFromSmiles(smiles)
     if molecule is None or molecule.GetNumAtoms() == 0:
       raise ValueError(f"RDKit cannot read the SMILES {smiles!r}; ethanol, for example, is 'CCO'")
-    _check_neutral(molecule, smiles)
+    charge = Chem.GetFormalCharge(molecule)
+    unpaired = sum(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
+    parts = len(Chem.GetMolFrags(molecule))
+    if charge or unpaired or parts > 1:  # which the dynamics does not treat
+      raise ValueError(
+          f"expected one neutral closed-shell molecule; {smiles!r} has charge {charge:+d}, "
+          f"{unpaired} unpaired electrons, {parts} part(s)")
     molecule = Chem.AddHs(molecule)
     if rdDistGeom.EmbedMolecule(molecule, randomSeed=seed) != 0:
       raise ValueError(f"RDKit finds no three-dimensional geometry for {smiles!r}")
     rdForceFieldHelpers.MMFFOptimizeMolecule(molecule)
   species = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()], np.int32)
   return species, np.asarray(molecule.GetConformer().GetPositions())
-
-
-def _check_neutral(molecule, smiles: str) -> None:
-  """Refuses charges, spins and several molecules, which the dynamics does not treat."""
-  from rdkit import Chem  # pyright: ignore[reportMissingImports]  (an extra)
-
-  charge = Chem.GetFormalCharge(molecule)
-  unpaired = sum(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
-  parts = len(Chem.GetMolFrags(molecule))
-  if charge or unpaired or parts > 1:
-    raise ValueError(
-        f"expected one neutral closed-shell molecule; {smiles!r} has charge {charge:+d}, "
-        f"{unpaired} unpaired electrons, {parts} part(s)")
 
 
 def _shares(total: int, parts: int) -> list[int]:

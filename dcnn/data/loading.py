@@ -215,32 +215,23 @@ def _locate(name: str) -> Iterator[pathlib.Path]:
     return
   path = pathlib.Path(name)
   if not path.exists():
-    raise _not_found_error(path, name)
+    if path.suffix or len(path.parts) != 1:
+      raise FileNotFoundError(f"{path}: no such file")
+    raise ValueError(  # a bare word is meant as a set
+        f"unknown data set {name!r}: {suggestion(name.lower(), embedded.NAMES)}Embedded are "
+        f"{', '.join(embedded.NAMES)}; anything else must be an existing file")
   if not path.is_file():
     raise OSError(f"{path} is a directory or device, expected a file of configurations")
   status = path.stat()
   if status.st_size == 0:
     raise ValueError(f"{path}: the file is empty: copy or write it again")
-  if status.st_size > LARGE and 512 * status.st_blocks < WRITTEN * status.st_size and _is_blank(
-      path):  # some file systems count the blocks of an intact file late
-    raise ValueError(f"{path}: of its {status.st_size:,} bytes almost none were ever written: copy "
-                     "or write it again")
+  if status.st_size > LARGE and 512 * status.st_blocks < WRITTEN * status.st_size:
+    with path.open("rb") as file:  # some file systems count the blocks of an intact file late
+      start = file.read(4096)
+    if not start.strip(b"\0"):
+      raise ValueError(f"{path}: of its {status.st_size:,} bytes almost none were ever written: "
+                       "copy or write it again")
   yield path
-
-
-def _is_blank(path: pathlib.Path) -> bool:
-  """Whether a file begins with nothing but zeros."""
-  with path.open("rb") as file:
-    return not file.read(4096).strip(b"\0")
-
-
-def _not_found_error(path: pathlib.Path, name: str) -> Exception:
-  """The error for what is not there: a bare word is meant as a set, anything else as a file."""
-  if path.suffix or len(path.parts) != 1:
-    return FileNotFoundError(f"{path}: no such file")
-  return ValueError(
-      f"unknown data set {name!r}: {suggestion(name.lower(), embedded.NAMES)}Embedded are "
-      f"{', '.join(embedded.NAMES)}; anything else must be an existing file")
 
 
 def _read(path: pathlib.Path, keys: raw.Keys, kind: str | None) -> _File:
@@ -298,10 +289,13 @@ def _check_and_convert(
     The numbers, the shortest distance of each frame (frames) in angstrom, and energies of free
     atoms in eV by atomic number.
   """
-  numbers = _drop_padding(file.raw)
+  used = (file.raw.species > 0).any(axis=0)  # others are padding in every frame
+  numbers = file.raw._replace(
+      positions=file.raw.positions[:, used], species=file.raw.species[:, used],
+      forces=file.raw.forces[:, used])
   if keys.energy is None:
     numbers = _match_energy_to_forces(numbers, file.unit)
-  numbers, references = _take_labelled(numbers, file.unit, incomplete, check_units)
+  numbers, references = _labelled_frames(numbers, file.unit, incomplete, check_units)
   if check_units:
     checks.check_sizes(numbers, file.unit)
     checks.check_scales(numbers, file.unit, guessed=file.guessed, known=file.converted)
@@ -318,15 +312,7 @@ def _check_and_convert(
   return found, distances, references
 
 
-def _drop_padding(numbers: raw.Raw) -> raw.Raw:
-  """Drops the atoms that are padding in every frame, which a network must not see."""
-  used = (numbers.species > 0).any(axis=0)
-  return numbers._replace(
-      positions=numbers.positions[:, used], species=numbers.species[:, used],
-      forces=numbers.forces[:, used])
-
-
-def _take_labelled(
+def _labelled_frames(
     numbers: raw.Raw, unit: Units, incomplete: str, check_units: bool
 ) -> tuple[raw.Raw, dict[int, float]]:
   """The frames that have labels, and references in eV by atomic number from single atoms.
@@ -461,8 +447,11 @@ def _match_energy_to_forces(numbers: raw.Raw, unit: Units) -> raw.Raw:
                   f"{option('energy_key')} to choose", stacklevel=4)
     return numbers
   apart = float(np.nanstd(free - numbers.energy)) * unit.energy
-  misfits = [_misfit(units_lib.convert(numbers._replace(energy=energy), unit))
-             for energy in (numbers.energy, free)]
+  misfits = []  # median differences in eV between the change of energy and the work, if known
+  for energy in (numbers.energy, free):
+    pairs = consistency.near_pairs(units_lib.convert(numbers._replace(energy=energy), unit))
+    known = len(pairs.work) >= consistency.FEWEST_PAIRS
+    misfits.append(float(np.median(np.abs(pairs.change + pairs.work))) if known else 0.0)
   name = "energy" if misfits[0] < 0.8 * misfits[1] else raw.FREE_ENERGY
   if apart > SPREAD:
     warnings.warn(
@@ -470,14 +459,6 @@ def _match_energy_to_forces(numbers: raw.Raw, unit: Units) -> raw.Raw:
         f"deviation), and forces are the gradient of one of them: {name} is taken. Set "
         f"{option('energy_key')} to choose", stacklevel=4)
   return numbers if name == "energy" else chosen
-
-
-def _misfit(found: raw.Raw) -> float:
-  """Median difference in eV between the change of energy and the work; 0 if it is not known."""
-  pairs = consistency.near_pairs(found)
-  if len(pairs.work) < consistency.FEWEST_PAIRS:
-    return 0.0
-  return float(np.median(np.abs(pairs.change + pairs.work)))
 
 
 def _summary(

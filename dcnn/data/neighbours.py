@@ -70,10 +70,10 @@ def neighbour_list(
   positions = positions.astype(np.float64)
   cell = None if cell is None else cell.astype(np.float64)
   found = [
-      _frame_pairs(i, positions[i], species[i], None if cell is None else cell[i], radius)
+      frame_pairs(i, positions[i], species[i], None if cell is None else cell[i], radius)
       for i in range(len(positions))]
   result = Neighbours(
-      *_pad(found, _capacity(found, radius, capacity)), positions=positions,
+      *_pad(found, radius, capacity), positions=positions,
       cell=None if cell is None else np.array(list(map(complete_cell, cell))),
       radius=np.full(len(positions), radius))
   return jax.tree.map(lambda leaf: leaf[0], result) if single else result
@@ -127,10 +127,22 @@ def heights(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " 3"]:
   return np.divide(volume, areas, out=np.zeros(3), where=areas > 0)
 
 
-def _frame_pairs(
+def frame_pairs(
     index: int, positions: Float[np.ndarray, "atoms 3"], species: Int[np.ndarray, " atoms"],
     cell: Float[np.ndarray, "3 3"] | None, radius: float,
 ) -> Pairs:
+  """Pairs of real atoms of a frame that may be padded; see `pairs_within`.
+
+  Args:
+    index: Number of the frame, for messages.
+    positions: Positions (atoms 3) in angstrom.
+    species: Atomic numbers (atoms); 0 is padding.
+    cell: Lattice vectors in rows (3 3) in angstrom; None for a molecule in free space.
+    radius: Largest distance in angstrom.
+
+  Raises:
+    ValueError: As `pairs_within` does; the message names the frame.
+  """
   real = np.flatnonzero(species > 0)
   try:
     pairs = pairs_within(positions[real], cell, radius)
@@ -167,19 +179,6 @@ def _check(
         f"{radius:g} A, expected at most {MOST_PAIRS:.0g}: a smaller cutoff, or another unit")
 
 
-def _capacity(found: list[Pairs], radius: float, capacity: int | None) -> int:
-  counts = [len(pairs.first) for pairs in found]
-  frame = int(np.argmax(counts)) if counts else 0
-  largest = counts[frame] if counts else 0
-  if capacity is None:
-    return _round_up(largest)
-  if largest > capacity:
-    raise ValueError(
-        f"frame {frame} has {largest} pairs of atoms within {radius:g} A, more than the capacity "
-        f"of {capacity}: pass capacity={_round_up(largest)}, or none")
-  return capacity
-
-
 def _round_up(count: int) -> int:
   """Rounds a length up a little, so that lists of similar lengths share a compiled program."""
   step = max(8, 2 ** (count.bit_length() - 5))
@@ -187,9 +186,18 @@ def _round_up(count: int) -> int:
 
 
 def _pad(
-    found: list[Pairs], capacity: int
+    found: list[Pairs], radius: float, capacity: int | None
 ) -> tuple[Int[np.ndarray, "frames pairs"], Int[np.ndarray, "frames pairs"],
            Int[np.ndarray, "frames pairs 3"]]:
+  """The pairs of all frames as arrays of one length, which is the capacity where there is one."""
+  counts = [len(pairs.first) for pairs in found] or [0]
+  frame = int(np.argmax(counts))
+  if capacity is None:
+    capacity = _round_up(counts[frame])
+  elif counts[frame] > capacity:
+    raise ValueError(
+        f"frame {frame} has {counts[frame]} pairs of atoms within {radius:g} A, more than the "
+        f"capacity of {capacity}: pass capacity={_round_up(counts[frame])}, or none")
   first, second = np.zeros((2, len(found), capacity), np.int32)
   shifts = np.zeros((len(found), capacity, 3), np.int32)
   for i, pairs in enumerate(found):

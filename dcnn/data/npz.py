@@ -99,12 +99,15 @@ def read_npz(path: str | os.PathLike, keys: Keys) -> Archive:
   _check_shapes(convention, positions=positions, species=species, energy=energy, forces=forces)
   if free_energy is not None and free_energy.size != energy.size:
     free_energy = None
-  raw = _zero_padding(Raw(
-      positions.astype(np.float64), _elements(species, convention, positions.shape[:2]),
-      energy.astype(np.float64).reshape(-1), forces.astype(np.float64), source,
+  elements = _elements(species, convention, positions.shape[:2])
+  # Padded atoms carry no numbers, whatever the file holds there (zeros, NaN).
+  positions, forces = (np.where((elements > 0)[..., None], array.astype(np.float64), 0.0)
+                       for array in (positions, forces))
+  raw = Raw(
+      positions, elements, energy.astype(np.float64).reshape(-1), forces, source,
       Keys(convention.energy, convention.forces, convention.positions, convention.species),
       tuple(left_out), cell,
-      None if free_energy is None else free_energy.astype(np.float64).reshape(-1), None, used))
+      None if free_energy is None else free_energy.astype(np.float64).reshape(-1), None, used)
   return Archive(raw, UNITS[convention.units], convention.family)
 
 
@@ -133,8 +136,13 @@ def _convention(files: Sequence[str], keys: Keys) -> Convention:
       if key:
         require_key(key if key in files else None, key, role, files, "the archive", kind="array")
     wanted = "; ".join(f"{', '.join(c[1:5])} ({c.family})" for c in CONVENTIONS)
+    likely = {role: likely_key(role, role, files) for role in Keys._fields}
+    hint = f". Choose with {option('positions_key')}, {option('species_key')} and the like"
+    if all(likely.values()) and len(set(likely.values())) == len(likely):
+      said = " ".join(option(f"{role}_key", key) for role, key in likely.items())
+      hint = f"; did you mean {said}?"
     raise ValueError(f"the archive has the arrays {short_text(', '.join(files) or 'none')}; "
-                     f"expected {wanted}{_likely_keys(files)}")
+                     f"expected {wanted}{hint}")
   if len(set(keys) - {None}) < len([key for key in keys if key]):
     raise ValueError(f"one array for two of positions, species, energy and forces: {keys}")
   best = max(fitting, key=lambda each: len({each.energy, each.forces} & set(files)))
@@ -144,15 +152,6 @@ def _convention(files: Sequence[str], keys: Keys) -> Convention:
     require_key(best.forces if best.forces in files else None, best.forces, "forces", files,
                 "the archive", kind="array")
   return best
-
-
-def _likely_keys(files: Sequence[str]) -> str:
-  """The options that name the arrays which are probably meant, where all four can be told."""
-  likely = {role: likely_key(role, role, files) for role in Keys._fields}
-  if not all(likely.values()) or len(set(likely.values())) < len(likely):
-    return f". Choose with {option('positions_key')}, {option('species_key')} and the like"
-  said = " ".join(option(f"{role}_key", key) for role, key in likely.items())
-  return f"; did you mean {said}?"
 
 
 def _cell(
@@ -258,10 +257,3 @@ def _elements(
   if empty.any():
     raise ValueError(f"frame {np.argmax(empty)} has no atoms: all its species are 0")
   return full
-
-
-def _zero_padding(raw: Raw) -> Raw:
-  """Padded atoms carry no numbers, whatever the file holds there (zeros, NaN)."""
-  real = (raw.species > 0)[..., None]
-  return raw._replace(
-      positions=np.where(real, raw.positions, 0.0), forces=np.where(real, raw.forces, 0.0))

@@ -94,13 +94,13 @@ def parse(name: str) -> Units:
   positions = positions or length
   if energy in ENERGY_UNITS and length in LENGTH_UNITS and positions in LENGTH_UNITS:
     return _compose(energy, length, positions)
-  meant = f"{_in_full(energy)}/{_in_full(length)}"  # of spellings that files have, as eV/A
+  meant = f"{_full_name(energy)}/{_full_name(length)}"  # of spellings that files have, as eV/A
   raise ValueError(
       f"unknown units {name!r}: {suggestion(meant, UNITS)}Known are {', '.join(UNITS)}, and any "
       f"ENERGY/LENGTH of {', '.join(ENERGY_UNITS)} and {', '.join(LENGTH_UNITS)}")
 
 
-def _in_full(spelling: str) -> str:
+def _full_name(spelling: str) -> str:
   """The name of the unit with a spelling; any other text as it is."""
   return _SPELLINGS.get("".join(spelling.split()).lower().translate(_MARKS), spelling)
 
@@ -162,7 +162,7 @@ def _unit_name(value: object, known: Mapping[str, float], what: str, default: st
   if value is None:
     return default
   text = "".join(_text(value).split())
-  name = text if text in known else _in_full(text)
+  name = text if text in known else _full_name(text)
   if name in known:
     return name
   spellings = [spelling for spelling, unit in _SPELLINGS.items() if unit in known]

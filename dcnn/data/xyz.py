@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import numpy as np
@@ -46,6 +46,8 @@ def read_xyz(path: str | os.PathLike, keys: Keys) -> Raw:
   Raises:
     ValueError: Naming the frame, on a malformed frame or one without energy.
   """
+  from ase.data import atomic_names
+
   keys = Keys(keys.energy or "energy", keys.forces or "forces", keys.positions or "pos",
               keys.species or "species")
   frames: list[Frame] = []
@@ -60,7 +62,13 @@ def read_xyz(path: str | os.PathLike, keys: Keys) -> Raw:
     except UnicodeDecodeError as error:  # of a block of bytes that is read ahead
       raise ValueError(f"frame {len(frames)} or one soon after it is not UTF-8 text "
                        f"({error.reason}); save the file as UTF-8") from error
-  _warn_of_names(symbols)
+  # `CA` and the like may be calcium or the name of a carbon atom.
+  odd = [f"{text!r} as {atomic_names[number].lower()}" for text, number in symbols.items()
+         if len(text) == 2 and text[1].isupper() and text[0] in PROTEIN_LETTERS]
+  if odd:
+    warnings.warn(f"{', '.join(odd)} is how species are read; if these are names of atoms, write "
+                  "the symbols of their elements into the file, else write them as Ca, Cl",
+                  stacklevel=3)
   return stack(frames, source="extended XYZ", keys=keys, first=first)
 
 
@@ -83,7 +91,11 @@ def _blocks(lines: Iterator[str]) -> Iterator[tuple[str, list[str]]]:
   for line in lines:
     if not line.strip():
       continue
-    count = _atoms(line, index)
+    text = line.strip()
+    # More digits than any file has lines: `int` and `islice` refuse them with other words.
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) > 0):
+      raise ValueError(f"frame {index} begins with {text[:40]!r}, expected its number of atoms")
+    count = int(text)
     check_atoms(count)
     block = list(itertools.islice(lines, count + 1))
     if len(block) <= count:
@@ -92,14 +104,6 @@ def _blocks(lines: Iterator[str]) -> Iterator[tuple[str, list[str]]]:
           f"{max(len(block) - 1, 0)}: cut short?")
     yield block[0], block[1:]
     index += 1
-
-
-def _atoms(line: str, index: int) -> int:
-  text = line.strip()
-  # More digits than any file has lines: `int` and `islice` refuse them with other words.
-  if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) > 0):
-    raise ValueError(f"frame {index} begins with {text[:40]!r}, expected its number of atoms")
-  return int(text)
 
 
 def _frame(
@@ -177,11 +181,7 @@ def _species(
   if key == "species" and place is None:
     place = columns.get("Z")
   first = require_key(place, key, "species", columns, f"frame {index}", kind="column").start
-  return np.array([_atomic_number(row[first], index, symbols) for row in rows], np.int32)
-
-
-def _atomic_number(text: str, index: int, symbols: dict[str, int]) -> int:
-  if text not in symbols:
+  for text in dict.fromkeys(row[first] for row in rows if row[first] not in symbols):
     from ase.data import atomic_numbers
 
     number = atomic_numbers.get(text.capitalize(), 0)
@@ -193,16 +193,4 @@ def _atomic_number(text: str, index: int, symbols: dict[str, int]) -> int:
     if not number:
       raise ValueError(f"frame {index}: {text[:20]!r} is not the symbol of an element")
     symbols[text] = number
-  return symbols[text]
-
-
-def _warn_of_names(symbols: Mapping[str, int]) -> None:
-  """Warns of `CA` and the like, which may be calcium or the name of a carbon atom."""
-  from ase.data import atomic_names
-
-  odd = [f"{text!r} as {atomic_names[number].lower()}" for text, number in symbols.items()
-         if len(text) == 2 and text[1].isupper() and text[0] in PROTEIN_LETTERS]
-  if odd:
-    warnings.warn(f"{', '.join(odd)} is how species are read; if these are names of atoms, write "
-                  "the symbols of their elements into the file, else write them as Ca, Cl",
-                  stacklevel=4)
+  return np.array([symbols[row[first]] for row in rows], np.int32)

@@ -108,7 +108,7 @@ class Pairs:
   Attributes:
     distance: Distance of the two atoms in angstrom; 0 on pairs that are not real.
     real: 1 on pairs of real atoms and 0 on padding, a factor on all that a pair contributes. It is
-      NaN where the neighbour list is incomplete, see `listed_pairs`; a comparison would hide that.
+      NaN where the neighbour list is incomplete, see `pairs`; a comparison would hide that.
     first: Index of one atom of each pair.
     second: Index of the other.
     listed: Whether these are the pairs of a neighbour list, in any order. Otherwise they are all
@@ -131,17 +131,31 @@ def pairs(system: System, cutoff: float) -> Pairs:
 
   This and `exchange`, which follows it, are the only places where a network meets the difference.
 
+  If the list is not complete up to the cutoff, because atoms have moved or because it was made for
+  a smaller one, `real` is NaN, and so are all energies and forces: pairs are never missing in
+  silence.
+
   Args:
     system: One configuration.
     cutoff: Radius in angstrom within which a neighbour list must hold all pairs.
 
   Returns:
-    The pairs, with their distances.
+    The pairs, with their distances: as many as the list is long, padding included.
 
   Raises:
     ValueError: If the configuration has a cell and no neighbour list.
   """
-  return all_pairs(system) if system.neighbours is None else listed_pairs(system, cutoff)
+  if system.neighbours is None:
+    return all_pairs(system)
+  positions = jnp.asarray(system.positions)
+  first, second, shifts = (jnp.asarray(each, jnp.int32) for each in system.neighbours[:3])
+  real = (first != second) | jnp.any(shifts != 0, axis=-1)
+  vectors = positions[first] - positions[second]
+  if system.cell is not None:
+    vectors -= shifts.astype(vectors.dtype) @ system.cell
+  sound = jnp.where(is_complete(system, cutoff), 1.0, jnp.nan)
+  return Pairs(
+      _lengths(vectors, real), (real * sound).astype(vectors.dtype), first, second, listed=True)
 
 
 def all_pairs(system: System) -> Pairs:
@@ -167,32 +181,6 @@ def all_pairs(system: System) -> Pairs:
   positions = jnp.asarray(system.positions)
   distance = _lengths(positions[first] - positions[second], real)
   return Pairs(distance, real.astype(distance.dtype), first, second, listed=False)
-
-
-def listed_pairs(system: System, cutoff: float) -> Pairs:
-  """The pairs of a configuration's neighbour list.
-
-  If the list is not complete up to the cutoff, because atoms have moved or because it was made for
-  a smaller one, `real` is NaN, and so are all energies and forces: pairs are never missing in
-  silence.
-
-  Args:
-    system: One configuration with a neighbour list.
-    cutoff: Radius in angstrom within which the list must hold all pairs.
-
-  Returns:
-    As many pairs as the list is long, padding included.
-  """
-  near, positions = system.neighbours, jnp.asarray(system.positions)
-  assert near is not None
-  first, second, shifts = (jnp.asarray(each, jnp.int32) for each in near[:3])
-  real = (first != second) | jnp.any(shifts != 0, axis=-1)
-  vectors = positions[first] - positions[second]
-  if system.cell is not None:
-    vectors -= shifts.astype(vectors.dtype) @ system.cell
-  sound = jnp.where(is_complete(system, cutoff), 1.0, jnp.nan)
-  return Pairs(
-      _lengths(vectors, real), (real * sound).astype(vectors.dtype), first, second, listed=True)
 
 
 def is_complete(system: System, cutoff: float) -> Bool[Array, ""]:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 KNOWN_GOOD = "0.12.0.1"  # the newest JAX whose inner interfaces are known to be as used here
 AnyArray = Array | np.ndarray
@@ -39,9 +39,12 @@ def dot_general(
   which XLA copies both factors into another order.
 
   Args:
-    lhs: (rows, inputs), or anything else that `lax.dot_general` takes.
-    rhs: (inputs, outputs), likewise.
-    dimension_numbers, precision, kwargs: of `lax.dot_general`.
+    lhs: The rows (rows, inputs), or any other array that `lax.dot_general` takes.
+    rhs: The matrix (inputs, outputs), or any other array that `lax.dot_general` takes.
+    dimension_numbers: Which axes are summed over and which are batches, as `lax.dot_general` takes
+      them.
+    precision: The precision of the product; None is the one that JAX is set to.
+    kwargs: Further arguments of `lax.dot_general`.
   """
   is_rows_times_matrix = (lhs.ndim, rhs.ndim, dimension_numbers) == (2, 2, _ROWS_TIMES_MATRIX)
   if not is_rows_times_matrix or lhs.dtype != rhs.dtype:
@@ -61,33 +64,34 @@ def exchange(
   directions, and `pair_products`; so are theirs, and every derivative is made of these two.
 
   Args:
-    filters: of the pairs (i, j), i < j, in the order of `numpy.triu_indices`.
-    sent: by each atom.
+    filters: One filter for each pair (i, j), i < j, in the order of `numpy.triu_indices`.
+    sent: What each atom sends.
 
   Raises:
-    ValueError: if there is not one filter for each pair, or the features differ.
+    ValueError: If there is not one filter for each pair, or the features differ.
   """
   *batch, atoms, features = sent.shape
   if filters.shape != (*batch, math.comb(atoms, 2), features):
     raise ValueError(f"expected filters of shape {(*batch, math.comb(atoms, 2), features)} for "
                      f"what {atoms} atoms send, received {filters.shape}")
-  return operations().exchange(*_of_one_type(filters, sent))
+  return operations().exchange(*_promote_types(filters, sent))
 
 
 def pair_products(
-    one: Float[AnyArray, "*batch atoms features"], other: Float[AnyArray, "..."]
+    one: Float[AnyArray, "*batch atoms features"],
+    other: Float[AnyArray, "*other"],
 ) -> Float[Array, "*batch pairs features"]:
   """one[i] other[j] + one[j] other[i] of each pair (i, j), i < j, as for `exchange`.
 
   Raises:
-    ValueError: if the shapes differ.
+    ValueError: If the shapes differ.
   """
   if one.shape != other.shape:
     raise ValueError(f"expected arrays of one shape, received {one.shape} and {other.shape}")
-  return operations().pair_products(*_of_one_type(one, other))
+  return operations().pair_products(*_promote_types(one, other))
 
 
-def _of_one_type(one: AnyArray, other: AnyArray) -> tuple[Array, Array]:
+def _promote_types(one: AnyArray, other: AnyArray) -> tuple[Array, Array]:
   """Derivatives come back in the type of each: the conversion transposes itself."""
   dtype = jnp.promote_types(one.dtype, other.dtype)
   return jnp.asarray(one).astype(dtype), jnp.asarray(other).astype(dtype)
@@ -116,15 +120,15 @@ def _symmetric_square(values: AnyArray, atoms: int) -> Array:
   number = np.zeros((atoms, atoms), np.int32)
   number[first, second] = number[second, first] = np.arange(len(first))
   apart = ~np.eye(atoms, dtype=bool)[..., None]
-  return jnp.where(apart, _at(values, number), 0)
+  return jnp.where(apart, _gather(values, number), 0)
 
 
 def _pair_products(one: AnyArray, other: AnyArray) -> Array:
   first, second = np.triu_indices(one.shape[-2], k=1)
-  return _at(one, first) * _at(other, second) + _at(one, second) * _at(other, first)
+  return _gather(one, first) * _gather(other, second) + _gather(one, second) * _gather(other, first)
 
 
-def _at(values: AnyArray, index: np.ndarray) -> Array:
+def _gather(values: AnyArray, index: Int[np.ndarray, "*entries"]) -> Array:
   return jnp.asarray(values).at[..., index, :].get(mode="promise_in_bounds")
 
 
@@ -154,7 +158,7 @@ def _operations() -> Operations:
   try:
     # In a thread of its own: the caller may be in the middle of a trace, a mesh or a precision.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-      return thread.submit(_tried).result()
+      return thread.submit(_try_primitives).result()
   except Exception as error:  # whatever a JAX that is not known yet raises
     reason = (str(error).splitlines() or [""])[0][:200]
     warnings.warn(
@@ -164,14 +168,14 @@ def _operations() -> Operations:
     return PLAIN
 
 
-def _tried() -> Operations:
+def _try_primitives() -> Operations:
   """The primitives, after each of their rules has been used: one may fail in its own lines.
 
   Derivatives of higher order use the same rules again. Nothing is compiled, so that this takes a
   tenth of a second.
 
   Raises:
-    Exception: of any kind, if one fails.
+    Exception: Of any kind, if one fails.
   """
   tried = _primitives()
   one = jax.ShapeDtypeStruct((3, 3), np.float32)
@@ -194,7 +198,7 @@ def _primitives() -> Operations:
   The rules call one another and not the functions above, which wait for what is decided here.
 
   Raises:
-    Exception: of any kind, where this JAX has not what they are made of.
+    Exception: Of any kind, where this JAX lacks what they are made of.
   """
   from jax.interpreters import ad, batching
 
@@ -230,10 +234,11 @@ def _primitive(
   """A primitive that is computed by a function of arrays and static parameters.
 
   Args:
-    name: of the primitive.
-    function: (operands, parameters) -> result.
-    shape: of the result, from the same arguments; the dtype is that of the first operand.
-    static: names of the parameters.
+    name: The name of the primitive.
+    function: Computes the result from the operands and, by keyword, the parameters.
+    shape: Gives the shape of the result from the same arguments; the dtype is that of the first
+      operand.
+    static: Names of the parameters.
   """
   from jax.core import ShapedArray
   from jax.extend.core import Primitive

@@ -72,10 +72,18 @@ def resolve(spec: Any) -> Network:
   >>> resolve("SchNet").defaults["cutoff"]
   5.0
   """
-  make = _maker(spec)
-  source = make.func if isinstance(make, functools.partial) else make
+  if isinstance(spec, str):
+    if spec not in MODELS:
+      raise ValueError(f"unknown model {spec!r}: {text.suggestion(spec, MODELS)}known are "
+                       f"{', '.join(MODELS)}")
+    spec = MODELS[spec]
+  if not callable(spec) or hasattr(spec, "init") and not isinstance(spec, type):
+    raise ValueError("expected the name of a network, its class or a function that makes it, "
+                     f"received {text.one_line(str(spec))[:60]!r}: pass the class, and the "
+                     "settings beside it")
+  source = spec.func if isinstance(spec, functools.partial) else spec
   name = getattr(source, "__name__", type(source).__name__)
-  fields = {key: field.default for key, field in inspect.signature(make).parameters.items()
+  fields = {key: field.default for key, field in inspect.signature(spec).parameters.items()
             if field.kind in (field.KEYWORD_ONLY, field.POSITIONAL_OR_KEYWORD)}
   if "activation" not in fields:
     raise ValueError(f"expected a network that takes `activation`, received {name} with "
@@ -84,23 +92,9 @@ def resolve(spec: Any) -> Network:
   reserved = {"activation", *_TAKEN, *_OF_FLAX, *getattr(source, "STATISTICS", ())}
   settings = {key: value for key, value in fields.items() if key not in reserved}
   return Network(
-      name=name, make=make, settings=tuple(settings),
+      name=name, make=spec, settings=tuple(settings),
       defaults={key: value for key, value in settings.items()
                 if value is not inspect.Parameter.empty},
       limits=getattr(source, "LIMITS", {}),
       takes=tuple(key for key in _TAKEN if key in fields),
       statistics=getattr(source, "statistics", None), check=getattr(source, "check", None))
-
-
-def _maker(spec: Any) -> Callable[..., Any]:
-  """The class or function behind a name, or the user's own."""
-  if isinstance(spec, str):
-    if spec not in MODELS:
-      raise ValueError(f"unknown model {spec!r}: {text.suggestion(spec, MODELS)}known are "
-                       f"{', '.join(MODELS)}")
-    return MODELS[spec]
-  if not callable(spec) or hasattr(spec, "init") and not isinstance(spec, type):
-    raise ValueError("expected the name of a network, its class or a function that makes it, "
-                     f"received {text.one_line(str(spec))[:60]!r}: pass the class, and the "
-                     "settings beside it")
-  return spec

@@ -24,29 +24,25 @@ def notes(
     comparisons: Its tables with their statistics.
     metrics: The statistics of its metrics, from `summary.arm_metrics`.
   """
-  return [
-      *_seed_notes(len(result.seeds)), *_unfinished_notes(result), *_failure_notes(result),
-      *_patience_notes(result), *_skill_notes(result, metrics),
-      *_exact_notes(result, comparisons), *_gap_notes(result, comparisons)]
-
-
-def _seed_notes(n: int) -> list[str]:
-  if not 0 < n < 6:
-    return []
-  return [
-      f"With {text.count_text(n, 'seed')} no test can reach significance (the smallest possible p "
-      f"is {text.p_text(stats.smallest_p(n))}): no arm can be called better or worse. "
-      f"Six seeds are the least; three are a smoke test."]
-
-
-def _unfinished_notes(result: Result) -> list[str]:
-  unfinished = result.unfinished
-  if not unfinished:
-    return []
-  return [
-      f"Interrupted: {text.count_text(sum(unfinished.values()), 'run')} unfinished, of "
-      f"{_counts_text(unfinished)}. These arms are left out of the tables until the command that "
-      "began the sweep has been given again and has finished them."]
+  lines, n, unfinished = [], len(result.seeds), result.unfinished
+  if 0 < n < 6:
+    lines.append(
+        f"With {text.count_text(n, 'seed')} no test can reach significance (the smallest possible "
+        f"p is {text.p_text(stats.smallest_p(n))}): no arm can be called better or worse. "
+        f"Six seeds are the least; three are a smoke test.")
+  if unfinished:
+    lines.append(
+        f"Interrupted: {text.count_text(sum(unfinished.values()), 'run')} unfinished, of "
+        f"{_counts_text(unfinished)}. These arms are left out of the tables until the command that "
+        "began the sweep has been given again and has finished them.")
+  lines += _failure_notes(result)
+  stopped = collections.Counter(arm for arm, _ in sorted(result.out_of_patience))
+  if stopped:
+    lines.append(
+        f"{text.count_text(sum(stopped.values()), 'run')} ended early because validation no longer "
+        f"improved (patience): {_counts_text(stopped)}.")
+  return [*lines, *_skill_notes(result, metrics), *_exact_notes(result, comparisons),
+          *_gap_notes(result, comparisons)]
 
 
 def _failure_notes(result: Result) -> list[str]:
@@ -87,15 +83,6 @@ def _failures_text(seeds: Mapping[int, Mapping[str, str]], last: Mapping[int, st
       + (f", last finite {last[seed]}" if seed in last else "") for seed, each in seeds.items()]
   more = f"; and {len(runs) - MOST_FAILURES} more" if len(runs) > MOST_FAILURES else ""
   return f"{len(runs)}: {'; '.join(runs[:MOST_FAILURES])}{more}"
-
-
-def _patience_notes(result: Result) -> list[str]:
-  stopped = collections.Counter(arm for arm, _ in sorted(result.out_of_patience))
-  if not stopped:
-    return []
-  return [
-      f"{text.count_text(sum(stopped.values()), 'run')} ended early because validation no longer "
-      f"improved (patience): {_counts_text(stopped)}."]
 
 
 def _skill_notes(result: Result, metrics: ArmMetrics) -> list[str]:

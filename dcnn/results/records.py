@@ -128,7 +128,7 @@ class Result:
   @property
   def unfinished(self) -> dict[str, int]:
     """How many runs can still be continued, of each arm that has such runs."""
-    runs = {(row.arm, row.seed) for row in self.rows if is_interrupted(row.status)}
+    runs = {(row.arm, row.seed) for row in self.rows if row.status.startswith(INTERRUPTED)}
     return collections.Counter(arm for arm, _ in sorted(runs))
 
   @property
@@ -314,11 +314,6 @@ class Result:
 def is_failed(status: str) -> bool:
   """Whether a run of this status failed."""
   return status.startswith(DIVERGED)
-
-
-def is_interrupted(status: str) -> bool:
-  """Whether a run of this status can be continued."""
-  return status.startswith(INTERRUPTED)
 
 
 def with_baseline(table: Table) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import sys
 import textwrap
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jinja2
@@ -113,40 +113,32 @@ def _drawings(
 @functools.cache
 def _page() -> jinja2.Environment:
   """The environment of the HTML template, which makes visible and escapes every expression."""
-  environment = _environment(autoescape=True, finalize=_show)
-  environment.filters["tie"] = _tie
+  def tie(words: str) -> Markup:
+    """Escaped text whose lines break after commas of names, and not within `p = 0.01`, `95 %`."""
+    tied = re.sub(r" (?=[=%<] ?)|(?<=[=<]) ", "\N{NO-BREAK SPACE}", visible_text(words))
+    return Markup(re.sub(r",(?=\S)", ",<wbr>", str(escape(tied))))
+
+  environment = _environment(True, visible_text)
+  environment.filters["tie"] = tie
   return environment
 
 
 @functools.cache
 def _markdown() -> jinja2.Environment:
   """The environment of the Markdown template, which escapes every expression."""
-  environment = _environment(autoescape=False, finalize=_escape_markdown)
+  environment = _environment(False, text.markdown_text)
   environment.filters["code"] = lambda words: Markup(one_line(words))
   return environment
 
 
-def _environment(autoescape: bool, finalize: Callable[[Any], Any]) -> jinja2.Environment:
+def _environment(autoescape: bool, show: Callable[[str], str]) -> jinja2.Environment:
   environment = jinja2.Environment(
       loader=jinja2.PackageLoader("dcnn.results"), undefined=jinja2.StrictUndefined,
-      autoescape=autoescape, finalize=finalize,
+      autoescape=autoescape,
+      finalize=lambda value: value if isinstance(value, Markup) else show(str(value)),
       trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
   environment.filters["html"] = lambda words: Markup(escape(one_line(words)))
   return environment
-
-
-def _show(value: Any) -> Any:
-  return value if isinstance(value, Markup) else visible_text(str(value))
-
-
-def _escape_markdown(value: Any) -> Any:
-  return value if isinstance(value, Markup) else text.markdown_text(str(value))
-
-
-def _tie(words: str) -> Markup:
-  """Escaped text whose lines break after commas of names, and not within `p = 0.01`, `95 %`."""
-  tied = re.sub(r" (?=[=%<] ?)|(?<=[=<]) ", "\N{NO-BREAK SPACE}", visible_text(words))
-  return Markup(re.sub(r",(?=\S)", ",<wbr>", str(escape(tied))))
 
 
 def _context(
@@ -155,6 +147,7 @@ def _context(
   """What the templates show: text, and lists and records of text."""
   question, background = facts.question(result)
   pictures = result.measures.pictures
+  run = result.predictions if "arm" in result.predictions else {}  # that the pictures show
   return {
       "experiment": experiment_name(result),
       "question": question,
@@ -165,7 +158,7 @@ def _context(
       "predictions": {
           "name": figure_name(pictures),
           "titles": ", ".join(picture.title for picture in pictures),
-          "run": _run_text(result.predictions),
+          "run": ", seed ".join(f"{run[part]}" for part in ("arm", "seed") if part in run),
           "caption": result.measures.caption},
       "learning_rates": facts.learning_rates(result),
       "facts": facts.facts(result),
@@ -174,14 +167,6 @@ def _context(
       "definitions": _definitions(result),
       "palette": PALETTE,
   }
-
-
-def _run_text(predictions: Mapping[str, Any]) -> str:
-  """The run whose predictions are drawn; empty where it is not known."""
-  if "arm" not in predictions:
-    return ""
-  return f"{predictions['arm']}" + (
-      f", seed {predictions['seed']}" if "seed" in predictions else "")
 
 
 _SKILL = (

@@ -52,11 +52,6 @@ def _or_null(check: Check) -> Check:
   return lambda value: value is None or check(value)
 
 
-def _is_table(value: Any) -> bool:
-  return (_is_record(value) and _is_text(value.get("title")) and _is_text(value.get("baseline"))
-          and _list_of(_is_text)(value.get("arms")))
-
-
 def _is_one_of(*words: str) -> Check:
   return lambda value: value in words
 
@@ -70,6 +65,7 @@ def _fits(required: Mapping[str, Check], optional: Mapping[str, Check]) -> Check
   return holds
 
 
+_is_table = _fits({"title": _is_text, "baseline": _is_text, "arms": _list_of(_is_text)}, {})
 _is_metric = _fits(
     {"name": lambda value: _is_text(value) and bool(value),
      "unit": lambda value: _is_text(value) and bool(value),
@@ -102,7 +98,7 @@ def _is_measures(value: Any) -> bool:
       metric.get("of", "") in (*errors, "") for metric in value["metrics"])
 
 
-def _is_tuned(value: Any) -> bool:
+def _is_tuning(value: Any) -> bool:
   """Whether every arm has a rate that was chosen and a score at each rate."""
   scores, chosen, rates = (value.get(key) for key in ("scores", "chosen", "learning_rates"))
   if scores is None or chosen is None or rates is None:
@@ -149,7 +145,7 @@ _CONFIG: tuple[tuple[str, str, Check], ...] = (
     ("tuning.seeds", "[0]", _list_of(_integer(LARGEST_SEED))),
     ("tuning.scores", '{"arm": [0.1]}', _record_of(_list_of(_or_null(_is_number)))),
     ("tuning.chosen", '{"arm": 0.001}', _record_of(_is_number)),
-    ("tuning", "a score for each arm and learning rate, and a choice for each arm", _is_tuned),
+    ("tuning", "a score for each arm and learning rate, and a choice for each arm", _is_tuning),
 )
 
 

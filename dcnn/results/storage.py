@@ -154,7 +154,11 @@ def _read_csv(
     problem: What is wrong with a record after the earlier ones, by their keys; empty if nothing is.
   """
   types = [record.__annotations__[field] for field in record._fields]
-  reader = csv.reader(io.StringIO(_read_text(path), newline=""))
+  try:
+    text = path.read_bytes().decode()
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path}: expected UTF-8 text, got {error}. {_AGAIN}") from error
+  reader = csv.reader(io.StringIO(text, newline=""))
   expected, cells = f"the header {','.join(record._fields)}", []
   rows: list[_Record] = []
   earlier: dict[tuple, _Record] = {}
@@ -175,13 +179,6 @@ def _read_csv(
     raise ValueError(f"{path}, line {reader.line_num or 1}: expected {expected}, got {got}: "
                      f"{error}. {_AGAIN}") from error
   return tuple(rows)
-
-
-def _read_text(path: pathlib.Path) -> str:
-  try:
-    return path.read_bytes().decode()
-  except UnicodeDecodeError as error:
-    raise ValueError(f"{path}: expected UTF-8 text, got {error}. {_AGAIN}") from error
 
 
 def _read_arrays(path: pathlib.Path, listed: Measures | None) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from dcnn.results import text
 from dcnn.results.plots.log_axes import set_log_axis, with_zero, zero_place
-from dcnn.results.plots.style import MARKERS, SERIES, arm_label, light, with_style
+from dcnn.results.plots.style import MARKERS, SERIES, arm_label, light_shade, with_style
 
 
 class Curve(NamedTuple):
@@ -98,7 +98,7 @@ def _medians(panel: CurvePanel) -> Float[np.ndarray, " values"]:
 
 def _draw_curves(ax: Axes, curves: Sequence[Curve], zero: float) -> None:
   for index, curve in reversed(list(enumerate(curves))):  # the baseline on top
-    colour = light("ink" if index == 0 else SERIES[index - 1])
+    colour = light_shade("ink" if index == 0 else SERIES[index - 1])
     finite = np.isfinite(curve.errors)
     low = np.min(curve.errors, axis=0, where=finite, initial=np.inf)
     high = np.max(curve.errors, axis=0, where=finite, initial=-np.inf)
@@ -107,7 +107,7 @@ def _draw_curves(ax: Axes, curves: Sequence[Curve], zero: float) -> None:
                     with_zero(high[shown], zero), color=colour, alpha=0.13, linewidth=0)
     ax.plot(curve.steps, with_zero(_median(curve), zero), color=colour, **_line(index),
             markevery=max(1, len(curve.steps) // 7), markersize=3.6,
-            markeredgecolor=light("paper"), markeredgewidth=0.5)
+            markeredgecolor=light_shade("paper"), markeredgewidth=0.5)
   ax.grid(True)
 
 
@@ -123,6 +123,6 @@ def _name_curves(ax: Axes, curves: Sequence[Curve]) -> None:
     notes += [f"{curve.failed} of {len(curve.errors)} failed"] * (curve.failed > 0)
     label = arm_label(curve.arm) + (f" ({', '.join(notes)})" if notes else "")
     handles.append(Line2D(
-        [], [], color=light("ink" if index == 0 else SERIES[index - 1]), **_line(index),
+        [], [], color=light_shade("ink" if index == 0 else SERIES[index - 1]), **_line(index),
         markersize=4, label=label))
   ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)

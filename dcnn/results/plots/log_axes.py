@@ -15,6 +15,12 @@ def set_log_axis(axis: Axis, values: Float[np.ndarray, " values"]) -> None:
     axis: The axis to set.
     values: What is drawn along it. If a value is 0, the axis has a tick for it, at `zero_place`.
   """
+  def tick_text(value: float, position: int) -> str:
+    if value in zero:
+      return "0"
+    wide = value >= 1e6 or value < 1e-4
+    return f"{value:.3g}" if wide else f"{value:,.6f}".rstrip("0").rstrip(".")
+
   positive = values[np.isfinite(values) & (values > 0)]
   zero = [zero_place(values)] * bool(np.any(values == 0))
   if not positive.size and not zero:
@@ -30,8 +36,7 @@ def set_log_axis(axis: Axis, values: Float[np.ndarray, " values"]) -> None:
   first = min([10**low, *(10 ** (np.log10(place) - pad) for place in zero)])
   axis.axes.set(**{f"{axis.axis_name}lim": (first, 10**high)})  # pyright: ignore
   axis.set_major_locator(matplotlib.ticker.FixedLocator([*zero, *ticks]))
-  axis.set_major_formatter(matplotlib.ticker.FuncFormatter(
-      lambda value, position: "0" if value in zero else _tick_text(value)))
+  axis.set_major_formatter(matplotlib.ticker.FuncFormatter(tick_text))
   axis.set_minor_locator(matplotlib.ticker.FixedLocator(between if high - low < 4 else []))
   axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
@@ -68,9 +73,3 @@ def _multiples(low: float, high: float, factors: Sequence[float | int]) -> list[
       factor * 10.0**decade for decade in range(int(np.floor(low)), int(np.ceil(high)) + 1)
       for factor in factors]
   return [tick for tick in ticks if low <= np.log10(tick) <= high]
-
-
-def _tick_text(value: float) -> str:
-  if value >= 1e6 or value < 1e-4:
-    return f"{value:.3g}"
-  return f"{value:,.6f}".rstrip("0").rstrip(".")

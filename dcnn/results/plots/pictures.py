@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from dcnn.base.text import Unit, display_unit, number_text
 from dcnn.results import text
-from dcnn.results.plots.style import light, with_style
+from dcnn.results.plots.style import light_shade, with_style
 
 _CLOUD = "#3d8bc4"  # points drawn as pixels keep one colour, readable on both papers
 # Both can be read with any kind of colour vision: one gets steadily lighter, the other is purple
@@ -119,9 +119,9 @@ def _draw_parity(upper: Axes, lower: Axes, panel: Parity) -> None:
       "alpha": float(np.clip(2000 / true.size, 0.15, 0.45)), "rasterized": True}
   ends = [float(true.min()), float(true.max())]
   upper.scatter(true, panel.predicted, **style)
-  upper.plot(ends, ends, color=light("ink"), linewidth=0.8)
+  upper.plot(ends, ends, color=light_shade("ink"), linewidth=0.8)
   lower.scatter(true, small.factor * errors, **style)
-  lower.axhline(0, color=light("ink"), linewidth=0.8)
+  lower.axhline(0, color=light_shade("ink"), linewidth=0.8)
   upper.text(0.03, 0.96, "\n".join([f"{true.size:,} values", *_error_lines(errors, small)]),
              transform=upper.transAxes, va="top", linespacing=1.4)
   upper.set_ylabel(text.heading("predicted", unit))

@@ -15,7 +15,7 @@ from dcnn.base.text import one_line
 from dcnn.results import text
 from dcnn.results.palette import PALETTE, VERDICT_COLOURS
 from dcnn.results.plots.log_axes import set_log_axis, with_zero, zero_place
-from dcnn.results.plots.style import arm_label, light, with_style
+from dcnn.results.plots.style import arm_label, light_shade, with_style
 from dcnn.stats import Interval
 
 _CONSTANT_LINE: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (1, 2))}
@@ -80,8 +80,7 @@ def strip_plot(panels: Sequence[StripPanel]) -> Figure:
   for ax, panel in zip(axes, panels, strict=True):
     _draw_panel(ax, panel)
   figure.align_xlabels(axes)
-  _name_rows(axes[0], panels[0])
-  _note_failures(axes[-1], panels[0])
+  _name_rows(axes[0], axes[-1], panels[0])
   verdicts = {strip.verdict for panel in panels for _, arms in panel.groups for strip in arms}
   constant = any(np.isfinite(_near_constant(panel)) for panel in panels)
   figure.legend(
@@ -118,7 +117,7 @@ def _draw_panel(ax: Axes, panel: StripPanel) -> None:
   zero = zero_place(np.append(values, constant))
   for row, _, strips in _layout(panel):
     span = (row + 0.55, row + len(strips) + 0.45)
-    ax.plot([constant] * 2, span, color=light("soft"), **_CONSTANT_LINE)
+    ax.plot([constant] * 2, span, color=light_shade("soft"), **_CONSTANT_LINE)
     _draw_baseline(ax, strips, span)
     for strip_row, strip in strips:
       _draw_strip(ax, strip, strip_row, zero)
@@ -132,8 +131,8 @@ def _draw_panel(ax: Axes, panel: StripPanel) -> None:
 
 
 def _draw_strip(ax: Axes, strip: Strip, row: int, zero: float) -> None:
-  colour = light(VERDICT_COLOURS[strip.verdict])
-  ax.axhline(row, color=light("rule"), linewidth=0.6, zorder=0.5)
+  colour = light_shade(VERDICT_COLOURS[strip.verdict])
+  ax.axhline(row, color=light_shade("rule"), linewidth=0.6, zorder=0.5)
   heights = row + np.linspace(-0.27, 0.27, len(strip.errors)) * (len(strip.errors) > 1)
   shown = np.isfinite(strip.errors)
   ax.plot(with_zero(strip.errors[shown], zero), heights[shown], "o", color=colour, markersize=2.9,
@@ -144,7 +143,7 @@ def _draw_strip(ax: Axes, strip: Strip, row: int, zero: float) -> None:
   ax.plot(ends, [row, row], color=colour, linewidth=3.0, zorder=4,
           solid_capstyle="butt")
   ax.plot([centre], [row], "D", color=colour, markersize=4.6,
-          markeredgecolor=light("paper"), markeredgewidth=0.7, zorder=5)
+          markeredgecolor=light_shade("paper"), markeredgewidth=0.7, zorder=5)
 
 
 def _draw_baseline(
@@ -155,31 +154,28 @@ def _draw_baseline(
     centre = strip.interval.centre
     if strip.verdict == "baseline" and np.isfinite(centre) and centre > 0:
       ax.fill_betweenx(span, centre / _EQUIVALENCE, centre * _EQUIVALENCE, **_BAND, zorder=1)
-      ax.plot([centre, centre], span, color=light("ink"), linewidth=0.9, zorder=2)
+      ax.plot([centre, centre], span, color=light_shade("ink"), linewidth=0.9, zorder=2)
 
 
-def _name_rows(ax: Axes, panel: StripPanel) -> None:
+def _name_rows(left: Axes, right: Axes, panel: StripPanel) -> None:
+  """Titles and names of arms at the left, and at the right how many runs failed."""
   groups = _layout(panel)
   for row, title, _ in groups:
-    ax.text(0.0, row + 0.05, one_line(title), transform=ax.get_yaxis_transform(),
-            va="center", fontweight="bold",
-            bbox={"facecolor": light("paper"), "edgecolor": "none", "pad": 1})
+    left.text(0.0, row + 0.05, one_line(title), transform=left.get_yaxis_transform(),
+              va="center", fontweight="bold",
+              bbox={"facecolor": light_shade("paper"), "edgecolor": "none", "pad": 1})
   named = [pair for _, _, strips in groups for pair in strips]
-  ax.set_yticks([row for row, _ in named], [arm_label(strip.arm) for _, strip in named])
-
-
-def _note_failures(ax: Axes, panel: StripPanel) -> None:
-  """How many runs failed, right of the last panel."""
-  for row, strip in (pair for _, _, strips in _layout(panel) for pair in strips):
+  left.set_yticks([row for row, _ in named], [arm_label(strip.arm) for _, strip in named])
+  for row, strip in named:
     failed = int(np.sum(~np.isfinite(strip.errors)))
     if failed:
-      ax.text(1.01, row, f"{failed} of {len(strip.errors)} failed", fontsize=8, va="center",
-              transform=ax.get_yaxis_transform(), color=light("vermillion"))
+      right.text(1.01, row, f"{failed} of {len(strip.errors)} failed", fontsize=8, va="center",
+                 transform=right.get_yaxis_transform(), color=light_shade("vermillion"))
 
 
 def _strip_legend(verdicts: set[str], constant: bool) -> list[Line2D | Patch]:
   """Kinds of marks in the upper row of the legend, the verdicts below."""
-  soft = light("soft")
+  soft = light_shade("soft")
   marks = [
       Line2D([], [], color=soft, marker="o", markersize=2.9, linestyle="none", label="one run"),
       Line2D([], [], color=soft, marker="D", markersize=4.6, linewidth=3.0,
@@ -188,7 +184,8 @@ def _strip_legend(verdicts: set[str], constant: bool) -> list[Line2D | Patch]:
   if constant:
     marks.append(Line2D([], [], color=soft, label="constant predictor", **_CONSTANT_LINE))
   squares = [
-      Line2D([], [], color=light(colour), marker="s", markersize=6, linestyle="none", label=name)
+      Line2D([], [], color=light_shade(colour), marker="s", markersize=6, linestyle="none",
+             label=name)
       for name, colour in VERDICT_COLOURS.items() if name in verdicts]
   empty = Line2D([], [], linestyle="none", label=" ")
   columns = itertools.zip_longest(marks, squares, fillvalue=empty)

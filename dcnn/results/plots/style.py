@@ -139,7 +139,7 @@ def inline(content: bytes) -> str:
   return element
 
 
-def light(colour: str) -> str:
+def light_shade(colour: str) -> str:
   """The shade of a colour of `PALETTE` on light paper."""
   return PALETTE[colour][0]
 
