@@ -35,7 +35,9 @@ def environment() -> dict:
   device = jax.devices()[0]
   settings: Any = jax.config
   return {
-      "versions": {"python": platform.python_version(), **_versions()},
+      "versions": {
+          "python": platform.python_version(), "dcnn": version.__version__,
+          **{name: importlib.metadata.version(name) for name in PACKAGES}},
       "device": device.device_kind if device.platform != "cpu" else _processor(),
       "platform": device.platform,
       "devices": jax.device_count(),
@@ -84,10 +86,6 @@ def _plain(value: Any) -> str | int | float | bool | None:
   value = getattr(value, "value", value)
   return value if isinstance(value, str | int | float | bool | None) else str(value)
 
-
-def _versions() -> dict[str, str]:
-  return {"dcnn": version.__version__,
-          **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
 def _processor() -> str:

@@ -360,6 +360,9 @@ def _check(config: ConfigDict) -> None:
           "tuning needs split.per_seed=False: it would see test frames of other seeds")
   require(all(callable(metric) or isinstance(metric, FrameMetric) for metric in config.metrics),
           f"metrics must list functions or FrameMetric records, got {config.metrics!r}")
+  for metric in own_metrics(config):
+    require(metric.kind == "error" or not metric.compared,
+            f"metric {metric.name}: only an error can be compared, and its kind is {metric.kind}")
   labels.check(config.labels)
   penalties.check(config, loss.energy, losses.ENERGY_LOSSES, "energy")
   penalties.check(config, loss.forces, losses.FORCE_LOSSES, "force")

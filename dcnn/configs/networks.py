@@ -35,10 +35,6 @@ def parameters(config: ConfigDict) -> dict[str, Any]:
   return {name: config.activation[name] for name in activation_of(config).parameters}
 
 
-def smoothness(config: ConfigDict) -> float | None:
-  """How many derivatives of the activation are continuous; None where nobody knows."""
-  return activation_of(config).order_at(**parameters(config))
-
 
 def check(config: ConfigDict) -> None:
   """Makes sure that the initial weights of an arm go with its activation.
@@ -94,5 +90,5 @@ def activation_fields(config: ConfigDict) -> Callable[[Mapping], dict[str, Any]]
 
 def is_rough(config: ConfigDict, derivatives: int) -> bool:
   """Whether the activation is known to have fewer continuous derivatives than a loss takes."""
-  order = smoothness(config)
+  order = activation_of(config).order_at(**parameters(config))
   return order is not None and not math.isnan(order) and order < derivatives

@@ -118,7 +118,10 @@ def check_type(setting: Setting, value: Any) -> None:
   Raises:
     ValueError: naming the setting and the type.
   """
-  if setting.optional and value is None or setting.objects and _may_stand_for_a_name(value):
+  if setting.optional and value is None:
+    return
+  parts = value if isinstance(value, tuple) and not hasattr(value, "_fields") else (value,)
+  if setting.objects and any(map(objects.is_object, parts)):
     return
   kind = setting.kind or type(setting.default)
   require(kind is object or _is_of(value, kind),
@@ -128,9 +131,6 @@ def check_type(setting: Setting, value: Any) -> None:
           f"{setting.key} is not UTF-8 text, got {value!r}: files and experiments need such names "
           "to be written down")
 
-
-def _may_stand_for_a_name(value: Any) -> bool:
-  return objects.is_object(value) or isinstance(value, tuple) and any(map(objects.is_object, value))
 
 
 def _is_of(value: Any, kind: type) -> bool:

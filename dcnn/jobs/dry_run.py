@@ -44,7 +44,9 @@ def estimate_stages(
   stages = []
   with full_precision():
     for folder, plan in _plans(experiment).items():
-      ended = _ended_runs(directory / folder) if directory else set()
+      ended = set() if directory is None else {
+          Key(*run) for checkpoint in checkpoints.finished(directory / folder)
+          for run in checkpoint.record["runs"]}
       for estimate in estimates.estimate(plan, ended):
         stages.append(Stage(folder == snapshots.TUNING, estimate))
         on_stage(stages[-1])
@@ -58,8 +60,3 @@ def _plans(experiment: Experiment) -> Mapping[str, Plan]:
   if not config.tuning.learning_rates:
     return reported
   return {snapshots.TUNING: tuning.make_plan(config, data, arms), **reported}
-
-
-def _ended_runs(folder: pathlib.Path) -> set[Key]:
-  return {Key(*run) for checkpoint in checkpoints.finished(folder)
-          for run in checkpoint.record["runs"]}

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -81,7 +81,9 @@ def sweep(
                        should_stop=request.is_made)
     except sweeps.Interrupted:
       result = _so_far(experiment, manifest, directory, kept)
-      _warn_of_interrupt(result, directory)
+      way_on = "the same call continues them" if directory else "only with a workdir can they go on"
+      warnings.warn(f"interrupted: {sum(result.unfinished.values())} runs are unfinished; {way_on}",
+                    stacklevel=2)
       return result
     except sweeps.Diverged:
       _so_far(experiment, manifest, directory, kept)
@@ -89,7 +91,9 @@ def sweep(
     if directory is not None:
       workdirs.write(finished.result, directory)
     return dataclasses.replace(finished.result, trained=trained_arms(
-        experiment.config.task, _trained_runs(finished.outcome)))
+        experiment.config.task, (
+            TrainedRun(*key, ended.best, ended.last, ended.kept)
+            for key, ended in finished.outcome.ended.items())))
 
 
 def trained(workdir: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
@@ -124,18 +128,12 @@ def trained_arms(task: str, runs: Iterable[TrainedRun]) -> dict[str, dict[str, A
       name: {
           **{key: jax.tree.map(lambda *leaves: np.stack(leaves), *(
               getattr(each, key) for each in mine)) for key in ("best", "last")},
-          **_stack([restore(each.kept) for each in mine]),
+          **jax.tree.map(lambda *leaves: np.stack([np.float64(leaf) for leaf in leaves]), *(
+              restore(each.kept) for each in mine)),
           "seed": np.array([each.seed for each in mine])}
       for name, mine in arms.items()}
 
 
-def _stack(kept: list[dict[str, Any]]) -> dict[str, Any]:
-  return jax.tree.map(lambda *leaves: np.stack([np.float64(leaf) for leaf in leaves]), *kept)
-
-
-def _trained_runs(outcome: sweeps.Outcome) -> Iterator[TrainedRun]:
-  for key, ended in outcome.ended.items():
-    yield TrainedRun(*key, ended.best, ended.last, ended.kept)
 
 
 def _progress_display(
@@ -170,9 +168,3 @@ def _so_far(
   if directory is not None and workdirs.holds_work(directory):
     workdirs.write(result, directory)
   return result
-
-
-def _warn_of_interrupt(result: Result, directory: pathlib.Path | None) -> None:
-  number = sum(result.unfinished.values())
-  way_on = "the same call continues them" if directory else "only with a workdir can they go on"
-  warnings.warn(f"interrupted: {number} runs are unfinished; {way_on}", stacklevel=3)

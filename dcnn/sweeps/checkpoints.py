@@ -211,7 +211,9 @@ class Store:
     folder = self._directory / kind
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      _save(folder / str(_next_number(folder)), checkpoint)
+      # Larger than any that is there, whoever made it.
+      number = max((int(path.name) for path in _numbered(folder)), default=-1) + 1
+      _save(folder / str(number), checkpoint)
       keep = 0 if kind == FINISHED else KEPT
       states = sorted(_numbers(self._directory / RUNNING), reverse=True)
       for number in states[keep:]:
@@ -472,10 +474,6 @@ def _numbers(folder: pathlib.Path) -> list[int]:
   """Numbers of the checkpoints in a folder, sound or damaged."""
   return [int(path.name) for path in _numbered(folder) if _is_checkpoint(path)]
 
-
-def _next_number(folder: pathlib.Path) -> int:
-  """Larger than any that is there, whoever made it."""
-  return max((int(path.name) for path in _numbered(folder)), default=-1) + 1
 
 
 def _numbered(folder: pathlib.Path) -> list[pathlib.Path]:

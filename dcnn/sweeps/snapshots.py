@@ -163,7 +163,9 @@ def results_of(
     for i, (key, points) in enumerate(zip(begun.keys, histories, strict=True)):
       ending = outcomes.Ending(f"{INTERRUPTED}@{begun.step}", "")
       if begun.state["diverged_at"][i] != NEVER:
-        ending = outcomes.divergence(begun.state["diverged_at"][i], _non_finite(begun.state, i))
+        ending = outcomes.divergence(begun.state["diverged_at"][i], [
+            name.removeprefix("non_finite.") for name, flags in begun.state.items()
+            if name.startswith("non_finite.") and flags[i]])
       runs.setdefault(key, (_last_errors(experiment, key, points, ending, measures), points))
   unbegun = outcomes.Ending(f"{INTERRUPTED}@0", "")
   found = [runs.get(key) or (_last_errors(experiment, key, (), unbegun, measures), ())
@@ -171,10 +173,6 @@ def results_of(
   return (tuple(row for rows, _ in found for row in rows),
           tuple(point for _, points in found for point in points))
 
-
-def _non_finite(state: dict[str, np.ndarray], run: int) -> list[str]:
-  return [name.partition(".")[2] for name, flags in state.items()
-          if name.startswith("non_finite.") and flags[run]]
 
 
 def _last_errors(

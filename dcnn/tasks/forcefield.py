@@ -187,11 +187,10 @@ def shared_data(dataset: Dataset, frames: Frames) -> tuple[System, Any]:
   systems, (_, forces) = jax.tree.map(
       lambda leaf: np.asarray(leaf)[frames], (dataset.systems, dataset.labels))
   systems = systems._replace(species=np.asarray(systems.species, np.int32))
-  return jax.tree.map(_single_precision, (systems, forces))
+  return jax.tree.map(
+      lambda leaf: leaf.astype(np.float32) if np.issubdtype(leaf.dtype, np.floating) else leaf,
+      (systems, forces))
 
-
-def _single_precision(array: np.ndarray) -> np.ndarray:
-  return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
 
 def take(
