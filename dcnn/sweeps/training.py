@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Key
 
 from dcnn.tasks.base import Batch, Hypers, Task, Variables
 
@@ -97,7 +97,7 @@ class Validation(NamedTuple):
   valid: dict[str, Float[Array, ""]]
 
 
-def init(program: Program, key: Array, hypers: Hypers) -> RunState:
+def init(program: Program, key: Key[Array, ""], hypers: Hypers) -> RunState:
   """The state of a run before its first step."""
   variables = program.task.init(key, hypers)
   params = variables["params"]
@@ -121,7 +121,7 @@ def has_ended(state: RunState) -> Bool[Any, "*runs"]:
 
 
 def step(
-    program: Program, state: RunState, hypers: Hypers, batch: Batch, key: Array
+    program: Program, state: RunState, hypers: Hypers, batch: Batch, key: Key[Array, ""]
 ) -> tuple[RunState, dict[str, Array]]:
   """One optimiser step; a run that would leave the finite numbers stops where it stands.
 
@@ -178,7 +178,7 @@ def train(
     *,
     first: Int[Array, ""] | int,
     steps: Int[Array, ""] | int,
-    key: Array,
+    key: Key[Array, ""],
 ) -> RunState:
   """Trains for `steps` steps; cutting a training into such segments does not change it.
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Key
 
 from dcnn.base.measures import Measures, Metric, Picture
 from dcnn.base.splits import Frames, Indices, Training
@@ -114,7 +114,7 @@ def residual(field: Field, equation: Equation) -> Field:
 
 
 def init_network(
-    key: Array, hidden: Sequence[int], gain: Float[Array, ""] | float = 1.0) -> Variables:
+    key: Key[Array, ""], hidden: Sequence[int], gain: Float[Array, ""] | float = 1.0) -> Variables:
   """Weights of standard deviation gain / sqrt(inputs) and biases 0 of a multilayer perceptron.
 
   Args:
@@ -194,7 +194,7 @@ def make_task(
     start = points._replace(time=jnp.zeros_like(points.time))
     return values(field, variables, start) - initial(points.position)
 
-  def loss(variables: Variables, hypers: Hypers, batch: Points, key: Array):
+  def loss(variables: Variables, hypers: Hypers, batch: Points, key: Key[Array, ""]):
     # One random shift a step keeps the low discrepancy of the points, and makes each uniform.
     shift = jax.random.uniform(key, (2,))
     points = Points((batch.time + shift[0]) % 1.0, (batch.position + shift[1]) % 1.0)

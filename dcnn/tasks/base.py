@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Key
 
 from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Training
@@ -61,7 +61,7 @@ class LossFn(Protocol):
   """The terms of the training loss of one batch."""
 
   def __call__(
-      self, variables: Variables, hypers: Hypers, batch: Batch, key: Array
+      self, variables: Variables, hypers: Hypers, batch: Batch, key: Key[Array, ""]
   ) -> tuple[dict[str, Term], Mapping[str, Any]]:
     """Returns the terms by name, and the network's new state (variables other than "params").
 

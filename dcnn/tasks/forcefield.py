@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Key
 
 from dcnn import derivatives
 from dcnn.base import Dataset, Labels, System, known_forces
@@ -100,7 +100,7 @@ def make_task(
     model = make_model(hypers)
     return lambda variables, system: hypers["scale"] * model.apply(variables, system)
 
-  def init(key: Array, hypers: Hypers) -> Variables:
+  def init(key: Key[Array, ""], hypers: Hypers) -> Variables:
     return make_model(hypers).init(key, example)
 
   def predict(variables: Variables, hypers: Hypers, systems: System) -> Labels:
@@ -117,7 +117,7 @@ def make_task(
     residual = jnp.asarray(forces - jnp.where(known, batch.labels.forces, 0.0))
     return mean_term(hypers["force_weight"], force_penalty(residual, hypers), known)
 
-  def loss(variables: Variables, hypers: Hypers, batch: Batch, key: Array):
+  def loss(variables: Variables, hypers: Hypers, batch: Batch, key: Key[Array, ""]):
     del key  # nothing is random in these networks
     state = {name: value for name, value in variables.items() if name != "params"}
     if use_forces:
