@@ -174,7 +174,7 @@ def test_alone_there_is_nothing_to_exchange():
      Checkpoint({"x": np.int32([-1, 2])}, {"step": 3})),
     ([], Checkpoint({"x": np.uint32([7])}, {}))], ids=["none", "both", "running"])
 def test_checkpoints_for_another_process(saved):
-  found, running_state = checkpoints.unpacked(checkpoints.packed(saved))
+  found, running_state = checkpoints.unpack(checkpoints.pack(saved))
   for mine, expected in zip([*found, running_state], [*saved[0], saved[1]], strict=True):
     if expected is None:
       assert mine is None

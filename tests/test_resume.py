@@ -544,16 +544,16 @@ def test_a_directory_without_work_may_be_for_anything(tmp_path):
 
 
 def test_one_process_at_a_time(directory):
-  with workdirs.claimed(directory):
+  with workdirs.claim(directory):
     with pytest.raises(ValueError, match=r"is in use by process \d+ on .*choose another --workdir"):
-      with workdirs.claimed(directory):
+      with workdirs.claim(directory):
         pass
-  with workdirs.claimed(directory):  # given up, and the holder's note is still there
+  with workdirs.claim(directory):  # given up, and the holder's note is still there
     assert (directory / workdirs.LOCK).exists()
 
 
 def test_a_claim_on_nothing_leaves_nothing(tmp_path):
-  with workdirs.claimed(tmp_path / "new"):
+  with workdirs.claim(tmp_path / "new"):
     workdirs.begin(tmp_path / "new", MANIFEST)
   assert not (tmp_path / "new").exists()
 
@@ -590,20 +590,20 @@ def test_what_others_keep_under_our_names_is_not_replaced(tmp_path, name):
 @pytest.mark.parametrize("content", ["mine", "[1]", '{"a": 1}'], ids=["text", "list", "other"])
 def test_a_lock_of_others_is_not_replaced(tmp_path, content):
   (tmp_path / workdirs.LOCK).write_text(content)
-  with pytest.raises(ValueError, match="is not what dcnn wrote there"), workdirs.claimed(tmp_path):
+  with pytest.raises(ValueError, match="is not what dcnn wrote there"), workdirs.claim(tmp_path):
     pass
   assert (tmp_path / workdirs.LOCK).read_text() == content
 
 
 def test_a_claim_leaves_no_lock_where_nothing_was_begun(tmp_path):
   (tmp_path / "notes.txt").touch()
-  with workdirs.claimed(tmp_path):
+  with workdirs.claim(tmp_path):
     pass
   assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_files_of_others_in_a_new_directory_stay(tmp_path):
-  with workdirs.claimed(tmp_path / "new"):
+  with workdirs.claim(tmp_path / "new"):
     workdirs.begin(tmp_path / "new", MANIFEST)
     (tmp_path / "new" / "checkpoints" / "photos").mkdir(parents=True)
     (tmp_path / "new" / "notes.txt").touch()
@@ -627,5 +627,5 @@ def test_moving_aside_deletes_nothing(directory):
   directory.mkdir()
   assert workdirs.move_aside(directory).name == "sweep.2"
   directory.mkdir()
-  with workdirs.claimed(directory), pytest.raises(ValueError, match="in use"):
+  with workdirs.claim(directory), pytest.raises(ValueError, match="in use"):
     workdirs.move_aside(directory)

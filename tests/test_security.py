@@ -95,7 +95,7 @@ def test_one_function_starts_a_program_git_with_fixed_arguments():
   (function,) = [node for node in ast.walk(MODULES["dcnn/base/version.py"])
                  if isinstance(node, ast.FunctionDef)
                  and any("subprocess" in name for name, _ in calls(node))]
-  assert function.name == version._described.__name__
+  assert function.name == version._describe_checkout.__name__
   assert not function.args.args
   ((name, call),) = [(name, call) for name, call in calls(function) if "subprocess" in name]
   assert name == "subprocess.run" and float(keywords(call)["timeout"]) <= 10

@@ -469,7 +469,7 @@ task = advection.make_task(
     equation, lambda key, hypers: advection.init_network(key, (4,)),
     lambda hypers: advection.make_field(equation, jnp.tanh), lambda r, hypers: r**2)
 program = training.Program(task, lambda hypers: optax.sgd(1e-3), problem.take, 4, False)
-arm = plans.Arm("a", "a", lambda: program, {"residual_weight": 1.0}, advection.fitted)
+arm = plans.Arm("a", "a", lambda: program, {"residual_weight": 1.0}, advection.fit)
 outcome = sweeps.run(plans.Plan(
     "e", problem, (arm,), (0, 1), (data.splits,) * 2, 4, 2, None, 1, False, 30.0))
 assert len(outcome.rows) == 2 * 3 * len(advection.MEASURES.metrics)

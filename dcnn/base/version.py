@@ -18,7 +18,7 @@ def revision() -> str:
   """
   here = pathlib.Path(__file__).resolve().parent
   if (_checkout() / ".git").exists():
-    return _described()
+    return _describe_checkout()
   try:
     return (here / FILE).read_text().strip()
   except OSError:
@@ -29,7 +29,7 @@ def _checkout() -> pathlib.Path:
   return pathlib.Path(__file__).resolve().parents[2]
 
 
-def _described() -> str:
+def _describe_checkout() -> str:
   """What git says of the checkout; empty without git."""
   try:
     told = subprocess.run(

@@ -97,7 +97,7 @@ def build(
       problem=advection.make_problem(*domain),
       splits=(domain.points.splits,) * len(seeds),
       make_task=functools.partial(_make_task, domain.equation),
-      fit=lambda name, settings, train: advection.fitted(train))
+      fit=lambda name, settings, train: advection.fit(train))
 
 
 def _make_task(equation: Equation, config: ConfigDict) -> Task:

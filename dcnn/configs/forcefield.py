@@ -305,7 +305,7 @@ def _fit(dataset: Dataset, name: str, config: ConfigDict, train: Frames) -> Fitt
   except ValueError as error:
     scheme = config.labels if isinstance(config.labels, str) else "this object"
     raise ValueError(f"arm {name!r}, labels={scheme}: {error}") from error
-  return forcefield.fitted(dataset, transform)
+  return forcefield.fit(dataset, transform)
 
 
 def _make_task(dataset: Dataset, splits: Sequence[Indices], config: ConfigDict) -> Task:

@@ -56,7 +56,7 @@ def _advice() -> str:
 
 
 @contextlib.contextmanager
-def claimed(directory: pathlib.Path) -> Iterator[None]:
+def claim(directory: pathlib.Path) -> Iterator[None]:
   """Holds a directory for this process alone; one that is left without work is as it was before.
 
   Args:
@@ -108,7 +108,7 @@ def hold(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Iterator[bool]
   """
   _require_writable(directory)
   check_free(directory)
-  with claimed(directory):
+  with claim(directory):
     check(directory, manifest)
     yield holds_work(directory)
 
@@ -137,7 +137,7 @@ def move_aside(directory: pathlib.Path) -> pathlib.Path:
   number = 1
   while os.path.lexists(aside := directory.with_name(f"{directory.name}.{number}")):
     number += 1
-  with claimed(directory):
+  with claim(directory):
     directory.rename(aside)
   return aside
 
@@ -209,7 +209,7 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
 
 
 def begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
-  """Writes down what a claimed and checked directory is for, and sweeps up unfinished files."""
+  """Writes down what a held and checked directory is for, and sweeps up unfinished files."""
   for folder in (directory, directory / storage.FIGURES):
     for path in folder.iterdir() if folder.is_dir() else ():
       name = _HALF_WRITTEN.fullmatch(path.name)
@@ -391,7 +391,7 @@ def _require_room(directory: pathlib.Path) -> None:
 
 
 def _is_our_lock(path: pathlib.Path) -> bool:
-  """Whether the lock may be taken: it is empty, or holds what `claimed` writes."""
+  """Whether the lock may be taken: it is empty, or holds what `claim` writes."""
   if path.is_symlink() or not path.is_file():
     return False
   try:

@@ -212,7 +212,7 @@ class Store:
     try:
       folder.mkdir(parents=True, exist_ok=True)
       # Larger than any that is there, whoever made it.
-      number = max((int(path.name) for path in _numbered(folder)), default=-1) + 1
+      number = max((int(path.name) for path in _numbered_folders(folder)), default=-1) + 1
       _save(folder / str(number), checkpoint)
       keep = 0 if kind == FINISHED else KEPT
       states = sorted(_numbers(self._directory / RUNNING), reverse=True)
@@ -231,7 +231,7 @@ def finished(directory: str | os.PathLike[str]) -> list[Checkpoint]:
     ValueError: if one cannot be read, naming it.
   """
   folder = pathlib.Path(directory).absolute() / FINISHED
-  return [_finished(folder / str(number)) for number in sorted(_numbers(folder))]
+  return [_read_finished(folder / str(number)) for number in sorted(_numbers(folder))]
 
 
 def running(directory: str | os.PathLike[str]) -> Checkpoint | None:
@@ -338,7 +338,7 @@ def kept_of(arrays: Mapping[str, Any], run: int) -> dict[str, Any]:
   return kept
 
 
-def packed(saved: tuple[list[Checkpoint], Checkpoint | None]) -> bytes:
+def pack(saved: tuple[list[Checkpoint], Checkpoint | None]) -> bytes:
   """What `finished` and `running` gave, for another process."""
   found, running = saved
   every = [*found, running] if running is not None else found
@@ -350,8 +350,8 @@ def packed(saved: tuple[list[Checkpoint], Checkpoint | None]) -> bytes:
   return file.getvalue()
 
 
-def unpacked(data: bytes) -> tuple[list[Checkpoint], Checkpoint | None]:
-  """What `packed` was given."""
+def unpack(data: bytes) -> tuple[list[Checkpoint], Checkpoint | None]:
+  """What `pack` was given."""
   with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
     places, records, found = json.loads(str(arrays["record"]))
     every = [
@@ -360,7 +360,7 @@ def unpacked(data: bytes) -> tuple[list[Checkpoint], Checkpoint | None]:
   return every[:found], every[found] if found < len(every) else None
 
 
-def _finished(path: pathlib.Path) -> Checkpoint:
+def _read_finished(path: pathlib.Path) -> Checkpoint:
   try:
     return _read(path)
   except Exception as error:  # a damaged file fails in many ways
@@ -379,7 +379,7 @@ def _try_saving(folder: pathlib.Path) -> None:
   Raises:
     OSError: if that fails.
   """
-  trial = _marked(folder / "0", _TRASH)
+  trial = _temporary_name(folder / "0", _TRASH)
   try:
     trial.mkdir(parents=True)
     _save(trial / "0", Checkpoint({"number": np.arange(2)}, {"step": 0}))
@@ -414,7 +414,7 @@ def _orbax_version() -> str:
 def _save(path: pathlib.Path, checkpoint: Checkpoint) -> None:
   """Writes a checkpoint and the digests of its files under another name, then renames it."""
   ocp = _orbax()
-  unfinished = _marked(path, _UNFINISHED)
+  unfinished = _temporary_name(path, _UNFINISHED)
   with _checkpointer(ocp) as checkpointer:
     checkpointer.save(unfinished, args=ocp.args.Composite(
         arrays=ocp.args.StandardSave(checkpoint.arrays),
@@ -472,11 +472,11 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 
 def _numbers(folder: pathlib.Path) -> list[int]:
   """Numbers of the checkpoints in a folder, sound or damaged."""
-  return [int(path.name) for path in _numbered(folder) if _is_checkpoint(path)]
+  return [int(path.name) for path in _numbered_folders(folder) if _is_checkpoint(path)]
 
 
 
-def _numbered(folder: pathlib.Path) -> list[pathlib.Path]:
+def _numbered_folders(folder: pathlib.Path) -> list[pathlib.Path]:
   if not folder.is_dir():
     return []
   return [path for path in folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name)]
@@ -490,7 +490,7 @@ def _is_checkpoint(path: pathlib.Path) -> bool:
   return not names or bool(names & set(_MARKS))
 
 
-def _marked(path: pathlib.Path, kind: str) -> pathlib.Path:
+def _temporary_name(path: pathlib.Path, kind: str) -> pathlib.Path:
   """The name of a checkpoint while it is written or removed, which nobody can have foreseen."""
   return path.with_name(f"{kind}-{path.name}-{secrets.token_hex(_TOKEN_BYTES)}")
 
@@ -510,7 +510,7 @@ def _remove(path: pathlib.Path) -> None:
   """
   if _has_foreign_files(path):
     return
-  trash = _marked(path, _TRASH)
+  trash = _temporary_name(path, _TRASH)
   path.rename(trash)
   shutil.rmtree(trash, ignore_errors=True)
 

@@ -270,7 +270,7 @@ def _train(
         if done < end:
           _visit(session, current, state, curves, done)
       with session.timer("train_seconds"):
-        variables = _evaluated(current.program, state)
+        variables = _evaluated_variables(current.program, state)
         state, validation = engine.validate(
             state, current.arguments, _sums(current, variables, valid), end - start)
         curves = _with_validation(session, current, curves, state, validation, start, end)
@@ -369,7 +369,7 @@ def _finish(session: _Session, current: _Current, state: RunState, curves: Curve
         contextlib.closing(current.feed.scored()) as parts):
     sums = _sums(current, state.best.variables, parts)
   host = _to_host(state, current.runs)
-  last = _evaluated(current.program, host)
+  last = _evaluated_variables(current.program, host)
   histories = outcomes.points(curves, launch.keys)
   by_seed = {run.seed: run for run in launch.real}
   baseline = {seed: outcomes.baseline_errors(plan, run) for seed, run in by_seed.items()}
@@ -403,7 +403,7 @@ def _restore(session: _Session) -> None:
   plan, store = session.plan, session.store
   wanted = {Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds}
   saved, running = processes.broadcast(
-      lambda: (store.finished(), store.running()), checkpoints.packed, checkpoints.unpacked)
+      lambda: (store.finished(), store.running()), checkpoints.pack, checkpoints.unpack)
   for checkpoint in saved:
     ended = snapshots.to_ended(checkpoint)
     session.ended |= {key: each for key, each in ended.items() if key in wanted}
@@ -417,7 +417,7 @@ def _restore(session: _Session) -> None:
     session.reused += session.begun.step * len(session.begun.keys)
 
 
-def _evaluated(program: Program, state: RunState) -> Any:
+def _evaluated_variables(program: Program, state: RunState) -> Any:
   """The variables that validation sees, of all runs."""
   function = functools.partial(training.evaluated_variables, program)
   if program.evaluated is None:

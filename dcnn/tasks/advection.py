@@ -284,7 +284,7 @@ def make_problem(equation: Equation, data: Collocation) -> Problem:
       predictions=functools.partial(_predictions, equation, data))
 
 
-def fitted(_: Frames) -> Fitted:
+def fit(_: Frames) -> Fitted:
   """What a run makes of its training points: nothing, because all runs see the same."""
   return Fitted({}, lambda frames: (), {})
 

@@ -202,7 +202,7 @@ def take(
       Labels(energy[indices], forces[indices]))
 
 
-def fitted(dataset: Dataset, transform: LabelTransform) -> Fitted:
+def fit(dataset: Dataset, transform: LabelTransform) -> Fitted:
   """What a run makes of a label transform that was fitted to its training labels.
 
   Args:
