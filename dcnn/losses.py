@@ -106,12 +106,13 @@ ENERGY_LOSSES: Mapping[str, Penalty] = {
 FORCE_LOSSES: Mapping[str, Penalty] = {**ENERGY_LOSSES, "atom_norm": Penalty(atom_norm)}
 
 
-def resolve(spec: Any, table: Mapping[str, Penalty]) -> Penalty:
+def resolve(spec: Any, table: Mapping[str, Penalty], what: str = "loss") -> Penalty:
   """The penalty of a name; one of the user's own is taken as it is.
 
   Args:
     spec: A name in the table, a `Penalty`, or a function of the residual alone.
     table: `ENERGY_LOSSES` or `FORCE_LOSSES`, or another task's penalties by name.
+    what: What the name is of, for messages.
 
   Returns:
     The penalty, with the names of the parameters that it takes.
@@ -127,7 +128,7 @@ def resolve(spec: Any, table: Mapping[str, Penalty]) -> Penalty:
   """
   if isinstance(spec, str):
     if spec not in table:
-      raise ValueError(f"unknown loss {spec!r}: {text.suggestion(spec, table)}known are "
+      raise ValueError(f"unknown {what} {spec!r}: {text.suggestion(spec, table)}known are "
                        f"{', '.join(table)}")
     return table[spec]
   penalty = spec if isinstance(spec, Penalty) else Penalty(spec)

@@ -118,7 +118,7 @@ def _check(config: ConfigDict) -> None:
       is_integer(size) and 1 <= size <= 100_000 for size in sizes),
           "points.grid must list two whole numbers and model.hidden at least one, from 1 to "
           f"100,000, got {tuple(config.points.grid)} and {tuple(config.model.hidden)}")
-  penalties.check(config, config.loss.residual, losses.ENERGY_LOSSES, "residual")
+  penalties.check(config, "loss.residual", losses.ENERGY_LOSSES, "residual")
 
 
 def _unread(config: ConfigDict) -> set[str]:

@@ -364,8 +364,8 @@ def _check(config: ConfigDict) -> None:
     require(metric.kind == "error" or not metric.compared,
             f"metric {metric.name}: only an error can be compared, and its kind is {metric.kind}")
   labels.check(config.labels)
-  penalties.check(config, loss.energy, losses.ENERGY_LOSSES, "energy")
-  penalties.check(config, loss.forces, losses.FORCE_LOSSES, "force")
+  penalties.check(config, "loss.energy", losses.ENERGY_LOSSES, "energy")
+  penalties.check(config, "loss.forces", losses.FORCE_LOSSES, "force")
   require(loss.energy_weight + loss.force_weight > 0,
           "loss.energy_weight and loss.force_weight are both 0: nothing would be trained")
   _check_network(config)

@@ -6,7 +6,7 @@ from typing import Any
 from jax import Array
 
 from dcnn import losses
-from dcnn.configs.settings import ConfigDict, require
+from dcnn.configs.settings import ConfigDict, flat, require
 from dcnn.losses import Penalty
 
 
@@ -27,13 +27,19 @@ def make(
       residual, **{name: hypers[f"{what}_{name}"] for name in parameters})
 
 
-def check(config: ConfigDict, spec: Any, table: Mapping[str, Penalty], what: str) -> None:
-  """Makes sure that there is such a penalty, and a setting for each of its parameters.
+def check(config: ConfigDict, key: str, table: Mapping[str, Penalty], what: str) -> None:
+  """Makes sure that a setting names a penalty, and that there is a setting for its parameters.
+
+  Args:
+    config: The settings of an arm.
+    key: The setting, such as `loss.energy`.
+    table: The penalties by name.
+    what: What the residual is of, such as `energy`.
 
   Raises:
     ValueError: naming the penalties that there are, or the parameter that has no setting.
   """
-  for name in losses.resolve(spec, table).parameters:
+  for name in losses.resolve(flat(config)[key], table, key).parameters:
     require(f"{what}_{name}" in config.loss,
             f"the penalty of {what} reads {name}, and there is no setting loss.{what}_{name}: bind "
             f"it, as in functools.partial(penalty, {name}=0.1)")
