@@ -192,5 +192,7 @@ def _read_arrays(path: pathlib.Path, listed: Measures | None) -> dict[str, np.nd
   pictures = (listed or measures.from_names({}, arrays)).pictures
   problem = schemas.arrays_problem(arrays, pictures)
   if problem:
-    raise ValueError(f"{path}: {problem}. {_AGAIN}")
+    # Either of the two may have been edited.
+    where = f" by the pictures of {path.with_name(CONFIG_FILE)}" if listed else ""
+    raise ValueError(f"{path}: {problem}{where}. {_AGAIN}")
   return arrays
