@@ -13,10 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from dcnn import sweeps
 from dcnn.jobs import notebook
 from dcnn.labels import LabelTransform
-from dcnn.sweeps import checkpoints
+from dcnn.sweeps import checkpoints, sweep
 from dcnn.sweeps.checkpoints import Checkpoint, Store
 
 
@@ -146,7 +145,7 @@ def test_a_broken_orbax_ends_a_sweep_before_training(tmp_path, monkeypatch, caps
     raise AttributeError("module 'jax.experimental.layout' has no attribute 'DeviceLocalLayout'")
 
   monkeypatch.setattr(checkpoints, "_orbax", broken)
-  monkeypatch.setattr(sweeps, "_train", None)  # never called
+  monkeypatch.setattr(sweep, "_train", None)  # never called
   experiment, workdir = tmp_path / "tiny.py", tmp_path / "results"
   experiment.write_text(commands.TINY)
   status, _, errors = commands.call(

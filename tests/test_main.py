@@ -23,7 +23,7 @@ from dcnn import configs, jobs
 from dcnn.base import processes
 from dcnn.cli import arguments, main
 from dcnn.data import generation
-from dcnn.results import records
+from dcnn.results import records, storage
 from dcnn.sweeps import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -338,14 +338,15 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch, file, argument):
 
 
 @pytest.mark.parametrize("argument, words", [
-    ("ablation", ("no such experiment", "did you mean 'ablations'?", "ablations, rmd17")),
+    ("ablation", ("no such experiment", "did you mean 'ablations'?",
+                  "ablations, advection, rmd17")),
     ("Ablations:smoke", ("did you mean 'ablations'?",)),
     ("experiments/ablations.py:smoke", ("no such file", "did you mean 'ablations'?")),
     ("rmd17.py", ("no such file", "did you mean 'rmd17'?")),
     ("mine.py", ("no such file", "--config=FILE.py")),
-    ("my", ("no such experiment", "ablations, rmd17")),
+    ("my", ("no such experiment", "ablations, advection, rmd17")),
     ("my/min.py", ("no such file", "did you mean 'my/mine.py'?")),
-    (":smoke", ("no such experiment", "ablations, rmd17"))])
+    (":smoke", ("no such experiment", "ablations, advection, rmd17"))])
 def test_an_unknown_experiment(tmp_path, monkeypatch, argument, words):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "my").mkdir()
@@ -388,17 +389,19 @@ def test_full_disk_in_the_report(call, tiny, workdir, finished, monkeypatch):
   def save(result, directory):
     raise OSError(errno.ENOSPC, "No space left on device", str(directory))
 
-  monkeypatch.setattr(records, "save", save)
+  monkeypatch.setattr(storage, "save", save)
   status, _, errors = call(f"--config={tiny}", f"--workdir={workdir}")
   assert (status, errors) == (1, f"dcnn: error: No space left on device: {workdir}\n")
 
 
-@pytest.mark.parametrize("limit, where", [(4000, "checkpoints"), (30_000, "report")])
-def test_full_disk(call, tiny, workdir, limit, where):
+@pytest.mark.parametrize("limit, hidden, where", [
+    (8000, 64, "checkpoints"), (30_000, 4, "report")], ids=["checkpoints", "report"])
+def test_full_disk(call, tiny, workdir, limit, hidden, where):
   """A limit on the size of files stands for the disk; then there is room again."""
   code = ("import resource, sys; from dcnn.cli import main; "
           f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(main.entry())")
-  flags = [f"--config={tiny}", f"--workdir={workdir}", "--config.checkpoint_every=1e-9"]
+  flags = [f"--config={tiny}", f"--workdir={workdir}", "--config.checkpoint_every=1e-9",
+           f"--config.model.hidden=({hidden},)"]
   told = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True)
   assert told.returncode == 1
   (line,) = told.stderr.splitlines()
