@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Bool
 
 from dcnn.base import processes, wording
 from dcnn.base.measures import Metric
@@ -336,7 +337,9 @@ def _visit(
     raise Interrupted
 
 
-def _refusal(launch: Launch, state: RunState, diverged: np.ndarray, steps: int) -> str:
+def _refusal(
+    launch: Launch, state: RunState, diverged: Bool[np.ndarray, " runs"], steps: int
+) -> str:
   first = int(np.argmax(diverged))
   run, ended = launch.real[first], outcomes.ending(state, first, steps)
   others = f" and {diverged.sum() - 1} more" if diverged.sum() > 1 else ""

@@ -104,7 +104,8 @@ def residual(field: Field, equation: Equation) -> Field:
   Returns:
     The same signature; zero for `exact`.
   """
-  def residual_fn(variables: Variables, time: Array, position: Array) -> Array:
+  def residual_fn(
+      variables: Variables, time: Float[Array, ""], position: Float[Array, ""]) -> Array:
     speed = jnp.asarray(equation.speed, jnp.asarray(position).dtype)
     _, along = jax.jvp(functools.partial(field, variables), (time, position),
                        (jnp.ones_like(time), speed * jnp.ones_like(position)))
@@ -160,7 +161,8 @@ def make_field(
   Returns:
     `(variables, time, position) -> u` of one point.
   """
-  def field(variables: Variables, time: Array, position: Array) -> Array:
+  def field(
+      variables: Variables, time: Float[Array, ""], position: Float[Array, ""]) -> Array:
     angle, since = 2 * jnp.pi * position, time / equation.horizon
     inputs = jnp.stack([2 * since - 1, jnp.cos(angle), jnp.sin(angle)])
     value = network(variables, inputs, activation, output_activation or activation)

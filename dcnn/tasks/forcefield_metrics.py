@@ -161,7 +161,8 @@ def force_field_sums(
 
 
 def constant_predictor(
-    reference: Labels, species: Array | np.ndarray, energy: float) -> dict[str, float]:
+    reference: Labels, species: Int[Array | np.ndarray, "frames atoms"], energy: float
+) -> dict[str, float]:
   """Errors of the predictor that knows no geometry: one energy, zero forces.
 
   Args:
