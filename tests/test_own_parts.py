@@ -95,7 +95,7 @@ PARTS = {
 @pytest.mark.parametrize("kind", PARTS)
 def test_each_part_runs_as_an_arm(kind):
   overrides, name = PARTS[kind]
-  config = tiny.config(arms=({}, overrides), seeds=1)
+  config = tiny.mlp(arms=({}, overrides), seeds=1)
   result = dcnn.sweep(config, None)
   own = result.arms[1]
   assert name in (None, own)
