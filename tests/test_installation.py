@@ -102,7 +102,7 @@ def test_a_plain_installation_knows_the_revision_it_was_built_from(checkout, ins
 
 
 def test_changes_are_told_of_in_the_wheel(checkout):
-  with (checkout / "dcnn" / "base.py").open("a") as file:
+  with (checkout / "dcnn" / "base" / "systems.py").open("a") as file:
     file.write("# changed\n")
   assert revision_in(built(checkout, "wheel")) == (
       f"{git(checkout, 'rev-parse', '--short=12', 'HEAD')}+changes")

@@ -35,6 +35,14 @@ SPLITS = ("random", "blocks")
 # Of larger molecules not all pairs lie within a cutoff (BUILD_NOTES.md has the figures).
 LISTED_FROM = 20  # atoms
 
+
+def _some_validation(value: Any, key: str) -> None:
+  require(value != 0,
+          f"{key} is 0, but validation chooses the checkpoint of a run: give it some frames")
+  positive_whole(value, key)
+
+
+
 SETTINGS = (
     Setting("dataset", "ethanol", "The data: an embedded molecule, or the path of a file."),
     Setting("test_dataset", "",
@@ -57,7 +65,7 @@ SETTINGS = (
             "How frames are divided: at random, or in contiguous blocks in the order of the file.",
             choices=SPLITS, check=one_of(*SPLITS)),
     Setting("split.train", 900, "Training frames.", "frames", check=positive_whole),
-    Setting("split.valid", 100, "Validation frames.", "frames", check=positive_whole),
+    Setting("split.valid", 100, "Validation frames.", "frames", check=_some_validation),
     Setting("split.test", None, "Test frames; None for all the rest.", "frames", kind=int,
             optional=True),
     Setting("split.gap", 0, "Frames left out between blocks.", "frames"),
@@ -348,8 +356,6 @@ def own_metrics(config: ConfigDict) -> tuple[FrameMetric, ...]:
 def _check(config: ConfigDict) -> None:
   """What must hold of the settings of an arm together."""
   split, loss = config.split, config.loss
-  require(split.valid != 0,
-          "split.valid is 0, but validation chooses the checkpoint of a run: give it some frames")
   require(not config.test_dataset or split.test is None,
           "split.test is given and so is test_dataset, whose frames are the test split: drop one")
   require(not (split.per_seed and split.method == "blocks"),
