@@ -93,8 +93,7 @@ TRAINING = (
     Setting("tuning.learning_rates", (),
             "Learning rates from which each arm chooses its own on validation data; none for no "
             "tuning."),
-    Setting("tuning.seeds", (), "The seeds of that choice, other than those reported.",
-            kind=object),
+    Setting("tuning.seeds", (), "The seeds of that choice, other than those reported."),
     Setting("max_memory", None,
             "Memory that a launch may take on a device; None for 80 % of it. Data that take more "
             "than half of that are streamed from the host.", "GB",
