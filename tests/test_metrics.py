@@ -82,7 +82,8 @@ def test_a_perfect_prediction_has_skill_one(case):
 def test_skill_is_undefined_where_the_constant_predictor_is_right(energy):
   """All energies equal and all forces zero, but for the rounding of a mean."""
   reference = Labels(np.full(7, energy), np.zeros((7, 2, 3)))
-  constant = metrics.constant_predictor(reference, np.ones((7, 2)), np.mean([energy] * 7) + 1e-12)
+  constant = metrics.constant_predictor(
+      reference, np.ones((7, 2), int), np.mean([energy] * 7) + 1e-12)
   assert constant == {"energy_loss": 1e-12 if energy == 0 else 0.0, "force_loss": 0.0}
   sums = {"energy_absolute": 0.7, "energy_squared": 0.1, "force_absolute": 4.2,
           "force_squared": 1.0, "hits": 0.0, "frames": 7.0, "labelled": 7.0,

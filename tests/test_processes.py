@@ -283,8 +283,7 @@ with streams.forgiving_streams():
   os.write(2, f"{sys.argv[1]} to C\\n".encode())
   c = ctypes.CDLL(None)
   c.pthread_create(ctypes.byref(ctypes.c_ulong()), None, c.abort, None)
-  while True:
-    time.sleep(0.01)
+  time.sleep(60)  # in one piece: Python's report reads the stacks of threads that run
 """
 
 
