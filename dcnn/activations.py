@@ -23,7 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from dcnn.base.text import suggestion
+from dcnn.base.text import unknown
 
 Real = Float[Array | np.ndarray, "*shape"] | np.floating | float | int
 Result = Float[Array, "*shape"]
@@ -484,8 +484,7 @@ def resolve(spec: str | Activation | Elementwise) -> Activation:
     return spec
   if isinstance(spec, str):
     if spec not in ACTIVATIONS:
-      raise ValueError(f"unknown activation {spec!r}: {suggestion(spec, ACTIVATIONS)}"
-                       f"Known are {', '.join(ACTIVATIONS)}")
+      raise ValueError(unknown("activation", spec, ACTIVATIONS))
     return ACTIVATIONS[spec]
   if not callable(spec):
     raise ValueError(f"expected the name of an activation, or a function, received {spec!r}; known "

@@ -128,8 +128,7 @@ def resolve(spec: Any, table: Mapping[str, Penalty], what: str = "loss") -> Pena
   """
   if isinstance(spec, str):
     if spec not in table:
-      raise ValueError(f"unknown {what} {spec!r}: {text.suggestion(spec, table)}known are "
-                       f"{', '.join(table)}")
+      raise ValueError(text.unknown(what, spec, table))
     return table[spec]
   penalty = spec if isinstance(spec, Penalty) else Penalty(spec)
   if not callable(penalty.function):

@@ -276,8 +276,7 @@ def resolve(spec: Any) -> Optimizer:
   """
   if isinstance(spec, str):
     if spec not in OPTIMIZERS:
-      raise ValueError(f"unknown optimizer {spec!r}: {text.suggestion(spec, OPTIMIZERS)}known are "
-                       f"{', '.join(OPTIMIZERS)}")
+      raise ValueError(text.unknown("optimizer", spec, OPTIMIZERS))
     spec = OPTIMIZERS[spec]
   if isinstance(spec, Optimizer):
     if spec.contrib and not hasattr(contrib, spec.contrib):
@@ -493,8 +492,7 @@ def resolve_schedule(spec: Any) -> Callable[[int], optax.Schedule]:
   """
   if isinstance(spec, str):
     if spec not in SCHEDULES:
-      raise ValueError(f"unknown schedule {spec!r}: {text.suggestion(spec, SCHEDULES)}known are "
-                       f"{', '.join(SCHEDULES)}")
+      raise ValueError(text.unknown("schedule", spec, SCHEDULES))
     return SCHEDULES[spec]
   own: Callable[[int], optax.Schedule] = spec
   if not callable(spec):

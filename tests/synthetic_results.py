@@ -2,37 +2,11 @@
 
 import numpy as np
 
-from dcnn.base.measures import Measures, Metric, Picture
 from dcnn.results.records import Point, Result, Row, Table
+from dcnn.tasks import forcefield
 
 HOSTILE = '<script>alert("x")</script>|$\\frac{1}{2}$ *a_b* `c`'
-_LOSS = (
-    "Mean absolute error on test data that chose nothing, in the physical units of the data: "
-    "of the energy of a configuration, and of a Cartesian force component.")
-_RMSE = (
-    "Root mean square error, of the energy of a configuration and of a Cartesian force component.")
-_SKILL = (
-    "1 − error / error of the constant predictor, which answers with the mean training energy and "
-    "zero force. Shown is 1 − the geometric mean of these ratios over the finished runs. A run of "
-    "skill ≤ 0 has learnt nothing of use.")
-_EFWT = (
-    "Share of the configurations with the energy within 20 meV and every force component within "
-    "30 meV/Å; median over the finished runs.")
-MEASURES = Measures(
-    (Metric("energy_loss", "eV", "error", True, "energy", "energies", meaning=_LOSS),
-     Metric("force_loss", "eV/A", "error", True, "force", "forces", meaning=_LOSS),
-     Metric("energy_rmse", "eV", "error", label="energy", subject="energies", meaning=_RMSE),
-     Metric("force_rmse", "eV/A", "error", label="force", subject="forces", meaning=_RMSE),
-     Metric("energy_skill", "1", "skill", False, "energy", "energies", "energy_loss", _SKILL),
-     Metric("force_skill", "1", "skill", False, "force", "forces", "force_loss", _SKILL),
-     Metric("efwt", "1", "share", label="EFwT", meaning=_EFWT)),
-    watched="force_loss",
-    pictures=(
-        Picture("parity", "energy minus its mean", "eV",
-                {"true": "energy_true", "predicted": "energy_predicted"}, centred=True),
-        Picture("parity", "force component", "eV/A",
-                {"true": "forces_true", "predicted": "forces_predicted"})),
-    caption="Energies are relative to their mean.")
+MEASURES = forcefield.measures()
 UNITS = {metric.name: metric.unit for metric in MEASURES.metrics}
 CONSTANT = {"energy_loss": 0.143, "force_loss": 0.878}
 

@@ -293,8 +293,8 @@ def test_own_function_has_a_gain_and_no_known_order(function, x64):
 
 
 @pytest.mark.parametrize(("spec", "message"), [
-    ("tnah", "unknown activation 'tnah': did you mean 'tanh'.*Known are relu, leaky_relu"),
-    ("qqq", "unknown activation 'qqq': Known are relu"),
+    ("tnah", "unknown activation 'tnah': did you mean 'tanh'.*known are relu, leaky_relu"),
+    ("qqq", "unknown activation 'qqq': known are relu"),
     (lambda x, slope: slope * x, "<lambda> fails on an array: TypeError.*functools.partial"),
     (jnp.sum, r"sum maps .* to .*shape=\(\).*works on each element"),
     (lambda x: x > 0, "same shape and type"),

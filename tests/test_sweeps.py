@@ -155,7 +155,7 @@ def test_checkpoints_by_arm_hold_what_their_use_needs(swept, tmp_path):
   test = sources.dataset.take(plan.splits[0].test)
   systems, _ = plan.problem.shared(plan.splits[0].test)
   hypers = {**plan.arms[0].hypers, "scale": 1.0}
-  output = swept.outcome.programs[0].task.predict(
+  output = plan.arms[0].make_program().task.predict(
       jax.tree.map(lambda leaf: leaf[0], arm["best"]), hypers,
       forcefield.Batch(systems, test.labels)).energy
   energy = scale[0] * np.asarray(output) + shift[0]

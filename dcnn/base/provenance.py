@@ -87,7 +87,6 @@ def _plain(value: Any) -> str | int | float | bool | None:
   return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-
 def _processor() -> str:
   """The CPU's name, where the system tells it."""
   try:

@@ -41,6 +41,21 @@ def suggestion(name: str, known: Iterable[str]) -> str:
   return f"did you mean {close[0]!r}? " if close else ""
 
 
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+  """The message on a name that is not known: the closest one, and all that are.
+
+  Args:
+    what: What the name is of, such as `activation`.
+    name: What was given.
+    known: The names that are accepted there.
+
+  >>> unknown("scheme", "robst", ["identity", "robust"])
+  "unknown scheme 'robst': did you mean 'robust'? known are identity, robust"
+  """
+  known = tuple(known)
+  return f"unknown {what} {name!r}: {suggestion(str(name), known)}known are {', '.join(known)}"
+
+
 class Unit(NamedTuple):
   """How a metric is shown: value times factor, in the unit named."""
 

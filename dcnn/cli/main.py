@@ -56,7 +56,6 @@ Examples:
   dcnn generate --smiles=CCO --out=ethanol.npz"""
 
 
-
 def entry() -> int:
   """Runs the command line of this process and returns the exit status."""
   with streams.forgiving_streams(), wording.options_under("--"):

@@ -21,7 +21,6 @@ from dcnn.configs.settings import (
     Setting,
     flat,
     not_negative,
-    one_of,
     positive,
     positive_whole,
     require,
@@ -40,7 +39,6 @@ def _some_validation(value: Any, key: str) -> None:
   require(value != 0,
           f"{key} is 0, but validation chooses the checkpoint of a run: give it some frames")
   positive_whole(value, key)
-
 
 
 SETTINGS = (
@@ -63,7 +61,7 @@ SETTINGS = (
             "Whether labels outside what quantum chemistry gives are refused."),
     Setting("split.method", "random",
             "How frames are divided: at random, or in contiguous blocks in the order of the file.",
-            choices=SPLITS, check=one_of(*SPLITS)),
+            choices=SPLITS),
     Setting("split.train", 900, "Training frames.", "frames", check=positive_whole),
     Setting("split.valid", 100, "Validation frames.", "frames", check=_some_validation),
     Setting("split.test", None, "Test frames; None for all the rest.", "frames", kind=int,
@@ -366,7 +364,10 @@ def _check(config: ConfigDict) -> None:
           "tuning needs split.per_seed=False: it would see test frames of other seeds")
   require(all(callable(metric) or isinstance(metric, FrameMetric) for metric in config.metrics),
           f"metrics must list functions or FrameMetric records, got {config.metrics!r}")
+  names = [metric.name for metric in _measures(config).metrics]
   for metric in own_metrics(config):
+    require(names.count(metric.name) == 1,
+            f"metric {metric.name} has the name of another metric: give its function another")
     require(metric.kind == "error" or not metric.compared,
             f"metric {metric.name}: only an error can be compared, and its kind is {metric.kind}")
   labels.check(config.labels)

@@ -1,7 +1,6 @@
 """What the settings of an arm say of its network's activation and initial weights."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,7 +32,6 @@ def unread(config: ConfigDict) -> set[str]:
 def parameters(config: ConfigDict) -> dict[str, Any]:
   """The parameters that the activation of an arm takes, with their values."""
   return {name: config.activation[name] for name in activation_of(config).parameters}
-
 
 
 def check(config: ConfigDict) -> None:
@@ -91,4 +89,4 @@ def activation_fields(config: ConfigDict) -> Callable[[Mapping], dict[str, Any]]
 def is_rough(config: ConfigDict, derivatives: int) -> bool:
   """Whether the activation is known to have fewer continuous derivatives than a loss takes."""
   order = activation_of(config).order_at(**parameters(config))
-  return order is not None and not math.isnan(order) and order < derivatives
+  return order is not None and order < derivatives

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from dcnn.base import objects
-from dcnn.base.text import suggestion
+from dcnn.base.text import unknown
 
 if TYPE_CHECKING:
   class ConfigDict(Any):
@@ -37,7 +37,8 @@ class Setting(NamedTuple):
     default: Its value where nobody sets it.
     meaning: What it decides, in a sentence or two.
     unit: The unit of a number.
-    choices: The names that it takes, where it takes names.
+    choices: The names that it takes, where it takes names; no other is accepted, unless objects
+      are.
     check: `(value, key)`: raises a ValueError on a value that is refused.
     role: `sweep` for what is the same for all arms. An arm may change the others: `program` for
       what changes the compiled program, `number` for what enters it as an argument, and `fitted`
@@ -132,7 +133,6 @@ def check_type(setting: Setting, value: Any) -> None:
           "to be written down")
 
 
-
 def _is_of(value: Any, kind: type) -> bool:
   if kind is int:
     return is_integer(value)
@@ -150,8 +150,7 @@ def require_choice(value: Any, known: Iterable[str], what: str) -> None:
   """Makes sure that a name is one of those known."""
   known = tuple(known)
   if value not in known:
-    raise ValueError(
-        f"unknown {what} {value!r}: {suggestion(str(value), known)}known are {', '.join(known)}")
+    raise ValueError(unknown(what, value, known))
 
 
 def positive(value: Any, key: str) -> None:
@@ -195,8 +194,3 @@ def within(least: int | float, most: int | float) -> Check:
             f"{key} must lie within {least:,} and {most:,}, got {value:,}")
 
   return check
-
-
-def one_of(*names: str) -> Check:
-  """A check that a value is one of some names."""
-  return lambda value, key: require_choice(value, names, key)

@@ -1,14 +1,17 @@
 """The settings that every task has: experiment, activation, optimiser, length, seeds and arms."""
 
+from typing import Any
+
 from dcnn.activations import ACTIVATIONS
 from dcnn.configs.settings import (
     Setting,
     fraction,
+    is_integer,
     not_negative,
     of_either_sign,
-    one_of,
     positive,
     positive_whole,
+    require,
     within,
 )
 from dcnn.optimizers import OPTIMIZERS, SCHEDULES
@@ -17,6 +20,12 @@ MOST_POWER = 16  # of an activation; float32 keeps the sixteenth powers of 0.004
 INITS = ("plain", "init_matched", "variance_preserving")
 DIVERGENCE_POLICIES = ("record", "stop")
 PLACES = ("everywhere", "output_block")
+
+
+def _whole_number_of_validations(value: Any, key: str) -> None:
+  require(is_integer(value) and value >= 0,
+          f"{key} must be a whole number of validations, 0 for none, got {value!r}")
+
 
 EXPERIMENT = (
     Setting("experiment", "experiment", "The name of the experiment, in tables and files."),
@@ -42,7 +51,7 @@ ACTIVATION = (
             "The initial weights: plain (1 / sqrt(inputs)); init_matched, which divides those that "
             "read irelu by c / 0.5, so that the network starts as that of c = 0.5; or "
             "variance_preserving, with the gain of the activation.",
-            choices=INITS, check=one_of(*INITS), role="fitted"),
+            choices=INITS, role="fitted"),
 )
 
 TRAINING = (
@@ -80,10 +89,11 @@ TRAINING = (
             role="program"),
     Setting("chunk", 100, "Steps between two validations.", "steps", check=positive_whole),
     Setting("patience", 0,
-            "Validations without a better one after which a run ends; 0 for never."),
+            "Validations without a better one after which a run ends; 0 for never.",
+            check=_whole_number_of_validations),
     Setting("on_divergence", "record",
             "What a run that becomes non-finite does: it is recorded and the others go on, or it "
-            "stops the sweep.", choices=DIVERGENCE_POLICIES, check=one_of(*DIVERGENCE_POLICIES)),
+            "stops the sweep.", choices=DIVERGENCE_POLICIES),
     Setting("seeds", 10, "A number n for the seeds 0 to n - 1, or a list of seeds.", kind=object),
     Setting("arms", ({},),
             "The arms: dictionaries of the settings in which each differs from the rest."),

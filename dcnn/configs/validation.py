@@ -17,12 +17,10 @@ from dcnn.configs.settings import (
     check_type,
     flat,
     is_integer,
-    one_of,
     positive,
     require,
     require_choice,
 )
-from dcnn.configs.shared import PLACES
 from dcnn.configs.tasks import TASKS, section_of, setting_table
 
 MOST_SEEDS = 10_000  # a larger number is probably one seed, not a count
@@ -74,8 +72,6 @@ def validate(config: ConfigDict) -> None:
   require_choice(config.task, TASKS, "task")
   _check_settings(config, sweep=True)
   chosen = seeds(config)
-  require(is_integer(config.patience) and config.patience >= 0,
-          f"patience must be a whole number of validations, 0 for none, got {config.patience!r}")
   require(len(config.arms) > 0, "arms must list at least one dictionary; {} is the base")
   require(len(config.arms) <= MOST_ARMS,
           f"arms lists {len(config.arms):,} dictionaries, and {MOST_ARMS:,} are the most: divide "
@@ -109,13 +105,16 @@ def _check_settings(config: ConfigDict, sweep: bool) -> None:
   read = None if sweep else effective(config)
   for key, setting in table.items():
     mine = setting.role == "sweep" if read is None else key in read
-    if setting.check is not None and mine and not (setting.optional and found[key] is None):
+    if not mine or setting.optional and found[key] is None:
+      continue
+    if setting.choices and not setting.objects:
+      require_choice(found[key], setting.choices, key)
+    if setting.check is not None:
       setting.check(found[key], key)
 
 
 def _validate_arm(config: ConfigDict) -> None:
   networks.activation_of(config)  # its name must be valid before others are looked at
-  one_of(*PLACES)(config.activation.where, "activation.where")
   section_of(config).check(config)
   _check_settings(config, sweep=False)
   networks.check(config)

@@ -134,8 +134,6 @@ def trained_arms(task: str, runs: Iterable[TrainedRun]) -> dict[str, dict[str, A
       for name, mine in arms.items()}
 
 
-
-
 def _progress_display(
     on_progress: OnProgress | Literal["display"] | None
 ) -> contextlib.AbstractContextManager[OnProgress]:

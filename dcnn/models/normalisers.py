@@ -37,8 +37,7 @@ def resolve_normaliser(spec: Any) -> Normaliser:
   """
   if isinstance(spec, str):
     if spec not in NORMALISERS:
-      raise ValueError(f"unknown normaliser {spec!r}: {text.suggestion(spec, NORMALISERS)}known "
-                       f"are {', '.join(NORMALISERS)}")
+      raise ValueError(text.unknown("normaliser", spec, NORMALISERS))
     return NORMALISERS[spec]
   own: Normaliser = spec
   if isinstance(spec, nn.Module) or not callable(spec):

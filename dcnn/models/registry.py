@@ -74,8 +74,7 @@ def resolve(spec: Any) -> Network:
   """
   if isinstance(spec, str):
     if spec not in MODELS:
-      raise ValueError(f"unknown model {spec!r}: {text.suggestion(spec, MODELS)}known are "
-                       f"{', '.join(MODELS)}")
+      raise ValueError(text.unknown("model", spec, MODELS))
     spec = MODELS[spec]
   if not callable(spec) or hasattr(spec, "init") and not isinstance(spec, type):
     raise ValueError("expected the name of a network, its class or a function that makes it, "

@@ -98,7 +98,7 @@ def _drawings(
   """The figures by name, and a note on each that cannot be drawn, which is a warning, too."""
   try:
     figures = load_figures()
-  except Exception as error:
+  except Exception as error:  # of Matplotlib as it is imported, or of the user's settings of it
     drawings, failures = {}, {"all": error}
   else:
     drawings, failures = figures.drawings(result, comparisons)

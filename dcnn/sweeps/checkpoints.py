@@ -475,7 +475,6 @@ def _numbers(folder: pathlib.Path) -> list[int]:
   return [int(path.name) for path in _numbered_folders(folder) if _is_checkpoint(path)]
 
 
-
 def _numbered_folders(folder: pathlib.Path) -> list[pathlib.Path]:
   if not folder.is_dir():
     return []

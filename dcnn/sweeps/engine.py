@@ -154,6 +154,55 @@ def build(program: Program, runs: Training, windows: Windows, mesh: Mesh) -> Eng
       Window(_shapes(shared, common), *_shapes((own, rows), split))
       for shared, own, rows in (windows.train, windows.scored))
 
+  functions = _functions_of_runs(program, mesh)
+
+  # What one program returns another is compiled to take, so that all place it alike.
+  jit = functools.partial(jax.jit, out_shardings=split)
+  traced_init = jit(functions.init).trace(runs)
+  states = _shapes(traced_init.out_info, split)
+  best = states.best.variables
+  traced_evaluate = jit(functions.evaluate).trace(best, runs, scored_window, count)
+  sums = {
+      name: jax.ShapeDtypeStruct((leaf.shape[0], windows.valid_rows), leaf.dtype, sharding=split)
+      for name, leaf in traced_evaluate.out_info.items()}
+  programs = _compile_all({
+      "init": lambda: traced_init,
+      "evaluate": lambda: traced_evaluate,
+      "train": lambda: jit(functions.train, donate_argnums=0).trace(
+          states, runs, train_window, count, count),
+      "validate": lambda: jit(functions.validate, donate_argnums=0).trace(
+          states, runs, sums, count),
+  }, _compiler_options(mesh, len(runs.key)))
+  carried: Any = programs["init"].memory_analysis()
+  return Engine(
+      shard=shard,
+      replicate=replicate,
+      init=programs["init"],
+      train=lambda states, runs, window, first, steps: programs["train"](
+          states, runs, window, replicate(np.int32(first)), replicate(np.int32(steps))),
+      evaluate=lambda variables, runs, window, rows: programs["evaluate"](
+          variables, runs, window, replicate(np.int32(rows))),
+      validate=lambda states, runs, sums, steps: programs["validate"](
+          states, runs, shard(sums), replicate(np.int32(steps))),
+      programs=programs,
+      compile_seconds=time.monotonic() - started,
+      bytes_needed=int(processes.all_gather(
+          windows.bytes + carried.argument_size_in_bytes + carried.output_size_in_bytes + max(
+              _working_bytes(programs[name]) for name in ("train", "evaluate", "validate"))).max()),
+  )
+
+
+class _Functions(NamedTuple):
+  """What is compiled, of all runs of a launch; the arguments are those of `Engine`."""
+
+  init: Callable[[Training], RunState]
+  train: Callable[..., RunState]
+  evaluate: Callable[..., dict[str, Array]]
+  validate: Callable[..., tuple[RunState, training.Validation]]
+
+
+def _functions_of_runs(program: Program, mesh: Mesh) -> _Functions:
+  """The functions of one run, mapped over the runs of a launch and sharded over the devices."""
   def init_one(one: Training, _):
     return _init(program, one)
 
@@ -189,39 +238,7 @@ def build(program: Program, runs: Training, windows: Windows, mesh: Mesh) -> Eng
   def validate_all(states, runs, sums, steps):
     return validate((states, runs, sums), steps)
 
-  # What one program returns another is compiled to take, so that all place it alike.
-  jit = functools.partial(jax.jit, out_shardings=split)
-  traced_init = jit(init_all).trace(runs)
-  states = _shapes(traced_init.out_info, split)
-  best = states.best.variables
-  traced_evaluate = jit(evaluate_all).trace(best, runs, scored_window, count)
-  sums = {
-      name: jax.ShapeDtypeStruct((leaf.shape[0], windows.valid_rows), leaf.dtype, sharding=split)
-      for name, leaf in traced_evaluate.out_info.items()}
-  programs = _compile_all({
-      "init": lambda: traced_init,
-      "evaluate": lambda: traced_evaluate,
-      "train": lambda: jit(train_all, donate_argnums=0).trace(
-          states, runs, train_window, count, count),
-      "validate": lambda: jit(validate_all, donate_argnums=0).trace(states, runs, sums, count),
-  }, _compiler_options(mesh, len(runs.key)))
-  carried: Any = programs["init"].memory_analysis()
-  return Engine(
-      shard=shard,
-      replicate=replicate,
-      init=programs["init"],
-      train=lambda states, runs, window, first, steps: programs["train"](
-          states, runs, window, replicate(np.int32(first)), replicate(np.int32(steps))),
-      evaluate=lambda variables, runs, window, rows: programs["evaluate"](
-          variables, runs, window, replicate(np.int32(rows))),
-      validate=lambda states, runs, sums, steps: programs["validate"](
-          states, runs, shard(sums), replicate(np.int32(steps))),
-      programs=programs,
-      compile_seconds=time.monotonic() - started,
-      bytes_needed=int(processes.all_gather(
-          windows.bytes + carried.argument_size_in_bytes + carried.output_size_in_bytes + max(
-              _working_bytes(programs[name]) for name in ("train", "evaluate", "validate"))).max()),
-  )
+  return _Functions(init_all, train_all, evaluate_all, validate_all)
 
 
 def _compiler_options(mesh: Mesh, runs: int) -> dict[str, Any]:

@@ -174,7 +174,6 @@ def results_of(
           tuple(point for _, points in found for point in points))
 
 
-
 def _last_errors(
     experiment: str, key: Key, points: Sequence[Point], ending: outcomes.Ending,
     measures: Measures,

@@ -26,7 +26,7 @@ from dcnn.sweeps.memory import Compiled, Placement
 from dcnn.sweeps.outcomes import Curves
 from dcnn.sweeps.plans import Group, Key, Launch, Plan, Training
 from dcnn.sweeps.snapshots import Begun, Ended
-from dcnn.sweeps.training import NEVER, Program, RunState
+from dcnn.sweeps.training import NEVER, RunState
 
 SEGMENT_SECONDS = 1.0  # of training between two visits of the host
 TIMES = ("compile_seconds", "train_seconds", "evaluate_seconds", "total_seconds")
@@ -76,7 +76,6 @@ class Outcome(NamedTuple):
     rows: The results, in the order arm, seed, split, metric.
     history: The curves, in the order arm, seed, step.
     ended: What is kept of each run, in the order arm, seed.
-    programs: The program of each group.
     predictions: Predictions on its test split of one run: the median run of the arm with the
       lowest median validation error. Empty if no run finished.
     timing: Seconds by phase, and counts.
@@ -85,7 +84,6 @@ class Outcome(NamedTuple):
   rows: tuple[Row, ...]
   history: tuple[Point, ...]
   ended: dict[Key, Ended]
-  programs: tuple[Program, ...]
   predictions: dict[str, np.ndarray]
   timing: dict[str, float]
 
@@ -145,17 +143,17 @@ class _Current(NamedTuple):
 
   Attributes:
     launch: Its runs.
-    program: Their program.
     compiled: The engine and what it was compiled for.
     arguments: What the runs differ in, on the devices.
     feed: Their data.
+    evaluated: From the states of the runs to the variables that validation sees.
   """
 
   launch: Launch
-  program: Program
   compiled: Compiled
   arguments: Training
   feed: streaming.Feed
+  evaluated: Callable[[RunState], Any]
 
   @property
   def runs(self) -> int:
@@ -215,7 +213,6 @@ def _outcome(plan: Plan, groups: Sequence[Group], session: _Session) -> Outcome:
       rows=tuple(row for each in ended.values() for row in each.rows),
       history=tuple(point for each in ended.values() for point in each.history),
       ended=ended,
-      programs=tuple(group.program for group in groups),
       predictions=predictions,
       timing={**session.counts()["seconds"], "groups": len(groups),
               "launches": session.launches, "runs": len(keys)},
@@ -238,13 +235,16 @@ def _run_group(session: _Session, group: Group) -> None:
         plan, program, [*first, *pending.values()], begun=begun.size if begun else None)
     shared = streaming.resident_data(plan, compiled.layout, compiled.engine)
   session.placement = compiled.placement
+  evaluated = functools.partial(training.evaluated_variables, program)
+  if program.evaluated is not None:  # otherwise it picks leaves, whatever their leading axes
+    evaluated = jax.jit(jax.vmap(evaluated))
   session.store.check()
   for launch in (*plans.launches(first, compiled.size),
                  *plans.launches(tuple(pending.values()), compiled.size)):
     session.launches += 1
     current = _Current(
-        launch, program, compiled, compiled.engine.shard(plans.stack(launch.padded)),
-        streaming.make_feed(plan, launch, compiled.layout, compiled.engine, shared))
+        launch, compiled, compiled.engine.shard(plans.stack(launch.padded)),
+        streaming.make_feed(plan, launch, compiled.layout, compiled.engine, shared), evaluated)
     state, curves = _train(session, current, begun)
     _finish(session, current, state, curves)
     begun = None
@@ -271,9 +271,8 @@ def _train(
         if done < end:
           _visit(session, current, state, curves, done)
       with session.timer("train_seconds"):
-        variables = _evaluated_variables(current.program, state)
-        state, validation = engine.validate(
-            state, current.arguments, _sums(current, variables, valid), end - start)
+        sums = _sums(current, current.evaluated(state), valid)
+        state, validation = engine.validate(state, current.arguments, sums, end - start)
         curves = _with_validation(session, current, curves, state, validation, start, end)
       session.watched |= outcomes.latest_errors(
           curves, current.launch.keys, plan.problem.measures.watched)
@@ -372,7 +371,7 @@ def _finish(session: _Session, current: _Current, state: RunState, curves: Curve
         contextlib.closing(current.feed.scored()) as parts):
     sums = _sums(current, state.best.variables, parts)
   host = _to_host(state, current.runs)
-  last = _evaluated_variables(current.program, host)
+  last = current.evaluated(host)
   histories = outcomes.points(curves, launch.keys)
   by_seed = {run.seed: run for run in launch.real}
   baseline = {seed: outcomes.baseline_errors(plan, run) for seed, run in by_seed.items()}
@@ -418,14 +417,6 @@ def _restore(session: _Session) -> None:
   session.reused = len(session.ended) * plan.steps
   if session.begun:
     session.reused += session.begun.step * len(session.begun.keys)
-
-
-def _evaluated_variables(program: Program, state: RunState) -> Any:
-  """The variables that validation sees, of all runs."""
-  function = functools.partial(training.evaluated_variables, program)
-  if program.evaluated is None:
-    return function(state)  # picks leaves, whatever their leading axes
-  return jax.jit(jax.vmap(function))(state)
 
 
 def _to_host(state: RunState, runs: int) -> RunState:

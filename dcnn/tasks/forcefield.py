@@ -192,7 +192,6 @@ def shared_data(dataset: Dataset, frames: Frames) -> tuple[System, Any]:
       (systems, forces))
 
 
-
 def take(
     data: tuple[tuple[System, Any], Any], indices: Int[AnyArray, " batch"]) -> Batch:
   """The batch of some frames from a run's data, ((systems, forces), energies of this run)."""

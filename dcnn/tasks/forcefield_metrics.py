@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from dcnn.base import Labels, known_forces, rounding
+from dcnn.base import Labels, known_forces, objects, rounding
 from dcnn.base.measures import Metric
 
 # Energy and forces within threshold (EFwT): the thresholds of the Open Catalyst project.
@@ -116,7 +116,7 @@ class FrameMetric(NamedTuple):
   @property
   def name(self) -> str:
     """The name of the function, under which results.csv has it."""
-    return self.function.__name__
+    return objects.name_of(self.function)
 
   @property
   def metric(self) -> Metric:
