@@ -253,7 +253,7 @@ def test_a_directory_that_cannot_be_written_to(call, tiny, workdir, monkeypatch)
 
 
 @pytest.mark.parametrize("override, words", [
-    ("--config.zzz=3", ("unknown setting --config.zzz: known behind --config. are activation, ",)),
+    ("--config.zzz=3", ("unknown setting --config.zzz: known are activation, ",)),
     ("--config.features=3", ("did you mean 'model.features'?",)),
     ("--config.model.featurs=3", ("did you mean 'model.features'?", "model.radial")),
     ("--config.model.features.x=3", ("unknown setting --config.model.features.x",)),

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -238,3 +239,14 @@ def test_average_starts_at_the_parameters_and_lags_behind():
 def test_padded_batches_hold_every_index_once():
   rows = batches.pad_batches(np.arange(7), 3)
   assert rows.shape == (3, 3) and (rows[rows >= 0] == np.arange(7)).all() and (rows < 0).sum() == 2
+
+
+def test_an_optimiser_may_have_another_point_evaluated_than_it_trains():
+  """As schedule_free does: validation and the checkpoint see the average."""
+  program = make_program(mlp, lambda numbers: optax.sgd(numbers["learning_rate"]))
+  program = program._replace(evaluated=lambda state, params: jax.tree.map(jnp.zeros_like, params))
+  state = training.init(program, jax.random.key(0), hypers())
+  evaluated = training.evaluated_variables(program, state)
+  chex.assert_trees_all_equal(evaluated["params"], jax.tree.map(
+      jnp.zeros_like, state.variables["params"]))
+  assert any(jnp.any(leaf) for leaf in jax.tree.leaves(state.variables["params"]))

@@ -307,5 +307,5 @@ def _check_key(key: str, config: configs.ConfigDict) -> None:
   namesakes = [name for name in known if name.rpartition(".")[2] == last]
   close = f"did you mean {namesakes[0]!r}? " if namesakes else suggestion(key, known)
   beside = [name for name in known if name.startswith(f"{group}.")] or list(config)
-  raise Stop(f"unknown setting --config.{key}: {close}known behind --config. are "
+  raise Stop(f"unknown setting --config.{key}: {close}known are "
              f"{', '.join(beside)}; dcnn --helpfull explains all")
