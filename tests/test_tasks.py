@@ -302,7 +302,7 @@ def test_a_field_that_is_the_solution_is_perfect():
   sums = {name: float(each) for name, each in
           task.evaluate({}, HYPERS, batch, jnp.ones(40, bool)).items()}
   values = problem.finish(sums, problem.baseline(data.splits.train, data.splits.test))
-  assert values["nrmse"] == 0 and values["skill"] == 1 and values["max_norm_share"] == 1
+  assert values["nrmse"] == 0 and values["skill"] == 1 and values["within_one_percent"] == 1
   assert values["residual_rms"] < 1e-5
 
 
@@ -315,7 +315,7 @@ def test_skill_is_against_the_initial_condition_held():
           "points": 4.0}
   assert np.isnan(still.finish(sums, nothing)["skill"])
   assert still.finish(sums, {"nrmse": 2.0}) == {
-      "nrmse": 0.5, "residual_rms": 1.5, "max_norm_share": 0.5, "skill": 0.75}
+      "nrmse": 0.5, "residual_rms": 1.5, "within_one_percent": 0.5, "skill": 0.75}
   # After half a period of the first wave and three halves of the second all has changed its sign.
   half = advection.make_problem(Equation(0.5, 1.0), data)
   end = data.splits.test[-8:]

@@ -387,7 +387,7 @@ def _check_network(config: ConfigDict) -> None:
             "configuration or in the arm")
   for name, (least, most) in network.limits.items():
     if f"model.{name}" in values:
-      require_within(values[f"model.{name}"], f"model.{name}", least, most)
+      _require_within(values[f"model.{name}"], f"model.{name}", least, most)
   models.resolve_normaliser(config.model.normaliser)
   require(config.model.normaliser == "none" or "normaliser" in network.takes,
           f"{network.name} has no field normaliser: leave model.normaliser at none")
@@ -398,7 +398,7 @@ def _check_network(config: ConfigDict) -> None:
           "inputs")
 
 
-def require_within(value: Any, key: str, least: int | float, most: int | float) -> None:
+def _require_within(value: Any, key: str, least: int | float, most: int | float) -> None:
   """Makes sure that a number, or each number in a list of 1 to `MOST_LAYERS`, has its limits."""
   if isinstance(value, tuple | list):
     require(0 < len(value) <= MOST_LAYERS and all(least <= size <= most for size in value),

@@ -15,8 +15,8 @@ A machine that reaches no package index takes its packages along. Here, and then
       --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \\
       --platform manylinux2014_x86_64 -d wheels \\
       ml-collections ase vesin beartype flax optax chex orbax-checkpoint
-  python3 -m pip install -q --no-index --no-deps --target /tmp/site wheels/*.whl
-  PYTHONPATH=/tmp/site:. python3 -m experiments.benchmarks.accelerator --out=$OUT
+  python3 -m pip install -q --no-index --no-deps --target site wheels/*.whl
+  PYTHONPATH=site:. python3 -m experiments.benchmarks.accelerator --out=accelerator
 """
 
 import contextlib
