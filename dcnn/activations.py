@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -458,7 +458,7 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({
 })
 
 
-def resolve(spec: str | Activation | Elementwise) -> Activation:
+def resolve(spec: Any) -> Activation:
   """The record of an activation that is given by its name or as an object.
 
   Args:

@@ -40,7 +40,7 @@ def get_config(arg: str = "") -> configs.ConfigDict:
   """The configuration of a variant; the empty one is the main job."""
   variants = {
       "": main, "constant": constant, "rescaling": rescaling, "smoke": smoke, "grid": grid,
-      "tuned": tuned}
+      "tuned": tuned, "converged": converged}
   if arg not in variants:
     raise ValueError(f"unknown variant {arg!r}; known are {', '.join(filter(None, variants))}")
   return variants[arg]()
@@ -100,6 +100,23 @@ def tuned() -> configs.ConfigDict:
   config.experiment = "ablations:tuned"
   config.tuning.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2)
   config.tuning.seeds = (100, 101, 102)
+  return config
+
+
+def converged() -> configs.ConfigDict:
+  """The main job, and the scalings with SiLU, trained until more steps hardly help."""
+  config = main()
+  config.experiment = "ablations:converged"
+  config.steps = 20_000
+  config.chunk = 500
+  silu = [{"activation.name": "silu", "labels": name} for name in (*SCALINGS, *CONTROLS)]
+  config.arms = (*config.arms, *silu)
+  config.tables = (
+      *config.tables,
+      _table("Label scaling, SiLU", configs.arm_name(silu[0]), silu),
+      _table("SiLU against IReLU, power-of-ten labels", "c=0.5", [BASELINE, silu[0]]),
+      _table("SiLU against IReLU, standardised labels", "standardize",
+             [{"labels": "standardize"}, silu[SCALINGS.index("standardize")]]))
   return config
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dcnn.base.measures import Measures, Metric, Picture
 from dcnn.results.records import Point, Result, Row, Table
 from dcnn.tasks import forcefield
 
