@@ -30,6 +30,10 @@ SCALINGS = ("power_of_ten", "min_max", "standardize", "robust")
 CONTROLS = ("identity", "mean_shift", "mean/power_of_ten")
 OTHERS = tuple(c for c in CONSTANTS if c != 0.5)
 BASELINE = {"activation.c": 0.5}
+# Five activations and the integral of each.
+ACTIVATIONS = (
+    "irelu", "twice_integrated_relu", "silu", "integrated_silu", "gelu", "integrated_gelu",
+    "softplus", "integrated_softplus", "tanh", "log_cosh")
 
 QUESTION = (
     "What do the constant of IReLU and the scaling of the labels buy? "
@@ -40,7 +44,7 @@ def get_config(arg: str = "") -> configs.ConfigDict:
   """The configuration of a variant; the empty one is the main job."""
   variants = {
       "": main, "constant": constant, "rescaling": rescaling, "smoke": smoke, "grid": grid,
-      "tuned": tuned, "converged": converged}
+      "tuned": tuned, "converged": converged, "activations": activations}
   if arg not in variants:
     raise ValueError(f"unknown variant {arg!r}; known are {', '.join(filter(None, variants))}")
   return variants[arg]()
@@ -84,6 +88,7 @@ def grid() -> configs.ConfigDict:
   """All constants x all scalings: does one ablation depend on the other?"""
   config = base()
   config.experiment = "ablations:grid"
+  config.steps = 4000
   arms = [
       {"activation.c": c, "labels": name} for name in (*SCALINGS, *CONTROLS) for c in CONSTANTS]
   config.arms = tuple(arms)
@@ -94,12 +99,19 @@ def grid() -> configs.ConfigDict:
   return config
 
 
-def tuned() -> configs.ConfigDict:
-  """As the main job, but no arm suffers from a learning rate that suits another."""
-  config = main()
-  config.experiment = "ablations:tuned"
-  config.tuning.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2)
-  config.tuning.seeds = (100, 101, 102)
+def activations() -> configs.ConfigDict:
+  """Five activations and their integrals, under the paper's and under standardised labels."""
+  config = base()
+  config.experiment = "ablations:activations"
+  config.steps = 4000
+  config.arms = tuple(
+      {"activation.name": name, "labels": scaling}
+      for scaling in ("power_of_ten", "standardize") for name in ACTIVATIONS)
+  config.tables = tuple(
+      _table(f"Activation, {scaling} labels",
+             configs.arm_name({"activation.name": "irelu", "labels": scaling}),
+             [arm for arm in config.arms if arm["labels"] == scaling])
+      for scaling in ("power_of_ten", "standardize"))
   return config
 
 
@@ -117,6 +129,23 @@ def converged() -> configs.ConfigDict:
       _table("SiLU against IReLU, power-of-ten labels", "c=0.5", [BASELINE, silu[0]]),
       _table("SiLU against IReLU, standardised labels", "standardize",
              [{"labels": "standardize"}, silu[SCALINGS.index("standardize")]]))
+  return config
+
+
+def tuned() -> configs.ConfigDict:
+  """The main job with SiLU beside it; no arm suffers from a rate that suits another."""
+  config = main()
+  config.experiment = "ablations:tuned"
+  config.steps = 4000
+  silu = [{"activation.name": "silu", "labels": name} for name in ("power_of_ten", "standardize")]
+  config.arms = (*config.arms, *silu)
+  config.tables = (
+      *config.tables,
+      _table("SiLU against IReLU, power-of-ten labels", "c=0.5", [BASELINE, silu[0]]),
+      _table("SiLU against IReLU, standardised labels", "standardize",
+             [{"labels": "standardize"}, silu[1]]))
+  config.tuning.learning_rates = tuple(5e-4 * 2**power for power in range(7))
+  config.tuning.seeds = (100, 101, 102)
   return config
 
 

@@ -255,7 +255,9 @@ def test_the_smoke_variant_runs():
 
 
 VARIANTS = [("ablations", variant) for variant in (
-    "", "constant", "rescaling", "smoke", "grid", "tuned")] + [
+    "", "constant", "rescaling", "smoke", "grid", "tuned", "activations", "converged")] + [
+        ("molecules", variant) for variant in ("", "aspirin", "toluene_blocks")] + [
+        ("rmd17", variant) for variant in ("", "search")] + [
         ("advection", variant) for variant in ("", "soft", "smoke")]
 
 
@@ -265,8 +267,8 @@ def test_every_experiment_loads_and_validates(name, variant):
 
 
 def test_every_experiment_file_is_tested():
-  assert {path.stem for path in EXPERIMENTS.glob("*.py")} == {"ablations", "advection", "rmd17"}
-  configs.validate(experiment("rmd17"))
+  assert {path.stem for path in EXPERIMENTS.glob("*.py")} == {
+      name for name, _ in VARIANTS}
   for name, known in (("ablations", "constant"), ("advection", "soft")):
     with pytest.raises(ValueError, match=f"unknown variant 'smok'; known are {known}"):
       experiment(name, "smok")
