@@ -515,10 +515,16 @@ def _call(function: Callable, first: Any, second: Any, **others: Any) -> Any:
     parameters = ()
   positional = [each for each in parameters
                 if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-  if len(positional) > 1 and (positional[1].name in ("species", "forces")
-                              or positional[1].default is inspect.Parameter.empty):
-    return function(first, second, **others)
-  return function(first, **others)
+  both = len(positional) > 1 and (positional[1].name in ("species", "forces")
+                                  or positional[1].default is inspect.Parameter.empty)
+  try:
+    return function(first, *([second] if both else []), **others)
+  except ValueError:
+    raise
+  except Exception as error:  # whatever a user's function raises
+    first_line = (str(error).splitlines() or [""])[0]
+    raise ValueError(f"{_name(function)} fails on the training labels: {type(error).__name__}: "
+                     f"{first_line}") from error
 
 
 def _cross(

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 import dcnn
 from dcnn import activations, configs, jobs, labels, losses, optimizers
-from dcnn.configs import arms
+from dcnn.configs import arms, tasks
 from dcnn.models import layers
 from dcnn.tasks.forcefield_metrics import FrameMetric
 
@@ -219,7 +219,9 @@ REFUSED = {
         {"loss.energy": losses.Penalty(lambda r, alpha: r, ("alpha",))}, "loss.energy_alpha"),
     "optimiser that is made": ({"optimizer.name": optax.adam(1e-3)}, "optim"),
     "schedule that is none": ({"optimizer.schedule": lambda steps: 0.5}, "schedule"),
-    "number": ({"activation.name": 3}, "activation.name"),
+    **{f"{kind} at {setting.key}": ({setting.key: value}, setting.key)
+       for setting in tasks.setting_table(configs.default()).values() if setting.objects
+       for kind, value in (("number", 3), ("function of nothing", lambda: 1))},
 }
 
 

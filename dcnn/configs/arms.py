@@ -13,7 +13,7 @@ from dcnn import models, optimizers
 from dcnn.base import objects
 from dcnn.base.text import suggestion
 from dcnn.configs import networks
-from dcnn.configs.settings import ConfigDict, Setting, flat, require
+from dcnn.configs.settings import ConfigDict, Setting, flat, naming, require
 from dcnn.configs.tasks import SETTINGS, section_of, setting_table
 from dcnn.results.records import Table
 
@@ -103,7 +103,8 @@ def own_keys(network: Any) -> set[str]:
   """
   if network is None or isinstance(network, str) and network not in models.MODELS:
     return set()
-  return {f"model.{name}" for name in models.resolve(network).settings}
+  with naming("model.name"):
+    return {f"model.{name}" for name in models.resolve(network).settings}
 
 
 def require_mappings(value: Any, name: str, example: str) -> None:

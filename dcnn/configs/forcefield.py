@@ -20,6 +20,7 @@ from dcnn.configs.settings import (
     ConfigDict,
     Setting,
     flat,
+    naming,
     not_negative,
     positive,
     positive_whole,
@@ -370,7 +371,8 @@ def _check(config: ConfigDict) -> None:
             f"metric {metric.name} has the name of another metric: give its function another")
     require(metric.kind == "error" or not metric.compared,
             f"metric {metric.name}: only an error can be compared, and its kind is {metric.kind}")
-  labels.check(config.labels)
+  with naming("labels"):
+    labels.check(config.labels)
   penalties.check(config, "loss.energy", losses.ENERGY_LOSSES, "energy")
   penalties.check(config, "loss.forces", losses.FORCE_LOSSES, "force")
   require(loss.energy_weight + loss.force_weight > 0,
@@ -388,7 +390,10 @@ def _check_network(config: ConfigDict) -> None:
   for name, (least, most) in network.limits.items():
     if f"model.{name}" in values:
       _require_within(values[f"model.{name}"], f"model.{name}", least, most)
-  models.resolve_normaliser(config.model.normaliser)
+  with naming("model.normaliser"):
+    require(callable(models.resolve_normaliser(config.model.normaliser)()),
+            "expected a function that makes a layer, received one that makes none: take "
+            "flax.linen.LayerNorm, or lambda: layer")
   require(config.model.normaliser == "none" or "normaliser" in network.takes,
           f"{network.name} has no field normaliser: leave model.normaliser at none")
   require(config.activation.where == "everywhere" or "output_activation" in network.takes,

@@ -8,7 +8,7 @@ import numpy as np
 
 from dcnn import activations
 from dcnn.activations import Activation
-from dcnn.configs.settings import ConfigDict, require
+from dcnn.configs.settings import ConfigDict, naming, require
 from dcnn.models import layers
 
 REFERENCE_C = 0.5  # the paper's constant, which init_matched arms are matched to
@@ -20,7 +20,8 @@ def activation_of(config: ConfigDict) -> Activation:
   Raises:
     ValueError: if there is none of the name.
   """
-  return activations.resolve(config.activation.name)
+  with naming("activation.name"):
+    return activations.resolve(config.activation.name)
 
 
 def unread(config: ConfigDict) -> set[str]:

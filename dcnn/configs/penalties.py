@@ -6,7 +6,7 @@ from typing import Any
 from jax import Array
 
 from dcnn import losses
-from dcnn.configs.settings import ConfigDict, flat, require
+from dcnn.configs.settings import ConfigDict, flat, naming, require
 from dcnn.losses import Penalty
 
 
@@ -39,7 +39,9 @@ def check(config: ConfigDict, key: str, table: Mapping[str, Penalty], what: str)
   Raises:
     ValueError: naming the penalties that there are, or the parameter that has no setting.
   """
-  for name in losses.resolve(flat(config)[key], table, key).parameters:
+  with naming(key):
+    penalty = losses.resolve(flat(config)[key], table, key)
+  for name in penalty.parameters:
     require(f"{what}_{name}" in config.loss,
             f"the penalty of {what} reads {name}, and there is no setting loss.{what}_{name}: bind "
             f"it, as in functools.partial(penalty, {name}=0.1)")

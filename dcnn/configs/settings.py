@@ -5,8 +5,9 @@ values are checked by them, the numbers that a compiled program takes as argumen
 them, and `dcnn --helpfull` prints them.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import ml_collections
@@ -113,6 +114,22 @@ def require(condition: bool, message: str) -> None:
     raise ValueError(message)
 
 
+@contextlib.contextmanager
+def naming(key: str) -> Iterator[None]:
+  """Names the setting in whatever error a part of the user's own, or its resolution, raises.
+
+  Raises:
+    ValueError: with the setting, also in place of errors of other types.
+  """
+  try:
+    yield
+  except ValueError as error:
+    raise error if key in str(error) else ValueError(f"{key}: {error}") from error
+  except Exception as error:  # whatever a user's function raises
+    first = (str(error).splitlines() or [""])[0]
+    raise ValueError(f"{key}: {type(error).__name__}: {first}") from error
+
+
 def check_type(setting: Setting, value: Any) -> None:
   """Makes sure that a value has the type of its setting; a ConfigDict lets None pass, for one.
 
@@ -126,7 +143,8 @@ def check_type(setting: Setting, value: Any) -> None:
     return
   kind = setting.kind or type(setting.default)
   require(kind is object or _is_of(value, kind),
-          f"{setting.key} must be of type {kind.__name__}, got {value!r}")
+          f"{setting.key} must be of type {kind.__name__}{', or an object' * setting.objects}, got "
+          f"{value!r}")
   # Other bytes of a command line arrive as surrogates.
   require(not isinstance(value, str) or not any("\ud800" <= mark <= "\udfff" for mark in value),
           f"{setting.key} is not UTF-8 text, got {value!r}: files and experiments need such names "

@@ -4,19 +4,22 @@ import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import numpy as np
 import optax
 
 from dcnn import optimizers
 from dcnn.base import objects
 from dcnn.base.text import suggestion
 from dcnn.configs import networks
-from dcnn.configs.arms import arm_settings, effective, own_keys, tables
+from dcnn.configs.arms import arm_settings, effective, hypers, own_keys, tables
 from dcnn.configs.settings import (
     MOST,
     ConfigDict,
     check_type,
     flat,
     is_integer,
+    naming,
     positive,
     require,
     require_choice,
@@ -125,7 +128,7 @@ def _validate_arm(config: ConfigDict) -> None:
   _require_divisible(config.batch_size, config.devices_per_run)
   require(config.optimizer.warmup < config.steps,
           f"optimizer.warmup ({config.optimizer.warmup}) must be below steps ({config.steps})")
-  make_optimizer(config)
+  _try_optimizer(config)
   evaluated = optimizers.resolve(config.optimizer.name).evaluated
   require(evaluated is None or config.optimizer.ema_decay == 0,
           "optimizer.ema_decay must be 0 with an optimiser that averages its iterates itself, as "
@@ -147,6 +150,25 @@ def make_optimizer(config: ConfigDict) -> Callable[[Mapping], optax.GradientTran
   static = {name: settings[name] for name in optimizers.PARAMETERS
             if table[f"optimizer.{name}"].role == "program" and settings[name] is not None}
   return lambda hypers: make({**hypers, **static})
+
+
+def _try_optimizer(config: ConfigDict) -> None:
+  """Makes sure that there is an optimiser, and tries one of the user's own on two weights."""
+  settings = config.optimizer
+  with naming("optimizer.schedule"):
+    schedule = optimizers.resolve_schedule(settings.schedule)
+    optimizers.make("sgd", steps=config.steps, schedule=schedule, warmup=settings.warmup)
+    if not isinstance(settings.schedule, str):
+      jax.eval_shape(schedule(config.steps - settings.warmup), 0)
+  with naming("optimizer.name"):
+    make = make_optimizer(config)
+
+    def first_update(weights: Any, numbers: Mapping) -> Any:
+      optimizer = make(numbers)
+      return optimizer.update(weights, optimizer.init(weights), weights)
+
+    if not isinstance(settings.name, str):
+      jax.eval_shape(first_update, {"w": np.ones((2, 2), np.float32)}, hypers(config))
 
 
 def _require_distinct(arms: Mapping[str, ConfigDict]) -> None:
