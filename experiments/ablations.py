@@ -144,7 +144,7 @@ def tuned() -> configs.ConfigDict:
       _table("SiLU against IReLU, power-of-ten labels", "c=0.5", [BASELINE, silu[0]]),
       _table("SiLU against IReLU, standardised labels", "standardize",
              [{"labels": "standardize"}, silu[1]]))
-  config.tuning.learning_rates = tuple(5e-4 * 2**power for power in range(7))
+  config.tuning.learning_rates = tuple(1e-3 * 2**power for power in range(6))
   config.tuning.seeds = (100, 101, 102)
   return config
 

@@ -36,14 +36,12 @@ def get_config(arg: str = "") -> configs.ConfigDict:
   config.model.radial = 20
   config.batch_size = 5
   config.optimizer.learning_rate = 5e-3
-  config.steps = 4000
+  config.steps = 3000
   config.chunk = 200
   config.seeds = 5
   config.arms = (
       {"activation.c": 0.5},
-      {"labels": "identity"},
       {"labels": "standardize"},
-      {"labels": "min_max"},
       {"labels": "standardize", "activation.c": 0.1},
       {"labels": "standardize", "activation.c": 1.0},
       {"activation.name": "silu"},
@@ -52,8 +50,8 @@ def get_config(arg: str = "") -> configs.ConfigDict:
   names = tuple(map(configs.arm_name, config.arms))
   config.tables = (
       {"title": "Against power-of-ten labels", "baseline": names[0], "arms": names},
-      {"title": "Against standardised labels", "baseline": names[2],
-       "arms": (names[2], names[3], names[4], names[5], names[7])},
+      {"title": "Against standardised labels", "baseline": names[1],
+       "arms": (names[1], names[2], names[3], names[5])},
   )
   if arg.endswith(BLOCKS):
     config.split.method = "blocks"
