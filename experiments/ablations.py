@@ -123,12 +123,17 @@ def converged() -> configs.ConfigDict:
   config.chunk = 500
   silu = [{"activation.name": "silu", "labels": name} for name in (*SCALINGS, *CONTROLS)]
   config.arms = (*config.arms, *silu)
+  raw = {"activation.name": "silu", "labels": "identity"}
   config.tables = (
       *config.tables,
+      _table("Scalings with a shift (baseline: standardize)", "standardize",
+             [{"labels": name} for name in ("standardize", "min_max", "robust", "mean_shift")]),
       _table("Label scaling, SiLU", configs.arm_name(silu[0]), silu),
       _table("SiLU against IReLU, power-of-ten labels", "c=0.5", [BASELINE, silu[0]]),
       _table("SiLU against IReLU, standardised labels", "standardize",
-             [{"labels": "standardize"}, silu[SCALINGS.index("standardize")]]))
+             [{"labels": "standardize"}, silu[SCALINGS.index("standardize")]]),
+      _table("The paper's steps, from SiLU with the labels as they are", configs.arm_name(raw),
+             [raw, {"labels": "identity"}, silu[0], BASELINE]))
   return config
 
 
