@@ -250,16 +250,18 @@ def test_compare_collects_the_parts_in_the_order_given():
   assert [line.arm for line in lines] == ["b", "base", "a"]
   assert [(line.n, line.failed) for line in lines] == [(10, 1), (10, 0), (10, 0)]
   assert lines[1].contrast is None
-  p_values = np.array([stats.paired_p(errors[arm], errors["base"]) for arm in "ba"])
-  for line, p, p_adjusted in zip((lines[0], lines[2]), p_values, stats.holm(p_values),
-                                 strict=True):
+  ratios = [stats.signed_scores(stats.log_ratios(errors[arm], errors["base"])) for arm in "ba"]
+  plain, adjusted = stats.max_t(np.array(ratios))
+  former = stats.holm(np.array([stats.paired_p(errors[arm], errors["base"]) for arm in "ba"]))
+  for line, *p_values in zip((lines[0], lines[2]), plain, adjusted, former, strict=True):
     assert line.error == stats.geometric_mean(errors[line.arm])
     assert line.failure_rate == stats.wilson(line.failed, 10)
     assert line.contrast is not None
     ratios = errors[line.arm] / errors["base"]
     np.testing.assert_allclose(
         line.contrast[:3], stats.geometric_mean(ratios[np.isfinite(ratios)]), rtol=1e-9)
-    assert line.contrast[3:6] == (p, p_adjusted, 10 - line.failed)
+    assert [line.contrast.p, line.contrast.p_adjusted, line.contrast.p_holm] == p_values
+    assert line.contrast.pairs == 10 - line.failed
 
 
 def test_compare_of_the_baseline_alone():
@@ -400,7 +402,7 @@ EXACT, SOME, OFF = np.zeros(8), np.array([0.0] * 3 + [0.2] * 5), np.linspace(0.1
     pytest.param(SOME, SOME, (1, 1, 1), "equivalent", id="both-in-some"),
     pytest.param(EXACT, np.append(SOME[1:], 0.1), (0, 0, 0), "better", id="baseline-in-some"),
     pytest.param(np.append(SOME[1:], 0.1), EXACT, (NAN, NAN, NAN), "worse", id="arm-in-some"),
-    pytest.param(EXACT[:1], OFF[:1], (0, NAN, NAN), "undecided", id="one-seed"),
+    pytest.param(EXACT[:1], OFF[:1], (0, NAN, NAN), "too few seeds", id="one-seed"),
     pytest.param(EXACT, np.full(8, INF), (NAN, NAN, NAN), "better", id="baseline-failed"),
     pytest.param(np.full(8, NAN), EXACT, (NAN, NAN, NAN), "worse", id="arm-failed"),
     pytest.param(np.append(EXACT[1:], INF), OFF, (0, 0, 0), "undecided", id="one-failed"),
@@ -461,7 +463,7 @@ def test_pairs_must_match():
     pytest.param(lambda: stats.holm(np.array([NAN])), "from 0 to 1", id="p-nan"),
     pytest.param(lambda: stats.wilson(3, 2), "failures=3, n=2", id="more-failures-than-runs"),
     pytest.param(lambda: stats.wilson(0, 0), "n >= 1", id="no-runs"),
-    pytest.param(lambda: stats.smallest_p(-1), "pairs >= 0, got -1", id="negative-pairs"),
+    pytest.param(lambda: stats.smallest_p(-1), "seeds >= 0, got -1", id="negative-seeds"),
     pytest.param(lambda: stats.verdict(stats.Interval(1, 1, 1), 1.0, margin_dex=0.0),
                  "positive margin_dex", id="margin"),
 ])
