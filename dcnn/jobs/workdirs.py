@@ -22,6 +22,7 @@ from dcnn import configs
 from dcnn.base import files, wording
 from dcnn.base.measures import Measures
 from dcnn.configs.tasks import TASKS
+from dcnn.jobs import looks
 from dcnn.results import measures, storage
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
@@ -31,8 +32,8 @@ from dcnn.sweeps.snapshots import CHECKPOINTS, TUNING
 LOCK = ".lock"
 # Settings that change no run: what is compared, how it is told, and how the work is done.
 SAFE_KEYS = ("question", "tables", "max_memory", "checkpoint_every", "on_divergence")
-# Compared by themselves: the contents of the data, and what may only grow.
-_OTHERWISE = ("dataset", "test_dataset", "seeds", "arms")
+# Compared by themselves: the contents of the data, what may only grow, and what a look settles.
+_OTHERWISE = ("dataset", "test_dataset", "seeds", "arms", "looks")
 # Parts of config.json that comparing it and reading checkpoints need.
 _REQUIRED = ("config", "config.experiment", "config.arms", "seeds", "dataset", "dataset.name",
              "dataset.checksum", "environment")
@@ -192,7 +193,8 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
     _require_room(directory)
     return
   held, asked = _manifest(directory), json.loads(json.dumps(manifest))
-  for problem in (_changed_setting(held, asked), _fewer_runs(held, asked),
+  for problem in (_changed_setting(held, asked), looks.changed_plan(held, asked),
+                  _fewer_runs(held, asked),
                   _changed_data(held, asked), _changed_version(held, asked),
                   _changed_surroundings(held, asked)):
     if problem:
@@ -208,14 +210,22 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
                     "of both stand side by side", stacklevel=2)
 
 
-def begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
-  """Writes down what a held and checked directory is for, and sweeps up unfinished files."""
+def begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+  """Writes down what a held and checked directory is for, and sweeps up unfinished files.
+
+  Returns:
+    What has been written: the manifest, with the looks that the directory has had.
+  """
   for folder in (directory, directory / storage.FIGURES):
     for path in folder.iterdir() if folder.is_dir() else ():
       name = _HALF_WRITTEN.fullmatch(path.name)
       if name and (name[1] in FILES or folder != directory) and path.is_file():
         path.unlink()
-  files.write_json(directory / storage.CONFIG_FILE, manifest)
+  path = directory / storage.CONFIG_FILE
+  had = _manifest(directory).get("looks") if path.exists() else None
+  record = {**manifest, **({"looks": had} if had else {})}
+  files.write_json(path, record)
+  return record
 
 
 def write(result: Result, directory: pathlib.Path) -> None:

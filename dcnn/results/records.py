@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,11 +70,14 @@ class Table(NamedTuple):
     title: The title of the table.
     baseline: The arm that the others are compared with.
     arms: The arms in the order shown; the baseline may be among them.
+    factors: Of a factorial, the two settings that its arms cross: by the key of the setting the
+      level of each arm, in the order of `arms`. Empty for any other table.
   """
 
   title: str
   baseline: str
   arms: tuple[str, ...]
+  factors: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
