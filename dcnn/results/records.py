@@ -85,7 +85,8 @@ class Result:
   """A finished sweep.
 
   Attributes:
-    config: The content of config.json: `config`, `environment`, `command`, `timing`, `measures`.
+    config: The content of config.json: `config`, `environment`, `command`, `timing`, `measures`,
+      `looks`.
     rows: The metrics of all runs.
     history: The curves of all runs.
     tables: The comparisons that the configuration asks for.
@@ -149,6 +150,22 @@ class Result:
     """Arm and seed of the runs that patience ended, in the order of the rows."""
     return tuple(dict.fromkeys(
         (row.arm, row.seed) for row in self.rows if row.status.startswith(PATIENCE)))
+
+  @property
+  def look(self) -> int:
+    """Which look at these seeds this is, from 1: how many reports with fewer there were, plus 1."""
+    had = self.config.get("looks") or ()
+    return len(had) + (not had or len(self.seeds) > had[-1]["seeds"])
+
+  @property
+  def planned_looks(self) -> int:
+    """How many looks were planned before the first."""
+    return self.config.get("config", {}).get("looks", 1)
+
+  @property
+  def level(self) -> float:
+    """The level of the verdicts at this look; see `stats.look_level`."""
+    return stats.look_level(self.look, self.planned_looks)
 
   @property
   def comparisons(self) -> tuple[Table, ...]:
@@ -227,7 +244,9 @@ class Result:
   def compare(
       self, table: Table, metric: str, *, split: str = "test"
   ) -> list[stats.ArmSummary]:
-    """Compares the arms of a table with its baseline; see `stats.compare`.
+    """Compares the arms of a table with its baseline, at the level of this look.
+
+    See `stats.compare`.
 
     Args:
       table: What to compare. Arms without results are left out.
@@ -252,7 +271,8 @@ class Result:
     """
     errors = self.errors(metric, split)
     return stats.compare(
-        {arm: errors[arm] for arm in with_baseline(table) if arm in errors}, table.baseline)
+        {arm: errors[arm] for arm in with_baseline(table) if arm in errors}, table.baseline,
+        self.level)
 
   def table(
       self, baseline: str | None = None, metrics: Sequence[str] | None = None
