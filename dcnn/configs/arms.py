@@ -16,7 +16,7 @@ from dcnn.base.text import suggestion
 from dcnn.configs import networks
 from dcnn.configs.settings import ConfigDict, Setting, flat, require, require_choice
 from dcnn.configs.tasks import SETTINGS, section_of, setting_table
-from dcnn.results.records import Table
+from dcnn.results.records import ALL_ARMS, Table
 from dcnn.results.schemas import is_crossed
 
 _PREFIXED = {setting.key for setting in SETTINGS if setting.prefixed}
@@ -121,7 +121,7 @@ def tables(config: ConfigDict) -> tuple[Table, ...]:
   require_mappings(config.tables, "tables", "{'title': ..., 'baseline': ..., 'arms': (...)}")
   names = tuple(arm_name(dict(overrides)) for overrides in config.arms)
   if not config.tables:
-    return (Table("All arms", names[0], names),) if len(names) > 1 else ()
+    return (Table(ALL_ARMS, names[0], names),) if len(names) > 1 else ()
   for table in config.tables:
     for key in table:
       require_choice(key, ("title", "baseline", "arms", "factors"), "entry of a table:")

@@ -80,17 +80,27 @@ def describe(experiment: Experiment, command: str = "") -> dict[str, Any]:
   Returns:
     A dictionary that fits into JSON.
   """
-  config = experiment.config
   with full_precision():
     environment = provenance.environment()
+  return {
+      **describe_settings(experiment.config),
+      "dataset": experiment.data.facts,
+      "environment": environment,
+      "command": command,
+  }
+
+
+def describe_settings(config: ConfigDict) -> dict[str, Any]:
+  """The part of `describe` that follows from the configuration alone.
+
+  Args:
+    config: A valid configuration.
+  """
   return {
       "config": configs.to_dict(config) | {
           "tables": [storage.table_record(table) for table in configs.tables(config)]},
       "seeds": list(configs.seeds(config)),
-      "dataset": experiment.data.facts,
       "measures": measures.to_record(configs.section_of(config).measures(config)),
-      "environment": environment,
-      "command": command,
   }
 
 

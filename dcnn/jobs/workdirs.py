@@ -35,9 +35,9 @@ SAFE_KEYS = ("question", "tables", "max_memory", "checkpoint_every", "on_diverge
 # Compared by themselves: the contents of the data, what may only grow, and what a look settles.
 _OTHERWISE = ("dataset", "test_dataset", "seeds", "arms", "looks")
 # Parts of config.json that comparing it and reading checkpoints need.
-_REQUIRED = ("config", "config.experiment", "config.arms", "seeds", "dataset", "dataset.name",
-             "dataset.checksum", "environment")
-_VERSIONS = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy")
+REQUIRED = ("config", "config.experiment", "config.arms", "seeds", "dataset", "dataset.name",
+            "dataset.checksum", "environment")
+VERSIONS = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy")
 # What stands in a work directory beside folders of checkpoints.
 FILES = (storage.CONFIG_FILE, storage.ROWS_FILE, storage.HISTORY_FILE, storage.PREDICTIONS_FILE,
          storage.SUMMARY_FILE, *storage.REPORT_FILES)
@@ -275,7 +275,7 @@ def is_unfinished(directory: pathlib.Path) -> bool:
 def _manifest(directory: pathlib.Path) -> dict[str, Any]:
   path = directory / storage.CONFIG_FILE
   try:
-    return storage.read_config(path, required=_REQUIRED)
+    return storage.read_config(path, required=REQUIRED)
   except (OSError, ValueError) as error:
     problem = str(error).removeprefix(f"{path}: ")
   raise ValueError(f"{path} is not what dcnn wrote there ({problem}). {_advice()}")
@@ -318,7 +318,7 @@ def _changed_data(held: Mapping, asked: Mapping) -> str:
 
 def _changed_version(held: Mapping, asked: Mapping) -> str:
   before, now = (record["environment"].get("versions", {}) for record in (held, asked))
-  for name in _VERSIONS:
+  for name in VERSIONS:
     if before.get(name) != now.get(name):
       return (f"of {name} {before.get(name)}, and this is {name} {now.get(name)}: install the "
               f"former to continue")
@@ -328,7 +328,7 @@ def _changed_version(held: Mapping, asked: Mapping) -> str:
 def _changed_surroundings(held: Mapping, asked: Mapping) -> str:
   """What decides numbers and is set outside of the configuration, and how to set it as before."""
   before, now = (record["environment"] for record in (held, asked))
-  for name, (what, way) in _SURROUNDINGS.items():
+  for name, (what, way) in SURROUNDINGS.items():
     old, new = before.get(name), now.get(name)
     if name in before and old != new:
       return (f"with {what.format(_shown(old))}, and this is with {what.format(_shown(new))}: "
@@ -357,7 +357,7 @@ def _restored_devices(number: Any) -> str:
 
 
 # Of provenance.environment: what it is, with {} for its value, and the way back to a value.
-_SURROUNDINGS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+SURROUNDINGS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "platform": ("platform {}", lambda old: (
         "set JAX_PLATFORMS=cpu" if old == "cpu" else f"run it on a {old}, which JAX must find,")),
     "float64": ("float64 {}", lambda old: (

@@ -18,6 +18,7 @@ from dcnn.results import measures, text
 # How a run ended; but for `finished`, @ and the step follow.
 FINISHED, PATIENCE, DIVERGED, INTERRUPTED = "finished", "patience", "diverged", "interrupted"
 
+ALL_ARMS = "All arms"  # the title of the table that compares all with one, where none is asked for
 _LONGEST_NAME = 30  # of an arm or an experiment in a `repr`
 
 
@@ -171,7 +172,7 @@ class Result:
   def comparisons(self) -> tuple[Table, ...]:
     """The tables asked for; where there is none, all arms against the first."""
     known = tuple(dict.fromkeys(row.arm for row in self.rows))
-    return self.tables or ((Table("All arms", known[0], known),) if known else ())
+    return self.tables or ((Table(ALL_ARMS, known[0], known),) if known else ())
 
   def __repr__(self) -> str:
     """What it is, how far it has come and how to see the tables, in a few words."""
@@ -308,7 +309,7 @@ class Result:
       raise ValueError(
           f"expected a baseline, as the config lists no tables; the arms are "
           f"{', '.join(self.arms)}")
-    tables = self.tables if baseline is None else (Table("All arms", baseline, self.arms),)
+    tables = self.tables if baseline is None else (Table(ALL_ARMS, baseline, self.arms),)
     metrics = tuple(filter(self.has, self.compared)) if metrics is None else metrics
     return "\n\n".join(
         f"{one_line(f'{table.title}: {metric}')}\n\n"

@@ -137,6 +137,7 @@ _CONFIG: tuple[tuple[str, str, Check], ...] = (
     ("config.tables", "tables of title, baseline and arms, and of the levels of two factors that "
      "the arms cross", _list_of(_is_table)),
     ("config.looks", "1", _integer(MOST_LOOKS, 1)),
+    ("joined", '[{"command": "dcnn --config=..."}]', _list_of(_is_record, fewest=1)),
     ("looks", '[{"seeds": 10}]', _list_of(_fits({"seeds": _integer(MOST, 1)}, {}))),
     ("seeds", "[0]", _list_of(_integer(LARGEST_SEED), fewest=1)),
     ("command", '"dcnn --config=..."', _is_text),
