@@ -13,7 +13,7 @@ from dcnn.configs.settings import ConfigDict
 from dcnn.jobs import pairing, workdirs
 from dcnn.jobs.experiment import describe_settings
 from dcnn.jobs.pairing import Source
-from dcnn.results import storage
+from dcnn.results import storage, strata
 from dcnn.results.joining import join
 from dcnn.results.records import ALL_ARMS, Result, Table
 from dcnn.sweeps import outcomes
@@ -140,6 +140,31 @@ def groups(sources: Sequence[Source], key: str) -> dict[str, list[Source]]:
     raise ValueError(f"--by={key}: all directories have {key}={next(iter(found))}, so there is "
                      f"nothing to compare over; without --by they are joined")
   return found
+
+
+def by_groups(
+    sources: Sequence[Source], key: str, baseline: str | None = None, command: str = ""
+) -> dict[str, Result]:
+  """The results of the sweeps of each value of a setting, by the value.
+
+  Args:
+    sources: Finished sweeps.
+    key: The dotted key of the setting.
+    baseline: The arm that all are compared with, in place of the tables of the sweeps.
+    command: The command line, for the reports.
+
+  Raises:
+    ValueError: As `groups` and `joined`, if an arm is not the same in all, or if no table and two
+      arms are common to all.
+  """
+  parts = groups(sources, key)
+  pairing.require_equal_arms(sources)
+  results = {value: joined(mine, baseline, command) for value, mine in parts.items()}
+  if not strata.common_tables(results):
+    raise ValueError(
+        f"no table with two arms is common to all values of {key}: name an arm that all have, as "
+        f"in --baseline={next(iter(results.values())).arms[0]}, or give sweeps of the same arms")
+  return results
 
 
 def _predictions(result: Result, sources: Sequence[Source]) -> dict[str, Any]:

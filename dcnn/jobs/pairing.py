@@ -59,12 +59,40 @@ def require_pairs(sources: Sequence[Source]) -> None:
       raise ValueError(f"{other.name} and {one.name} cannot be paired: {reason}")
 
 
-def remarks(sources: Sequence[Source], but: Sequence[str] = ()) -> list[str]:
-  """What a reader should know that differs between sweeps and does not forbid to compare them.
+def require_equal_arms(sources: Sequence[Source]) -> None:
+  """Makes sure that arms of one name set the same in all sweeps.
 
   Args:
     sources: Finished sweeps.
-    but: The settings that are meant to differ.
+
+  Raises:
+    ValueError: naming the first two that differ, and the arm.
+  """
+  for one, other in itertools.combinations(sources, 2):
+    reason = _arm_difference(one, other)
+    if reason:
+      raise ValueError(f"{other.name} and {one.name} cannot be compared: {reason}")
+
+
+def machine_remarks(sources: Sequence[Source]) -> list[str]:
+  """In what sweeps differ that decides how numbers are rounded, and no more.
+
+  Args:
+    sources: Finished sweeps.
+
+  Returns:
+    A sentence for each difference.
+  """
+  return _differences(sources, {
+      name: [source.record["environment"].get(name) for source in sources] for name in _ROUNDING})
+
+
+def setting_remarks(sources: Sequence[Source], but: str) -> list[str]:
+  """In what sweeps differ that are compared within each value of a setting, beside that setting.
+
+  Args:
+    sources: Finished sweeps.
+    but: The setting.
 
   Returns:
     A sentence for each difference.
@@ -73,11 +101,15 @@ def remarks(sources: Sequence[Source], but: Sequence[str] = ()) -> list[str]:
   keys = dict.fromkeys(key for each in settings for key in each)
   environments = [source.record["environment"] for source in sources]
   values = {f"config.{key}": [each.get(key) for each in settings] for key in keys
-            if key not in but and not _is_ignored(key)}
+            if key != but and not _is_ignored(key)}
   values |= {name: [each.get("versions", {}).get(name) for each in environments]
              for name in VERSIONS}
   values |= {name: [each.get(name) for each in environments]
-             for name in dict.fromkeys((*SURROUNDINGS, *_ROUNDING))}
+             for name in SURROUNDINGS if name not in _ROUNDING}
+  return _differences(sources, values)
+
+
+def _differences(sources: Sequence[Source], values: Mapping[str, Sequence[Any]]) -> list[str]:
   return [
       f"They differ in {name}: " + ", ".join(
           f"{_text(value)} ({source.name})" for value, source in zip(each, sources, strict=True))
@@ -157,7 +189,7 @@ def _looks_difference(one: Source, other: Source) -> str:
   before, now = (source.result.planned_looks for source in (one, other))
   if before == now:
     return ""
-  return (f"{now} and {before} looks were planned (config.looks), from which the level of a verdict "
+  return (f"{now} and {before} looks were planned (config.looks), from which the level of verdicts "
           "follows. Train one of them again with the looks of the other")
 
 
