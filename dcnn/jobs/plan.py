@@ -8,7 +8,7 @@ from dcnn import stats
 from dcnn.results import text
 from dcnn.results.records import Result, Table, with_baseline
 
-_TOO_MANY = f"> {stats.MOST_SEEDS:,}"
+_TOO_MANY = "> 1,000"
 
 
 class Forecast(NamedTuple):
@@ -95,10 +95,10 @@ def _contrasts(result: Result, table: Table, metric: str) -> tuple[np.ndarray, s
   dropped = [arm for arm in rows if arm not in kept]
   contrasts = np.array(list(kept.values())).reshape(-1, len(result.seeds))
   good = np.isfinite(contrasts).all(axis=0)
-  remarks = [f"without {', '.join(dropped)}, of which most runs failed or are exact"] * bool(dropped)
+  remarks = [f"without {', '.join(dropped)}: most runs failed or are exact"] if dropped else []
   if not good.all():
-    remarks.append(f"without {text.count_text(int((~good).sum()), 'seed')} at which a run failed or "
-                   "is exact")
+    lost = text.count_text(int((~good).sum()), "seed")
+    remarks.append(f"without {lost} at which a run failed or is exact")
   return contrasts[:, good], "; ".join(remarks)
 
 
