@@ -300,10 +300,10 @@ class Result:
       >>> print(Result({}, rows, (), (), {}).table(baseline="tanh"))
       All arms: width_loss
       <BLANKLINE>
-      | arm  | n | failed | width_loss (mm)   | ratio to tanh     | Holm p | verdict  |
-      |------|---|--------|-------------------|-------------------|--------|----------|
-      | tanh | 6 | 0      | 20.0 [20.0, 20.0] |                   |        | baseline |
-      | sine | 6 | 0      | 10.0 [10.0, 10.0] | 0.50 [0.50, 0.50] | 0.031  | better   |
+      | arm  | n | failed | width_loss (mm)   | ratio to tanh     | p     | verdict  |
+      |------|---|--------|-------------------|-------------------|-------|----------|
+      | tanh | 6 | 0      | 20.0 [20.0, 20.0] |                   |       | baseline |
+      | sine | 6 | 0      | 10.0 [10.0, 10.0] | 0.50 [0.50, 0.50] | 0.031 | better   |
     """
     if baseline is None and not self.tables:
       raise ValueError(
@@ -320,7 +320,7 @@ class Result:
     """Heads of the columns, and a line of cells for each arm."""
     unit = self.unit(metric)
     rows = [("arm", "n", "failed", text.heading(metric, unit.name), f"ratio to {table.baseline}",
-             "Holm p", "verdict")]
+             "p", "verdict")]
     for summary in self.compare(table, metric):
       cells = text.cells(summary, unit.factor)
       error = f"{cells.error} ({cells.exact})" if cells.exact else str(cells.error)

@@ -34,7 +34,7 @@ class Cells(NamedTuple):
     error: The geometric mean of the error, and its interval.
     exact: How many runs have an error of 0; empty where none has.
     ratio: The ratio to the baseline and its interval; empty for the baseline itself.
-    p: Holm's adjusted p; empty for the baseline.
+    p: The p adjusted over the arms of the table; empty for the baseline.
     verdict: What the tests conclude, or `baseline`.
   """
 

@@ -13,7 +13,8 @@ from dcnn.results.summary import ArmMetrics, Comparison, metrics_of_kind
 
 _RELATIONS: Mapping[str, str] = {
     "better": "is better than", "worse": "is worse than", "equivalent": "is equivalent to",
-    "undecided": "is undecided against"}
+    "undecided": "is undecided against",
+    "too few seeds": "has too few seeds for a verdict against"}
 
 
 def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[s
     metrics: The statistics of its metrics, from `summary.arm_metrics`.
 
   Returns:
-    Text by name: `title`, `baseline` and `note`; `metrics`, each of `name`, `unit`, `heading`,
+    Text by name: `title` and `baseline`; `metrics`, each of `name`, `unit`, `heading`,
     `headline` and `sentences`; `skills` and `shares`, the heads of their columns; `rows`, one for
     each arm.
   """
@@ -35,7 +36,6 @@ def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[s
   return {
       "title": asked.title,
       "baseline": asked.baseline,
-      "note": _significance_note(len(result.seeds), contrasts=len(arms) - 1),
       "metrics": [
           {"name": metric, "unit": result.unit(metric).name,
            "heading": text.heading(metric, result.unit(metric).name),
@@ -51,17 +51,6 @@ def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[s
           "shares": [_share_cell(metrics[arm][share.name], result.unit(share.name).factor)
                      for share in shares]} for arm in arms],
   }
-
-
-def _significance_note(seeds: int, contrasts: int) -> str:
-  """That a table has too many arms for any verdict; empty where there are enough seeds for it."""
-  reach = contrasts * stats.smallest_p(seeds)
-  if reach < stats.SIGNIFICANCE or seeds < 6:
-    return ""
-  return (
-      f"With {seeds} seeds and {contrasts} arms to compare, Holm's adjusted p cannot fall below "
-      f"{text.p_text(min(1.0, reach))}: no arm of this table can be called better or worse. Use "
-      f"more seeds or compare fewer arms.")
 
 
 def _headline(
@@ -101,7 +90,7 @@ def _evidence(
     summary: stats.ArmSummary, contrast: stats.Contrast, baseline: stats.ArmSummary
 ) -> str:
   p = text.p_text(contrast.p_adjusted)
-  p = f"Holm p {p}" if p.startswith("<") else f"Holm p = {p}"
+  p = f"p {p}" if p.startswith("<") else f"p = {p}"
   ratio = text.ratio_text(stats.Interval(*contrast[:3]))
   if contrast.pairs == 0:
     words = f"in no pair did both runs finish ({p})"

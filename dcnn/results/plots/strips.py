@@ -30,7 +30,8 @@ class Strip(NamedTuple):
     arm: The name of the arm.
     errors: The error of each seed, 0 where the run is exact and inf where it failed.
     interval: The geometric mean of the finished runs and its 95 % interval.
-    verdict: What the tests say: baseline, better, worse, equivalent or undecided.
+    verdict: What the tests say: baseline, better, worse, equivalent, undecided or
+      too few seeds.
   """
 
   arm: str
