@@ -1,4 +1,4 @@
-"""The command line: `dcnn`, `dcnn report` and `dcnn generate`.
+"""The command line: `dcnn`, and `dcnn` with the name of another command.
 
 Only this package prints and makes global settings of JAX. A user's mistake is told in one line and
 leaves nothing behind; an error of ours keeps its traceback.
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from dcnn.base import processes, version, wording
 from dcnn.base.text import suggestion
-from dcnn.cli import arguments, joining, previews, runtime, streams, training
+from dcnn.cli import answers, arguments, joining, previews, runtime, streams, training
 from dcnn.cli.messages import FAILURE, Stop, complain, format_warning, one_line, stop_on_errors
 from dcnn.data import generation
 from dcnn.jobs import display, interruption, workdirs
@@ -44,6 +44,12 @@ dcnn trains derivative-constrained networks and compares what their ingredients 
   dcnn report DIR
       Draws the report again from the files in DIR, also while a sweep is under way.
 
+  dcnn compare DIR DIR ... [--baseline=ARM] [--by=KEY] [--out=DIR]
+      Joins finished sweeps and compares their arms; dcnn compare --help says how.
+
+  dcnn plan DIR [--ratio=0.9] [--power=0.8]
+      Says how many seeds a difference takes, by the spread of a sweep that has been run.
+
   dcnn generate --smiles=SMILES --out=FILE.npz [--frames=2000] [--seed=0]
                 [--temperature=500] [--workers=CORES]
       Makes a data set of a molecule by GFN2-xTB dynamics; needs the extra xtb.
@@ -54,6 +60,9 @@ Examples:
   dcnn --config=ablations --workdir=results/ablations
   dcnn --config=ablations:smoke --workdir=results/smoke --config.seeds=0,1,2
   dcnn generate --smiles=CCO --out=ethanol.npz"""
+
+
+_HELP = {"compare": answers.COMPARE_HELP, "plan": answers.PLAN_HELP}
 
 
 def entry() -> int:
@@ -100,8 +109,11 @@ def run(argv: Sequence[str]) -> None:
   Raises:
     Stop: On a mistake of the user or a failure of the machine.
   """
-  commands = {"report": report, "generate": generate}
-  if not argv or {"-h", "--help"} & set(argv) or argv[0] == "help":
+  commands = {"report": report, "compare": answers.compare, "plan": answers.plan,
+              "generate": generate}
+  if argv and argv[0] in _HELP and {"-h", "--help"} & set(argv):
+    display.say(_HELP[argv[0]])
+  elif not argv or {"-h", "--help"} & set(argv) or argv[0] == "help":
     display.say(USAGE)
   elif "--helpfull" in argv:
     display.say(f"{USAGE}\n\n{previews.settings_help()}")

@@ -64,7 +64,7 @@ def train(asked: arguments.Training, command: str) -> None:
     say = complain if first else lambda text: None
     with stop_on_errors(FAILURE), interruption.listen_with_deadline(say) as request:
       if first:
-        workdirs.begin(asked.workdir, manifest)
+        manifest = workdirs.begin(asked.workdir, manifest)
       _run(experiment, manifest, asked.workdir, request, first)
 
 

@@ -6,6 +6,7 @@ which change the program, the tables of settings say; the user never does.
 """
 
 import copy
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,10 @@ from dcnn import models, optimizers
 from dcnn.base import objects
 from dcnn.base.text import suggestion
 from dcnn.configs import networks
-from dcnn.configs.settings import ConfigDict, Setting, flat, naming, require
+from dcnn.configs.settings import ConfigDict, Setting, flat, naming, require, require_choice
 from dcnn.configs.tasks import SETTINGS, section_of, setting_table
-from dcnn.results.records import Table
+from dcnn.results.records import ALL_ARMS, Table
+from dcnn.results.schemas import is_crossed
 
 _PREFIXED = {setting.key for setting in SETTINGS if setting.prefixed}
 
@@ -120,14 +122,56 @@ def tables(config: ConfigDict) -> tuple[Table, ...]:
   require_mappings(config.tables, "tables", "{'title': ..., 'baseline': ..., 'arms': (...)}")
   names = tuple(arm_name(dict(overrides)) for overrides in config.arms)
   if not config.tables:
-    return (Table("All arms", names[0], names),) if len(names) > 1 else ()
+    return (Table(ALL_ARMS, names[0], names),) if len(names) > 1 else ()
   for table in config.tables:
+    for key in table:
+      require_choice(key, ("title", "baseline", "arms", "factors"), "entry of a table:")
     require({"title", "baseline", "arms"} <= set(table) and bool(table["arms"])
             and isinstance(table["arms"], tuple | list)
             and all(isinstance(text, str) for text in (
                 table["title"], table["baseline"], *table["arms"])),
             f"a table needs a title, a baseline and arms, got {dict(table)}")
-  return tuple(Table(t["title"], t["baseline"], tuple(t["arms"])) for t in config.tables)
+  return tuple(
+      Table(t["title"], t["baseline"], tuple(t["arms"]), _factors(config, t))
+      for t in config.tables)
+
+
+def _factors(config: ConfigDict, table: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+  """The levels of the two settings that a table says its arms cross, read off the arms.
+
+  Raises:
+    ValueError: if it names no two settings, or the arms do not cross them.
+  """
+  keys = table.get("factors", ())
+  if not keys:
+    return {}
+  title = f"table {table['title']!r}: factors"
+  require(isinstance(keys, tuple | list) and len(keys) == 2
+          and all(isinstance(key, str) for key in keys) and keys[0] != keys[1],
+          f"{title} must name two settings, such as ('activation.c', 'labels'), got {keys!r}")
+  arms = arm_settings(config)
+  unknown = next((name for name in table["arms"] if name not in arms), None)
+  if unknown is not None:  # the check of tables names those that are known
+    return {}
+  settings = [flat(arms[name]) for name in table["arms"]]
+  for key in keys:
+    require_choice(key, settings[0], f"setting in {title}:")
+  levels = {key: tuple(objects.name_of(each[key]) for each in settings) for key in keys}
+  for key, found in levels.items():
+    require(len(set(found)) > 1, f"{title}: all arms have {key}={found[0]}; a factor needs two "
+            "levels or more")
+  require(is_crossed(levels.values(), len(settings)), f"{title}: {_uncrossed(levels)}")
+  return levels
+
+
+def _uncrossed(levels: Mapping[str, tuple[str, ...]]) -> str:
+  """Which pair of levels no arm has, or several have."""
+  cells = list(zip(*levels.values(), strict=True))
+  wrong = next(cell for cell in itertools.product(*map(dict.fromkeys, levels.values()))
+               if cells.count(cell) != 1)
+  shown = " and ".join(f"{key}={level}" for key, level in zip(levels, wrong, strict=True))
+  return (f"{'no arm has' if wrong not in cells else 'several arms have'} {shown}; the arms of "
+          "a factorial are all pairs of levels, each once")
 
 
 def effective(config: ConfigDict) -> dict[str, Any]:

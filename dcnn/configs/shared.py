@@ -15,6 +15,7 @@ from dcnn.configs.settings import (
     within,
 )
 from dcnn.optimizers import OPTIMIZERS, SCHEDULES
+from dcnn.results.schemas import MOST_LOOKS
 
 MOST_POWER = 16  # of an activation; float32 keeps the sixteenth powers of 0.004 to 250
 INITS = ("plain", "init_matched", "variance_preserving")
@@ -98,8 +99,13 @@ TRAINING = (
     Setting("arms", ({},),
             "The arms: dictionaries of the settings in which each differs from the rest."),
     Setting("tables", (),
-            "The comparisons of the report: dictionaries of title, baseline and arms. Without any, "
-            "all arms are compared with the first."),
+            "The comparisons of the report: dictionaries of title, baseline and arms; and of "
+            "factors, the keys of two settings, where the arms are all pairs of their values. "
+            "Without any table, all arms are compared with the first."),
+    Setting("looks", 1,
+            "How many times the report is looked at while seeds are added, decided before the "
+            "first. Each look takes its share of the 5 % of false verdicts; one that was not "
+            "planned gets next to nothing.", "looks", check=within(1, MOST_LOOKS)),
     Setting("tuning.learning_rates", (),
             "Learning rates from which each arm chooses its own on validation data; none for no "
             "tuning."),

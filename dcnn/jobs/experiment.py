@@ -15,8 +15,8 @@ from dcnn import configs, sweeps
 from dcnn.base import processes, provenance
 from dcnn.configs import ConfigDict, build
 from dcnn.configs.sections import Data
-from dcnn.jobs import tuning
-from dcnn.results import measures
+from dcnn.jobs import looks, tuning
+from dcnn.results import measures, storage
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
 from dcnn.sweeps.plans import Plan, make_groups
@@ -80,17 +80,27 @@ def describe(experiment: Experiment, command: str = "") -> dict[str, Any]:
   Returns:
     A dictionary that fits into JSON.
   """
-  config = experiment.config
   with full_precision():
     environment = provenance.environment()
   return {
-      "config": configs.to_dict(config) | {
-          "tables": [table._asdict() for table in configs.tables(config)]},
-      "seeds": list(configs.seeds(config)),
+      **describe_settings(experiment.config),
       "dataset": experiment.data.facts,
-      "measures": measures.to_record(configs.section_of(config).measures(config)),
       "environment": environment,
       "command": command,
+  }
+
+
+def describe_settings(config: ConfigDict) -> dict[str, Any]:
+  """The part of `describe` that follows from the configuration alone.
+
+  Args:
+    config: A valid configuration.
+  """
+  return {
+      "config": configs.to_dict(config) | {
+          "tables": [storage.table_record(table) for table in configs.tables(config)]},
+      "seeds": list(configs.seeds(config)),
+      "measures": measures.to_record(configs.section_of(config).measures(config)),
   }
 
 
@@ -155,7 +165,8 @@ def run(
           config, data, arms, functools.partial(sweep_in, snapshots.TUNING))
       arms = tuning.with_learning_rates(arms, tuned["chosen"])
     outcome = sweep_in(snapshots.CHECKPOINTS, build.build(config, data, arms), kept)
-  record = {**(manifest or describe(experiment)), "timing": outcome.timing}
+  record = looks.with_look(manifest or describe(experiment), len(configs.seeds(config)))
+  record["timing"] = outcome.timing
   return Finished(
       Result(record | ({"tuning": tuned} if tuned else {}), outcome.rows, outcome.history,
              configs.tables(config), outcome.predictions),

@@ -68,7 +68,7 @@ def sweep(
     directory = None if workdir is None else pathlib.Path(workdir).expanduser()
     if directory is not None:
       continued = stack.enter_context(workdirs.hold(directory, manifest))
-      workdirs.begin(directory, manifest)
+      manifest = workdirs.begin(directory, manifest)
       if continued and on_progress == "display":
         from dcnn.jobs import display
 

@@ -22,6 +22,7 @@ from dcnn import configs
 from dcnn.base import files, wording
 from dcnn.base.measures import Measures
 from dcnn.configs.tasks import TASKS
+from dcnn.jobs import looks
 from dcnn.results import measures, storage
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
@@ -31,12 +32,12 @@ from dcnn.sweeps.snapshots import CHECKPOINTS, TUNING
 LOCK = ".lock"
 # Settings that change no run: what is compared, how it is told, and how the work is done.
 SAFE_KEYS = ("question", "tables", "max_memory", "checkpoint_every", "on_divergence")
-# Compared by themselves: the contents of the data, and what may only grow.
-_OTHERWISE = ("dataset", "test_dataset", "seeds", "arms")
+# Compared by themselves: the contents of the data, what may only grow, and what a look settles.
+_OTHERWISE = ("dataset", "test_dataset", "seeds", "arms", "looks")
 # Parts of config.json that comparing it and reading checkpoints need.
-_REQUIRED = ("config", "config.experiment", "config.arms", "seeds", "dataset", "dataset.name",
-             "dataset.checksum", "environment")
-_VERSIONS = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy")
+REQUIRED = ("config", "config.experiment", "config.arms", "seeds", "dataset", "dataset.name",
+            "dataset.checksum", "environment")
+VERSIONS = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy")
 # What stands in a work directory beside folders of checkpoints.
 FILES = (storage.CONFIG_FILE, storage.ROWS_FILE, storage.HISTORY_FILE, storage.PREDICTIONS_FILE,
          storage.SUMMARY_FILE, *storage.REPORT_FILES)
@@ -192,7 +193,8 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
     _require_room(directory)
     return
   held, asked = _manifest(directory), json.loads(json.dumps(manifest))
-  for problem in (_changed_setting(held, asked), _fewer_runs(held, asked),
+  for problem in (_changed_setting(held, asked), looks.changed_plan(held, asked),
+                  _fewer_runs(held, asked),
                   _changed_data(held, asked), _changed_version(held, asked),
                   _changed_surroundings(held, asked)):
     if problem:
@@ -208,14 +210,22 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
                     "of both stand side by side", stacklevel=2)
 
 
-def begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
-  """Writes down what a held and checked directory is for, and sweeps up unfinished files."""
+def begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+  """Writes down what a held and checked directory is for, and sweeps up unfinished files.
+
+  Returns:
+    What has been written: the manifest, with the looks that the directory has had.
+  """
   for folder in (directory, directory / storage.FIGURES):
     for path in folder.iterdir() if folder.is_dir() else ():
       name = _HALF_WRITTEN.fullmatch(path.name)
       if name and (name[1] in FILES or folder != directory) and path.is_file():
         path.unlink()
-  files.write_json(directory / storage.CONFIG_FILE, manifest)
+  path = directory / storage.CONFIG_FILE
+  had = _manifest(directory).get("looks") if path.exists() else None
+  record = {**manifest, **({"looks": had} if had else {})}
+  files.write_json(path, record)
+  return record
 
 
 def write(result: Result, directory: pathlib.Path) -> None:
@@ -265,7 +275,7 @@ def is_unfinished(directory: pathlib.Path) -> bool:
 def _manifest(directory: pathlib.Path) -> dict[str, Any]:
   path = directory / storage.CONFIG_FILE
   try:
-    return storage.read_config(path, required=_REQUIRED)
+    return storage.read_config(path, required=REQUIRED)
   except (OSError, ValueError) as error:
     problem = str(error).removeprefix(f"{path}: ")
   raise ValueError(f"{path} is not what dcnn wrote there ({problem}). {_advice()}")
@@ -308,7 +318,7 @@ def _changed_data(held: Mapping, asked: Mapping) -> str:
 
 def _changed_version(held: Mapping, asked: Mapping) -> str:
   before, now = (record["environment"].get("versions", {}) for record in (held, asked))
-  for name in _VERSIONS:
+  for name in VERSIONS:
     if before.get(name) != now.get(name):
       return (f"of {name} {before.get(name)}, and this is {name} {now.get(name)}: install the "
               f"former to continue")
@@ -318,7 +328,7 @@ def _changed_version(held: Mapping, asked: Mapping) -> str:
 def _changed_surroundings(held: Mapping, asked: Mapping) -> str:
   """What decides numbers and is set outside of the configuration, and how to set it as before."""
   before, now = (record["environment"] for record in (held, asked))
-  for name, (what, way) in _SURROUNDINGS.items():
+  for name, (what, way) in SURROUNDINGS.items():
     old, new = before.get(name), now.get(name)
     if name in before and old != new:
       return (f"with {what.format(_shown(old))}, and this is with {what.format(_shown(new))}: "
@@ -347,7 +357,7 @@ def _restored_devices(number: Any) -> str:
 
 
 # Of provenance.environment: what it is, with {} for its value, and the way back to a value.
-_SURROUNDINGS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+SURROUNDINGS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "platform": ("platform {}", lambda old: (
         "set JAX_PLATFORMS=cpu" if old == "cpu" else f"run it on a {old}, which JAX must find,")),
     "float64": ("float64 {}", lambda old: (

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from dcnn.results import measures, text
 # How a run ended; but for `finished`, @ and the step follow.
 FINISHED, PATIENCE, DIVERGED, INTERRUPTED = "finished", "patience", "diverged", "interrupted"
 
+ALL_ARMS = "All arms"  # the title of the table that compares all with one, where none is asked for
 _LONGEST_NAME = 30  # of an arm or an experiment in a `repr`
 
 
@@ -70,11 +71,14 @@ class Table(NamedTuple):
     title: The title of the table.
     baseline: The arm that the others are compared with.
     arms: The arms in the order shown; the baseline may be among them.
+    factors: Of a factorial, the two settings that its arms cross: by the key of the setting the
+      level of each arm, in the order of `arms`. Empty for any other table.
   """
 
   title: str
   baseline: str
   arms: tuple[str, ...]
+  factors: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -82,7 +86,8 @@ class Result:
   """A finished sweep.
 
   Attributes:
-    config: The content of config.json: `config`, `environment`, `command`, `timing`, `measures`.
+    config: The content of config.json: `config`, `environment`, `command`, `timing`, `measures`,
+      `looks`.
     rows: The metrics of all runs.
     history: The curves of all runs.
     tables: The comparisons that the configuration asks for.
@@ -148,10 +153,26 @@ class Result:
         (row.arm, row.seed) for row in self.rows if row.status.startswith(PATIENCE)))
 
   @property
+  def look(self) -> int:
+    """Which look at these seeds this is, from 1: how many reports with fewer there were, plus 1."""
+    had = self.config.get("looks") or ()
+    return len(had) + (not had or len(self.seeds) > had[-1]["seeds"])
+
+  @property
+  def planned_looks(self) -> int:
+    """How many looks were planned before the first."""
+    return self.config.get("config", {}).get("looks", 1)
+
+  @property
+  def level(self) -> float:
+    """The level of the verdicts at this look; see `stats.look_level`."""
+    return stats.look_level(self.look, self.planned_looks)
+
+  @property
   def comparisons(self) -> tuple[Table, ...]:
     """The tables asked for; where there is none, all arms against the first."""
     known = tuple(dict.fromkeys(row.arm for row in self.rows))
-    return self.tables or ((Table("All arms", known[0], known),) if known else ())
+    return self.tables or ((Table(ALL_ARMS, known[0], known),) if known else ())
 
   def __repr__(self) -> str:
     """What it is, how far it has come and how to see the tables, in a few words."""
@@ -224,7 +245,9 @@ class Result:
   def compare(
       self, table: Table, metric: str, *, split: str = "test"
   ) -> list[stats.ArmSummary]:
-    """Compares the arms of a table with its baseline; see `stats.compare`.
+    """Compares the arms of a table with its baseline, at the level of this look.
+
+    See `stats.compare`.
 
     Args:
       table: What to compare. Arms without results are left out.
@@ -249,7 +272,8 @@ class Result:
     """
     errors = self.errors(metric, split)
     return stats.compare(
-        {arm: errors[arm] for arm in with_baseline(table) if arm in errors}, table.baseline)
+        {arm: errors[arm] for arm in with_baseline(table) if arm in errors}, table.baseline,
+        self.level)
 
   def table(
       self, baseline: str | None = None, metrics: Sequence[str] | None = None
@@ -285,7 +309,7 @@ class Result:
       raise ValueError(
           f"expected a baseline, as the config lists no tables; the arms are "
           f"{', '.join(self.arms)}")
-    tables = self.tables if baseline is None else (Table("All arms", baseline, self.arms),)
+    tables = self.tables if baseline is None else (Table(ALL_ARMS, baseline, self.arms),)
     metrics = tuple(filter(self.has, self.compared)) if metrics is None else metrics
     return "\n\n".join(
         f"{one_line(f'{table.title}: {metric}')}\n\n"

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,15 @@ from dcnn.base.measures import Picture
 
 SPLITS = ("train", "valid", "test")
 LARGEST_SEED, MOST = 2**32 - 1, 2**63 - 1
+MOST_LOOKS = 20  # whoever looks at a report more often learns no more
 _DEEPEST = 32  # of records and lists inside one another; the writer makes six
 _STATUS = re.compile(r"finished|(patience|diverged|interrupted)@\d{1,18}")
 
 Check = Callable[[Any], bool]
 
 
-def _integer(most: int) -> Check:
-  return lambda value: type(value) is int and 0 <= value <= most
+def _integer(most: int, least: int = 0) -> Check:
+  return lambda value: type(value) is int and least <= value <= most
 
 
 def _is_number(value: Any) -> bool:
@@ -65,7 +66,19 @@ def _fits(required: Mapping[str, Check], optional: Mapping[str, Check]) -> Check
   return holds
 
 
-_is_table = _fits({"title": _is_text, "baseline": _is_text, "arms": _list_of(_is_text)}, {})
+_has_texts = _fits(
+    {"title": _is_text, "baseline": _is_text, "arms": _list_of(_is_text)},
+    {"factors": _record_of(_list_of(_is_text))})
+
+
+def _is_table(value: Any) -> bool:
+  """Whether a table has its parts, and its arms cross the factors that it lists."""
+  if not _has_texts(value):
+    return False
+  levels = list(value.get("factors", {}).values())
+  return not levels or is_crossed(levels, len(value["arms"]))
+
+
 _is_metric = _fits(
     {"name": lambda value: _is_text(value) and bool(value),
      "unit": lambda value: _is_text(value) and bool(value),
@@ -121,7 +134,11 @@ _CONFIG: tuple[tuple[str, str, Check], ...] = (
     ("config.split.test", "1", _or_null(_integer(MOST))),
     ("config.arms", "[{}]", _list_of(_is_record, fewest=1)),
     ("config.tables", "[{}]", _list_of(_is_record)),
-    ("config.tables", "tables of title, baseline and arms", _list_of(_is_table)),
+    ("config.tables", "tables of title, baseline and arms, and of the levels of two factors that "
+     "the arms cross", _list_of(_is_table)),
+    ("config.looks", "1", _integer(MOST_LOOKS, 1)),
+    ("joined", '[{"command": "dcnn --config=..."}]', _list_of(_is_record, fewest=1)),
+    ("looks", '[{"seeds": 10}]', _list_of(_fits({"seeds": _integer(MOST, 1)}, {}))),
     ("seeds", "[0]", _list_of(_integer(LARGEST_SEED), fewest=1)),
     ("command", '"dcnn --config=..."', _is_text),
     ("dataset", "{}", _is_record),
@@ -269,6 +286,24 @@ def _picture_problem(arrays: Mapping[str, np.ndarray], picture: Picture) -> str:
     return (f"expected {names[0]!r} and {names[1]!r} to have the shape {shape}, got {true.shape} "
             f"and {predicted.shape}")
   return ""
+
+
+def is_crossed(levels: Collection[Sequence[str]], arms: int) -> bool:
+  """Whether arms cross two factors: each pair of their levels belongs to exactly one arm.
+
+  Args:
+    levels: The level of each arm, for each factor.
+    arms: How many arms there are.
+
+  >>> is_crossed([("a", "a", "b", "b"), ("1", "2", "1", "2")], arms=4)
+  True
+  >>> is_crossed([("a", "a", "b", "b"), ("1", "2", "1", "1")], arms=4)
+  False
+  """
+  sizes = [len(set(each)) for each in levels]
+  return len(sizes) == 2 and min(sizes) > 1 and (
+      {len(each) for each in levels} == {arms} == {sizes[0] * sizes[1]}
+      and len(set(zip(*levels, strict=True))) == arms)
 
 
 def _parts(content: Any, part: str) -> Iterator[Any]:

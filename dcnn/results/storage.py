@@ -49,7 +49,7 @@ def save(result: Result, directory: str | os.PathLike[str]) -> None:
   """
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
-  tables = [{**table._asdict(), "arms": list(table.arms)} for table in result.tables]
+  tables = [table_record(table) for table in result.tables]
   config = {**result.config, "config": {**result.config.get("config", {}), "tables": tables}}
   files.write_file(directory / ROWS_FILE, _csv_bytes(Row._fields, result.rows))
   files.write_file(directory / HISTORY_FILE, _csv_bytes(Point._fields, result.history))
@@ -121,10 +121,18 @@ def read_config(path: pathlib.Path, required: Sequence[str] = ()) -> dict[str, A
   return config
 
 
+def table_record(table: Table) -> dict[str, Any]:
+  """What config.json holds of a table; `tables_of` undoes it."""
+  record = {"title": table.title, "baseline": table.baseline, "arms": list(table.arms)}
+  factors = {key: list(levels) for key, levels in table.factors.items()}
+  return {**record, "factors": factors} if factors else record
+
+
 def tables_of(config: dict[str, Any]) -> tuple[Table, ...]:
   """The comparisons that a config.json from `read_config` lists."""
   return tuple(
-      Table(table["title"], table["baseline"], tuple(table["arms"]))
+      Table(table["title"], table["baseline"], tuple(table["arms"]),
+            {key: tuple(levels) for key, levels in table.get("factors", {}).items()})
       for table in config.get("config", {}).get("tables", []))
 
 
