@@ -157,7 +157,7 @@ class Rule(NamedTuple):
       default may be left out.
     needs: Names of what `fit` gives to the function by keyword: `references`, energies of free
       atoms in eV by atomic number, or `raw_energy` (frames), the energies as they are.
-    meaning: What the number is, in words that follow `the shift is` or `the scale is`.
+    meaning: What the number is, in a few words.
   """
 
   function: Callable[..., Any]
@@ -436,15 +436,14 @@ def meaning(scheme: Scheme) -> str:
     ValueError: As `check` does.
 
   >>> meaning("mean_shift")
-  'Labels become (E - shift) / scale and F / scale: the shift is the mean of the training energies, \
-the scale is 1.'
+  '(E - shift) / scale and F / scale; shift: the mean of the training energies, scale: 1.'
   """
   check(scheme)
   if isinstance(scheme, LabelTransform) or callable(scheme):
     return "A label transform of one's own."
   shift, scale = _halves(scheme)
-  return (f"Labels become (E - shift) / scale and F / scale: the shift is {shift.rule.meaning}, the "
-          f"scale is {scale.rule.meaning}.")
+  return (f"(E - shift) / scale and F / scale; shift: {shift.rule.meaning}, scale: "
+          f"{scale.rule.meaning}.")
 
 
 def takes_references(scheme: Scheme) -> bool:

@@ -1,7 +1,6 @@
 """What a reader of a report needs to know of the arms: their settings, and the words in these."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from dcnn.base import objects
 from dcnn.configs import networks
@@ -21,8 +20,8 @@ def settings_that_matter(arms: Mapping[str, ConfigDict]) -> dict[str, dict[str, 
   """
   read = {name: effective(config) for name, config in arms.items()}
   table = _table(arms)
-  keys = [key for key in table
-          if table[key].explain or len({str(each[key]) for each in read.values() if key in each}) > 1]
+  values = {key: {str(each[key]) for each in read.values() if key in each} for key in table}
+  keys = [key for key in table if table[key].explain or len(values[key]) > 1]
   return {name: {key: objects.name_of(each[key]) for key in keys if each.get(key) is not None}
           for name, each in read.items()}
 
