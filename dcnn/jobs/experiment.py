@@ -89,7 +89,7 @@ def describe(experiment: Experiment, command: str = "") -> dict[str, Any]:
       "seeds": list(configs.seeds(config)),
       "dataset": experiment.data.facts,
       "measures": measures.to_record(configs.section_of(config).measures(config)),
-      "arms": configs.settings_that_matter(experiment.arms),
+      "arm_settings": configs.settings_that_matter(experiment.arms),
       "glossary": configs.glossary(experiment.arms),
       "environment": environment,
       "command": command,

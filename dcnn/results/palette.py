@@ -21,4 +21,4 @@ PALETTE: Mapping[str, tuple[str, str]] = {
 }
 VERDICT_COLOURS: Mapping[str, str] = {
     "baseline": "ink", "better": "blue", "worse": "vermillion", "equivalent": "green",
-    "undecided": "grey"}
+    "undecided": "grey", "too few seeds": "grey"}

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,11 +70,14 @@ class Table(NamedTuple):
     title: The title of the table.
     baseline: The arm that the others are compared with.
     arms: The arms in the order shown; the baseline may be among them.
+    factors: Of a factorial, the two settings that its arms cross: by the key of the setting the
+      level of each arm, in the order of `arms`. Empty for any other table.
   """
 
   title: str
   baseline: str
   arms: tuple[str, ...]
+  factors: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -146,6 +149,17 @@ class Result:
     """Arm and seed of the runs that patience ended, in the order of the rows."""
     return tuple(dict.fromkeys(
         (row.arm, row.seed) for row in self.rows if row.status.startswith(PATIENCE)))
+
+  @property
+  def looks(self) -> tuple[int, int]:
+    """Which look at the seeds this is, and how many were planned; see `stats.look_level`."""
+    planned = (self.config.get("config") or {}).get("looks", 1)
+    return max(1, len(self.config.get("looks") or ())), planned
+
+  @property
+  def level(self) -> float:
+    """The level of the tests at this look."""
+    return stats.look_level(*self.looks)
 
   @property
   def comparisons(self) -> tuple[Table, ...]:
@@ -249,7 +263,8 @@ class Result:
     """
     errors = self.errors(metric, split)
     return stats.compare(
-        {arm: errors[arm] for arm in with_baseline(table) if arm in errors}, table.baseline)
+        {arm: errors[arm] for arm in with_baseline(table) if arm in errors}, table.baseline,
+        self.level)
 
   def table(
       self, baseline: str | None = None, metrics: Sequence[str] | None = None
@@ -296,7 +311,7 @@ class Result:
     """Heads of the columns, and a line of cells for each arm."""
     unit = self.unit(metric)
     rows = [("arm", "n", "failed", text.heading(metric, unit.name), f"ratio to {table.baseline}",
-             "Holm p", "verdict")]
+             "p", "verdict")]
     for summary in self.compare(table, metric):
       cells = text.cells(summary, unit.factor)
       error = f"{cells.error} ({cells.exact})" if cells.exact else str(cells.error)

@@ -23,7 +23,7 @@ from markupsafe import Markup, escape
 
 from dcnn.base import files
 from dcnn.base.text import one_line, visible_text
-from dcnn.results import facts, notes, storage, text, verdicts
+from dcnn.results import answers, facts, notes, storage, text, verdicts
 from dcnn.results.measures import figure_name
 from dcnn.results.palette import PALETTE
 from dcnn.results.records import Result
@@ -63,7 +63,8 @@ def write(directory: str | os.PathLike[str]) -> pathlib.Path:
     files.write_file(directory / storage.FIGURES / f"{name}.svg", drawing.file)
   context = _context(result, comparisons, metrics)
   context["notes"] += failures
-  context["figures"] = {name: Markup(drawing.inline) for name, drawing in drawings.items()}
+  context["figures"] = {
+      name: list(map(Markup, drawing.inline)) for name, drawing in drawings.items()}
   context["curves"] = any(name.startswith("learning_curves") for name in drawings)
   for name, environment in zip(storage.REPORT_FILES, (_markdown(), _page()), strict=True):
     content = environment.get_template(f"{name}.j2").render(context)
@@ -127,8 +128,14 @@ def _page() -> jinja2.Environment:
 def _markdown() -> jinja2.Environment:
   """The environment of the Markdown template, which escapes every expression."""
   environment = _environment(False, text.markdown_text)
+  environment.filters["middle"] = lambda words: Markup(_spaced(words))
   environment.filters["code"] = lambda words: Markup(one_line(words))
   return environment
+
+
+def _spaced(words: str) -> str:
+  """Text inside a line of Markdown, which keeps the spaces at its ends."""
+  return " " * words.startswith(" ") + text.markdown_text(words) + " " * words.endswith(" ")
 
 
 def _environment(autoescape: bool, show: Callable[[str], str]) -> jinja2.Environment:
@@ -153,8 +160,14 @@ def _context(
       "question": question,
       "background": background,
       "glance": facts.glance(result),
+      "limits": notes.limits(result),
+      "look": facts.look(result),
       "notes": notes.notes(result, comparisons, metrics),
-      "tables": [verdicts.table(result, comparison, metrics) for comparison in comparisons],
+      "tables": [
+          {**verdicts.table(result, comparison, metrics), "map": f"factorial_{number}"}
+          for number, comparison in enumerate(comparisons, start=1)],
+      "stories": answers.stories(result, comparisons),
+      "glossary": facts.glossary(result),
       "predictions": {
           "name": figure_name(pictures),
           "titles": ", ".join(picture.title for picture in pictures),

@@ -7,13 +7,14 @@ import numpy as np
 
 from dcnn import stats
 from dcnn.base.text import number_text
-from dcnn.results import text
+from dcnn.results import answers, facts, factorials, planning, text
 from dcnn.results.records import Result, Table
 from dcnn.results.summary import ArmMetrics, Comparison, metrics_of_kind
 
 _RELATIONS: Mapping[str, str] = {
-    "better": "is better than", "worse": "is worse than", "equivalent": "is equivalent to",
-    "undecided": "is undecided against"}
+    "better": "is better than", "worse": "is worse than",
+    "equivalent": f"is equivalent ({answers.WITHIN}) to", "undecided": "is undecided against",
+    planning.TOO_FEW: "has too few seeds for a verdict against"}
 
 
 def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[str, Any]:
@@ -25,26 +26,29 @@ def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[s
     metrics: The statistics of its metrics, from `summary.arm_metrics`.
 
   Returns:
-    Text by name: `title`, `baseline` and `note`; `metrics`, each of `name`, `unit`, `heading`,
-    `headline` and `sentences`; `skills` and `shares`, the heads of their columns; `rows`, one for
-    each arm.
+    Text by name: `title`, `baseline` and `in_full`, the settings of the baseline; `metrics`, each
+    of `name`, `unit`, `heading`, `answer`, `headline` and `sentences`; `factorial`, the sentence of
+    each metric by its name; `skills` and `shares`, the heads of their columns; `failed`, whether
+    there is such a column, `runs`, the number of an arm; `rows`, one for each arm.
   """
   asked, summaries = comparison
   arms = [summary.arm for summary in next(iter(summaries.values()), [])]
-  skills, shares = (metrics_of_kind(result, kind) for kind in ("skill", "share"))
+  skills = metrics_of_kind(result, "skill")
+  shares = [share for share in metrics_of_kind(result, "share")  # one of zeros says nothing
+            if any(metrics[arm][share.name]["centre"] > 0 for arm in arms)]
   return {
       "title": asked.title,
       "baseline": asked.baseline,
-      "note": _significance_note(len(result.seeds), contrasts=len(arms) - 1),
-      "metrics": [
-          {"name": metric, "unit": result.unit(metric).name,
-           "heading": text.heading(metric, result.unit(metric).name),
-           "headline": _headline(result, asked, metric, summaries[metric]),
-           "sentences": _sentences(asked, metric, summaries[metric])}
-          for metric in summaries],
+      "in_full": facts.in_full(result, asked.baseline),
+      "metrics": [_metric(result, asked, metric, summaries[metric]) for metric in summaries],
+      "factorial": [
+          {"metric": each.metric, "sentence": factorials.sentence(each)}
+          for each in factorials.analyses(result, asked)],
       "skills": [skill.label or skill.name for skill in skills],
       "shares": [text.heading(share.label or share.name, result.unit(share.name).name)
                  for share in shares],
+      "runs": text.count_text(len(result.seeds), "run"),
+      "failed": any(summary.failed for summary in next(iter(summaries.values()), [])),
       "rows": [{
           **_row(result, arm, summaries),
           "skills": [_skill_cell(metrics[arm][skill.name], len(result.seeds)) for skill in skills],
@@ -53,15 +57,16 @@ def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[s
   }
 
 
-def _significance_note(seeds: int, contrasts: int) -> str:
-  """That a table has too many arms for any verdict; empty where there are enough seeds for it."""
-  reach = contrasts * stats.smallest_p(seeds)
-  if reach < stats.SIGNIFICANCE or seeds < 6:
-    return ""
-  return (
-      f"With {seeds} seeds and {contrasts} arms to compare, Holm's adjusted p cannot fall below "
-      f"{text.p_text(min(1.0, reach))}: no arm of this table can be called better or worse. Use "
-      f"more seeds or compare fewer arms.")
+def _metric(
+    result: Result, asked: Table, metric: str, summaries: Sequence[stats.ArmSummary]
+) -> dict[str, Any]:
+  """What a table says of one error: in a sentence, in a headline, and for each arm."""
+  reach = planning.reach(result, asked, metric, summaries)
+  unit = result.unit(metric).name
+  return {"name": metric, "unit": unit, "heading": text.heading(metric, unit),
+          "answer": answers.answer(asked, summaries, reach),
+          "headline": _headline(result, asked, metric, summaries),
+          "sentences": _sentences(asked, metric, summaries, reach)}
 
 
 def _headline(
@@ -83,7 +88,7 @@ def _headline(
 
 
 def _sentences(
-    asked: Table, metric: str, summaries: Sequence[stats.ArmSummary]
+    asked: Table, metric: str, summaries: Sequence[stats.ArmSummary], reach: str
 ) -> list[dict[str, str]]:
   """A verdict for each arm; the clear ones first, each kind from the lowest ratio up."""
   order = list(_RELATIONS)
@@ -93,15 +98,15 @@ def _sentences(
   return [
       {"arm": summary.arm, "verdict": contrast.verdict, "relation": _RELATIONS[contrast.verdict],
        "against": f"{asked.baseline} on {metric}",
-       "evidence": _evidence(summary, contrast, baseline)}
+       "evidence": _evidence(summary, contrast, baseline) + (
+           f"; {reach}" if reach and contrast.verdict in ("undecided", planning.TOO_FEW) else "")}
       for summary, contrast in compared]
 
 
 def _evidence(
     summary: stats.ArmSummary, contrast: stats.Contrast, baseline: stats.ArmSummary
 ) -> str:
-  p = text.p_text(contrast.p_adjusted)
-  p = f"Holm p {p}" if p.startswith("<") else f"Holm p = {p}"
+  p = text.p_words(contrast.p_adjusted)
   ratio = text.ratio_text(stats.Interval(*contrast[:3]))
   if contrast.pairs == 0:
     words = f"in no pair did both runs finish ({p})"
