@@ -400,7 +400,7 @@ EXACT, SOME, OFF = np.zeros(8), np.array([0.0] * 3 + [0.2] * 5), np.linspace(0.1
     pytest.param(SOME, SOME, (1, 1, 1), "equivalent", id="both-in-some"),
     pytest.param(EXACT, np.append(SOME[1:], 0.1), (0, 0, 0), "better", id="baseline-in-some"),
     pytest.param(np.append(SOME[1:], 0.1), EXACT, (NAN, NAN, NAN), "worse", id="arm-in-some"),
-    pytest.param(EXACT[:1], OFF[:1], (0, NAN, NAN), "undecided", id="one-seed"),
+    pytest.param(EXACT[:1], OFF[:1], (0, NAN, NAN), "too few seeds", id="one-seed"),
     pytest.param(EXACT, np.full(8, INF), (NAN, NAN, NAN), "better", id="baseline-failed"),
     pytest.param(np.full(8, NAN), EXACT, (NAN, NAN, NAN), "worse", id="arm-failed"),
     pytest.param(np.append(EXACT[1:], INF), OFF, (0, 0, 0), "undecided", id="one-failed"),
@@ -461,7 +461,7 @@ def test_pairs_must_match():
     pytest.param(lambda: stats.holm(np.array([NAN])), "from 0 to 1", id="p-nan"),
     pytest.param(lambda: stats.wilson(3, 2), "failures=3, n=2", id="more-failures-than-runs"),
     pytest.param(lambda: stats.wilson(0, 0), "n >= 1", id="no-runs"),
-    pytest.param(lambda: stats.smallest_p(-1), "pairs >= 0, got -1", id="negative-pairs"),
+    pytest.param(lambda: stats.smallest_p(-1), "seeds >= 0, got -1", id="negative-seeds"),
     pytest.param(lambda: stats.verdict(stats.Interval(1, 1, 1), 1.0, margin_dex=0.0),
                  "positive margin_dex", id="margin"),
 ])

@@ -1,0 +1,44 @@
+"""Comparison of arms over paired seeds: intervals, tests, failure rates and verdicts.
+
+Errors of trained networks spread by factors, so all means and intervals are taken of their
+logarithms. Arms share their seeds, so an arm is compared with its baseline seed by seed. A failed
+run has the error inf or nan: it enters no mean, but it is counted, and it ranks worst. An exact run
+has the error 0, whose logarithm is not finite either: a single one would make every geometric mean
+0. It enters no mean, but it is counted, and it ranks best. Where all finished runs are exact, their
+mean is 0. Two exact runs are equal: their ratio is 1.
+"""
+
+from dcnn.stats.comparison import ArmSummary, Contrast, compare, joint_p, verdict
+from dcnn.stats.intervals import CONFIDENCE, Interval, geometric_mean, wilson
+from dcnn.stats.looks import look_level
+from dcnn.stats.permutation import (
+    SIGNIFICANCE,
+    fewest_seeds,
+    holm,
+    log_ratios,
+    max_t,
+    paired_p,
+    signed_scores,
+    smallest_p,
+)
+
+__all__ = [
+    "CONFIDENCE",
+    "SIGNIFICANCE",
+    "ArmSummary",
+    "Contrast",
+    "Interval",
+    "compare",
+    "fewest_seeds",
+    "geometric_mean",
+    "holm",
+    "joint_p",
+    "log_ratios",
+    "look_level",
+    "max_t",
+    "paired_p",
+    "signed_scores",
+    "smallest_p",
+    "verdict",
+    "wilson",
+]
