@@ -54,7 +54,7 @@ def answer(asked: Table, summaries: Sequence[stats.ArmSummary], reach: str) -> l
 
 
 def _size(contrast: stats.Contrast) -> float:
-  """How far a ratio is from 1; farthest where no ratio is left, because runs failed or are exact."""
+  """How far a ratio is from 1; farthest where there is none, as runs failed or are exact."""
   with np.errstate(divide="ignore"):
     size = abs(np.log(contrast.ratio))
   return np.inf if np.isnan(size) else float(size)

@@ -160,7 +160,7 @@ def _change(
   if there[early] and np.sign(centre[early]) != np.sign(centre[-1]):
     return f"turns from {first} steps to {last}"
   if not abs(moved[0]) > margin[0]:
-    return f"is {first} steps and {last}"
+    return f"was {first} steps and is {last}"
   return f"{'widens' if grown > 0 else 'narrows'} from {first} steps to {last}"
 
 

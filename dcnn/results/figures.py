@@ -4,22 +4,23 @@ They are apart from the report because Matplotlib takes a second to import and t
 settings, and may fail at either: a report without figures is better than none.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from dcnn import stats
 from dcnn.base.measures import Picture
-from dcnn.results import effects, facts, factorials, plots
+from dcnn.results import effects, factorials, facts, plots
 from dcnn.results.effects import Curves
 from dcnn.results.measures import figure_name
 from dcnn.results.records import Result, Table
 from dcnn.results.summary import Comparison, constant_error
 
 _TOLD_APART = 5  # arms of a panel of effects; the others are thin lines
-_MOST_IN_A_FIGURE = 12  # arms of the choice of learning rates, in a panel of the page
+_ARMS_IN_A_PANEL = 12  # of the choice of learning rates
 
 # The panels of a figure, each drawn when it is needed.
 Panels = Sequence[Callable[[], Figure]]
@@ -72,29 +73,32 @@ def _figures(
   curves = effects.validation_curves(result)
   for number, (table, _) in enumerate(comparisons, start=1):
     panels = [curve_panel(result, curves, table, metric) for metric in result.compared]
-    panels = [panel for panel in panels if panel.curves]
-    if panels:
-      yield f"learning_curves_{number}", [
-          lambda panel=panel: plots.learning_curves(panel) for panel in panels]
-    maps = factorials.analyses(result, table)
-    if maps:
-      yield f"factorial_{number}", [
-          lambda each=each: plots.heat_map(_heat_map(result, table, each)) for each in maps]
-  changes = [panel for table, _ in comparisons for metric in result.compared
-             if (panel := effect_panel(result, curves, table, metric)) is not None]
-  if changes:
-    yield "effects", [lambda panel=panel: plots.effect_plot(panel) for panel in changes]
-  scores = facts.scores(result)
-  if scores:
-    yield "tuning", [
-        lambda first=first: plots.tuning_plot([
-            plots.Scores(*each) for each in scores[first:first + _MOST_IN_A_FIGURE]])
-        for first in range(0, len(scores), _MOST_IN_A_FIGURE)]
+    yield from _figure(f"learning_curves_{number}", plots.learning_curves,
+                       [panel for panel in panels if panel.curves])
+    yield from _figure(f"factorial_{number}", plots.heat_map,
+                       [_heat_map(result, table, each)
+                        for each in factorials.analyses(result, table)])
+  panels = [effect_panel(result, curves, table, metric)
+            for table, _ in comparisons for metric in result.compared]
+  yield from _figure("effects", plots.effect_plot, [panel for panel in panels if panel])
+  scores = [plots.Scores(*each) for each in facts.scores(result)]
+  yield from _figure("tuning", plots.tuning_plot, [
+      scores[first:first + _ARMS_IN_A_PANEL]
+      for first in range(0, len(scores), _ARMS_IN_A_PANEL)])
   panels = [prediction_panel(picture, result.predictions) for picture in result.measures.pictures]
-  panels = [panel for panel in panels if panel is not None]
+  yield from _figure(figure_name(result.measures.pictures), plots.prediction_plot,
+                     [panel for panel in panels if panel is not None])
+
+
+_Panel = TypeVar("_Panel")
+
+
+def _figure(
+    name: str, draw: Callable[[_Panel], Figure], panels: Sequence[_Panel]
+) -> Iterator[tuple[str, Panels]]:
+  """A figure of these panels; none where there are none."""
   if panels:
-    yield figure_name(result.measures.pictures), [
-        lambda panel=panel: plots.prediction_plot(panel) for panel in panels]
+    yield name, [functools.partial(draw, panel) for panel in panels]
 
 
 def effect_panel(

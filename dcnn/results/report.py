@@ -34,6 +34,7 @@ from dcnn.results.summary import (
     compare,
     experiment_name,
     metrics_of_kind,
+    shares_above_zero,
     summary,
 )
 
@@ -163,9 +164,7 @@ def _context(
       "limits": notes.limits(result),
       "look": facts.look(result),
       "notes": notes.notes(result, comparisons, metrics),
-      "tables": [
-          {**verdicts.table(result, comparison, metrics), "map": f"factorial_{number}"}
-          for number, comparison in enumerate(comparisons, start=1)],
+      "tables": verdicts.tables(result, comparisons, metrics),
       "stories": answers.stories(result, comparisons),
       "glossary": facts.glossary(result),
       "predictions": {
@@ -177,7 +176,7 @@ def _context(
       "facts": facts.facts(result),
       "command": str(result.config.get("command") or ""),
       "settings": json.dumps(facts.settings(result), indent=2),
-      "definitions": _definitions(result),
+      "definitions": _definitions(result, metrics),
       "palette": PALETTE,
   }
 
@@ -187,7 +186,7 @@ _SKILL = (
     "over the finished runs. A run of skill ≤ 0 has learnt nothing of use.")
 
 
-def _definitions(result: Result) -> list[tuple[str, str]]:
+def _definitions(result: Result, metrics: ArmMetrics) -> list[tuple[str, str]]:
   """The metrics that tables show, and what they mean; those of one meaning share an entry."""
   entries: dict[str, list[str]] = {}
   for metric in map(result.metric, filter(result.has, result.compared)):
@@ -197,7 +196,7 @@ def _definitions(result: Result) -> list[tuple[str, str]]:
     one = len({skill.meaning for skill in skills}) == 1
     name = "Skill" if one else f"Skill, {metric.label or metric.name}"
     entries.setdefault(metric.meaning or _SKILL, []).append(name)
-  for metric in metrics_of_kind(result, "share"):
+  for metric in shares_above_zero(result, metrics):
     entries.setdefault(metric.meaning, []).append(metric.label or metric.name)
   return [(", ".join(dict.fromkeys(names)), meaning)
           for meaning, names in entries.items() if meaning]

@@ -7,14 +7,36 @@ import numpy as np
 
 from dcnn import stats
 from dcnn.base.text import number_text
-from dcnn.results import answers, facts, factorials, planning, text
+from dcnn.results import answers, factorials, facts, planning, text
 from dcnn.results.records import Result, Table
-from dcnn.results.summary import ArmMetrics, Comparison, metrics_of_kind
+from dcnn.results.summary import ArmMetrics, Comparison, metrics_of_kind, shares_above_zero
 
 _RELATIONS: Mapping[str, str] = {
     "better": "is better than", "worse": "is worse than",
     "equivalent": f"is equivalent ({answers.WITHIN}) to", "undecided": "is undecided against",
     planning.TOO_FEW: "has too few seeds for a verdict against"}
+
+
+def tables(
+    result: Result, comparisons: Sequence[Comparison], metrics: ArmMetrics
+) -> list[dict[str, Any]]:
+  """What the templates show of all comparisons, see `table`.
+
+  Args:
+    result: The result of a sweep.
+    comparisons: Its tables, with their statistics.
+    metrics: The statistics of its metrics, from `summary.arm_metrics`.
+
+  Returns:
+    The tables, each with the name of its `map`, the figure of a factorial. Where several have one
+    baseline, the first says what that is in full.
+  """
+  shown, told = [], set()
+  for number, comparison in enumerate(comparisons, start=1):
+    lines = {**table(result, comparison, metrics), "map": f"factorial_{number}"}
+    shown.append({**lines, "in_full": ""} if lines["baseline"] in told else lines)
+    told.add(lines["baseline"])
+  return shown
 
 
 def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[str, Any]:
@@ -33,9 +55,7 @@ def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[s
   """
   asked, summaries = comparison
   arms = [summary.arm for summary in next(iter(summaries.values()), [])]
-  skills = metrics_of_kind(result, "skill")
-  shares = [share for share in metrics_of_kind(result, "share")  # one of zeros says nothing
-            if any(metrics[arm][share.name]["centre"] > 0 for arm in arms)]
+  skills, shares = metrics_of_kind(result, "skill"), shares_above_zero(result, metrics)
   return {
       "title": asked.title,
       "baseline": asked.baseline,

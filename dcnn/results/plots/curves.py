@@ -11,7 +11,15 @@ from matplotlib.lines import Line2D
 
 from dcnn.results import text
 from dcnn.results.plots.log_axes import set_log_axis, with_zero, zero_place
-from dcnn.results.plots.style import MARKERS, SERIES, WIDTH, arm_label, light_shade, with_style
+from dcnn.results.plots.style import (
+    MARKERS,
+    SERIES,
+    WIDTH,
+    arm_label,
+    legend_columns,
+    light_shade,
+    with_style,
+)
 
 
 class Curve(NamedTuple):
@@ -68,7 +76,9 @@ def learning_curves(panel: CurvePanel, arms_per_row: int = 6) -> Figure:
   others = len(panel.curves) - 1
   rows = max(1, -(-others // arms_per_row))
   per_row = -(-others // rows)
-  figure = Figure(figsize=(WIDTH, 0.4 + (2.5 + 0.09 * (per_row + 1)) * rows), layout="constrained")
+  columns = legend_columns([arm_label(curve.arm) for curve in panel.curves])
+  legend = 0.17 * -(-(per_row + 1) // columns)
+  figure = Figure(figsize=(WIDTH, 0.4 + (2.3 + legend) * rows), layout="constrained")
   axes = figure.subplots(rows, 1, squeeze=False, sharex=True, sharey=True)[:, 0]
   zero = zero_place(_medians(panel))
   for row, ax in enumerate(axes):
@@ -123,4 +133,4 @@ def _name_curves(ax: Axes, curves: Sequence[Curve]) -> None:
         [], [], color=light_shade("ink" if index == 0 else SERIES[index - 1]), **_line(index),
         markersize=4, label=label))
   ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2,
-            ncols=2, columnspacing=1.2)
+            ncols=legend_columns([arm_label(curve.arm) for curve in curves]), columnspacing=1.2)

@@ -11,7 +11,15 @@ from matplotlib.lines import Line2D
 
 from dcnn.results.plots.log_axes import set_log_axis
 from dcnn.results.plots.strips import BAND, EQUIVALENCE
-from dcnn.results.plots.style import MARKERS, SERIES, WIDTH, arm_label, light_shade, with_style
+from dcnn.results.plots.style import (
+    MARKERS,
+    SERIES,
+    WIDTH,
+    arm_label,
+    legend_columns,
+    light_shade,
+    with_style,
+)
 
 
 class Ratio(NamedTuple):
@@ -67,7 +75,9 @@ def effect_plot(panel: EffectPanel) -> Figure:
   """
   if not 1 <= len(panel.largest) <= len(SERIES):
     raise ValueError(f"expected 1 to {len(SERIES)} largest effects, got {len(panel.largest)}")
-  figure = Figure(figsize=(WIDTH, 2.9 + 0.09 * len(panel.largest)), layout="constrained")
+  columns = legend_columns([arm_label(each.arm) for each in panel.largest])
+  legend = 0.17 * -(-(len(panel.largest) + 1) // columns)
+  figure = Figure(figsize=(WIDTH, 2.7 + legend), layout="constrained")
   ax = figure.subplots()
   ends = [float(each.steps[at]) for each in (*panel.largest, *panel.others) for at in (0, -1)]
   ax.fill_between([min(ends), max(ends)], 1 / EQUIVALENCE, EQUIVALENCE, **BAND, zorder=1)
@@ -85,7 +95,7 @@ def effect_plot(panel: EffectPanel) -> Figure:
   ax.set_ylabel(f"validation {panel.metric} / baseline")
   ax.set_title(panel.title, loc="left", fontweight="bold", pad=6)
   ax.grid(True)
-  figure.legend(handles=handles, loc="outside lower left", ncols=2, columnspacing=1.2)
+  figure.legend(handles=handles, loc="outside lower left", ncols=columns, columnspacing=1.2)
   return figure
 
 

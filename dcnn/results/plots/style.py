@@ -26,6 +26,7 @@ SERIES = ("blue", "vermillion", "green", "orange", "purple", "sky", "wine", "oli
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 WIDTH = 5.0  # inches of a panel: text of nine points can be read on a page 400 pixels wide
 _LONGEST_NAME = 34
+_LONGEST_OF_TWO = 28  # characters of a label, of two beside each other in a legend
 _DPI = 160
 _DIGITS = 6  # of positions, which are fractions of the figure: a thousandth of a pixel
 
@@ -181,6 +182,11 @@ def _element(content: bytes) -> str:
 def light_shade(colour: str) -> str:
   """The shade of a colour of `PALETTE` on light paper."""
   return PALETTE[colour][0]
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+  """How many columns of such labels a panel has room for."""
+  return 2 if max(map(len, labels), default=0) <= _LONGEST_OF_TWO else 1
 
 
 def arm_label(name: str) -> str:

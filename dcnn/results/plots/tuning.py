@@ -1,4 +1,4 @@
-"""The choice of learning rates: validation score against learning rate, a small panel for each arm."""
+"""The choice of learning rates: validation score against rate, a small panel for each arm."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
