@@ -250,16 +250,18 @@ def test_compare_collects_the_parts_in_the_order_given():
   assert [line.arm for line in lines] == ["b", "base", "a"]
   assert [(line.n, line.failed) for line in lines] == [(10, 1), (10, 0), (10, 0)]
   assert lines[1].contrast is None
-  p_values = np.array([stats.paired_p(errors[arm], errors["base"]) for arm in "ba"])
-  for line, p, p_adjusted in zip((lines[0], lines[2]), p_values, stats.holm(p_values),
-                                 strict=True):
+  ratios = [stats.signed_scores(stats.log_ratios(errors[arm], errors["base"])) for arm in "ba"]
+  plain, adjusted = stats.max_t(np.array(ratios))
+  former = stats.holm(np.array([stats.paired_p(errors[arm], errors["base"]) for arm in "ba"]))
+  for line, *p_values in zip((lines[0], lines[2]), plain, adjusted, former, strict=True):
     assert line.error == stats.geometric_mean(errors[line.arm])
     assert line.failure_rate == stats.wilson(line.failed, 10)
     assert line.contrast is not None
     ratios = errors[line.arm] / errors["base"]
     np.testing.assert_allclose(
         line.contrast[:3], stats.geometric_mean(ratios[np.isfinite(ratios)]), rtol=1e-9)
-    assert line.contrast[3:6] == (p, p_adjusted, 10 - line.failed)
+    assert [line.contrast.p, line.contrast.p_adjusted, line.contrast.p_holm] == p_values
+    assert line.contrast.pairs == 10 - line.failed
 
 
 def test_compare_of_the_baseline_alone():

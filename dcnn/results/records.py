@@ -291,10 +291,10 @@ class Result:
       >>> print(Result({}, rows, (), (), {}).table(baseline="tanh"))
       All arms: width_loss
       <BLANKLINE>
-      | arm  | n | failed | width_loss (mm)   | ratio to tanh     | Holm p | verdict  |
-      |------|---|--------|-------------------|-------------------|--------|----------|
-      | tanh | 6 | 0      | 20.0 [20.0, 20.0] |                   |        | baseline |
-      | sine | 6 | 0      | 10.0 [10.0, 10.0] | 0.50 [0.50, 0.50] | 0.031  | better   |
+      | arm  | n | failed | width_loss (mm)   | ratio to tanh     | p     | verdict  |
+      |------|---|--------|-------------------|-------------------|-------|----------|
+      | tanh | 6 | 0      | 20.0 [20.0, 20.0] |                   |       | baseline |
+      | sine | 6 | 0      | 10.0 [10.0, 10.0] | 0.50 [0.50, 0.50] | 0.031 | better   |
     """
     if baseline is None and not self.tables:
       raise ValueError(

@@ -10,6 +10,7 @@ mean is 0. Two exact runs are equal: their ratio is 1.
 
 from dcnn.stats.comparison import ArmSummary, Contrast, compare, joint_p, verdict
 from dcnn.stats.intervals import CONFIDENCE, Interval, geometric_mean, wilson
+from dcnn.stats.factorial import Factorial, factorial
 from dcnn.stats.looks import look_level
 from dcnn.stats.permutation import (
     SIGNIFICANCE,
@@ -21,14 +22,19 @@ from dcnn.stats.permutation import (
     signed_scores,
     smallest_p,
 )
+from dcnn.stats.strata import combined_p, combined_ratio
 
 __all__ = [
     "CONFIDENCE",
     "SIGNIFICANCE",
     "ArmSummary",
     "Contrast",
+    "Factorial",
     "Interval",
+    "combined_p",
+    "combined_ratio",
     "compare",
+    "factorial",
     "fewest_seeds",
     "geometric_mean",
     "holm",
