@@ -10,6 +10,7 @@ vanishes at minus infinity as softplus itself does.
 """
 
 import fractions
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -88,7 +89,7 @@ def softplus(x: Real) -> Result:
 
 
 def tanh(x: Real) -> Result:
-  """Hyperbolic tangent.
+  """Hyperbolic tangent, tanh(x).
 
   >>> tanh(np.array([-100.0, 0.0, 100.0])).tolist()
   [-1.0, 0.0, 1.0]
@@ -97,7 +98,7 @@ def tanh(x: Real) -> Result:
 
 
 def sine(x: Real) -> Result:
-  """Sine.
+  """Sine, sin(x).
 
   >>> float(sine(0.0))
   0.0
@@ -506,3 +507,21 @@ def resolve(spec: Any) -> Activation:
     raise ValueError(f"the activation {name} maps {array} to {result}, expected the same shape and "
                      "type: an activation works on each element")
   return Activation(spec, None, partial(variance_gain, spec))
+
+
+def meaning(spec: Any) -> str:
+  """What an activation is, as the first line of its docstring has it; empty where it has none.
+
+  Args:
+    spec: What `resolve` takes.
+
+  Raises:
+    ValueError: As `resolve` does.
+
+  >>> meaning("irelu")
+  'Integrated ReLU, c max(0, x)^2 + offset.'
+  """
+  function = resolve(spec).function
+  while isinstance(function, partial):
+    function = function.func
+  return (inspect.getdoc(function) or "").partition("\n")[0]

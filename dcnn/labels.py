@@ -157,15 +157,17 @@ class Rule(NamedTuple):
       default may be left out.
     needs: Names of what `fit` gives to the function by keyword: `references`, energies of free
       atoms in eV by atomic number, or `raw_energy` (frames), the energies as they are.
+    meaning: What the number is, in a few words.
   """
 
   function: Callable[..., Any]
   parameters: tuple[str, ...] = ()
   needs: tuple[str, ...] = ()
+  meaning: str = "that of a function of one's own"
 
 
-def _constant_shift(statistic: Callable[[np.ndarray], Any]) -> Rule:
-  return Rule(lambda energy, species: statistic(energy))
+def _constant_shift(statistic: Callable[[np.ndarray], Any], meaning: str) -> Rule:
+  return Rule(lambda energy, species: statistic(energy), meaning=meaning)
 
 
 def _atomic_shift(
@@ -238,7 +240,7 @@ def _spread(name: str, statistic: Callable[[np.ndarray], Any]) -> Rule:
           "that needs no spread of energies: none, power_of_ten or force_rms")
     return spread
 
-  return Rule(spread_of, needs=("raw_energy",))
+  return Rule(spread_of, needs=("raw_energy",), meaning=f"the {name} of the training energies")
 
 
 def _interquartile_range(energy: Float[np.ndarray, " frames"]) -> np.floating:
@@ -247,22 +249,27 @@ def _interquartile_range(energy: Float[np.ndarray, " frames"]) -> np.floating:
 
 
 SHIFTS: Mapping[str, Rule] = MappingProxyType({
-    "none": _constant_shift(lambda energy: 0.0),
-    "mean": _constant_shift(np.mean),
-    "min": _constant_shift(np.min),
-    "median": _constant_shift(np.median),
-    "atomic": Rule(_atomic_shift, needs=("references",)),
-    "given": Rule(lambda energy, species, *, shift: shift, ("shift",)),
+    "none": _constant_shift(lambda energy: 0.0, "0"),
+    "mean": _constant_shift(np.mean, "the mean of the training energies"),
+    "min": _constant_shift(np.min, "the lowest of the training energies"),
+    "median": _constant_shift(np.median, "the median of the training energies"),
+    "atomic": Rule(_atomic_shift, needs=("references",), meaning=(
+        "the sum over the atoms of one reference energy for each element")),
+    "given": Rule(lambda energy, species, *, shift: shift, ("shift",), meaning="given"),
 })
 
 SCALES: Mapping[str, Rule] = MappingProxyType({
-    "none": Rule(lambda energy, forces: 1.0),
-    "power_of_ten": Rule(_power_of_ten, ("exponent",), needs=("raw_energy",)),
+    "none": Rule(lambda energy, forces: 1.0, meaning="1"),
+    "power_of_ten": Rule(_power_of_ten, ("exponent",), needs=("raw_energy",), meaning=(
+        "a power of ten, by default the smallest that brings the largest |E| of the training data "
+        "to at most 1")),
     "range": _spread("range", np.ptp),
     "std": _spread("standard deviation", np.std),
     "iqr": _spread("interquartile range", _interquartile_range),
-    "force_rms": Rule(lambda energy, forces: np.sqrt(np.mean(forces**2))),
-    "given": Rule(lambda energy, forces, *, scale: rescale(0.0, scale).scale, ("scale",)),
+    "force_rms": Rule(lambda energy, forces: np.sqrt(np.mean(forces**2)), meaning=(
+        "the root mean square of the training forces")),
+    "given": Rule(lambda energy, forces, *, scale: rescale(0.0, scale).scale, ("scale",),
+                  meaning="given"),
 })
 
 # A scheme takes the parameters of both its rules.
@@ -417,6 +424,26 @@ def check(scheme: Scheme) -> None:
         f"expected a label scheme, received {scheme!r}: give a name such as standardize, "
         "'SHIFT/SCALE', a labels.LabelTransform, a function of (labels, species), or a pair "
         "(shift, scale)")
+
+
+def meaning(scheme: Scheme) -> str:
+  """What a scheme does to the labels, in a sentence.
+
+  Args:
+    scheme: What `fit` takes.
+
+  Raises:
+    ValueError: As `check` does.
+
+  >>> meaning("mean_shift")
+  '(E - shift) / scale and F / scale; shift: the mean of the training energies, scale: 1.'
+  """
+  check(scheme)
+  if isinstance(scheme, LabelTransform) or callable(scheme):
+    return "A label transform of one's own."
+  shift, scale = _halves(scheme)
+  return (f"(E - shift) / scale and F / scale; shift: {shift.rule.meaning}, scale: "
+          f"{scale.rule.meaning}.")
 
 
 def takes_references(scheme: Scheme) -> bool:

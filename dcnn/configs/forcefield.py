@@ -73,7 +73,7 @@ SETTINGS = (
     Setting("labels", "power_of_ten",
             "The label scaling: a scheme, SHIFT/SCALE such as mean/force_rms, one with parameters "
             "such as power_of_ten(exponent=6), or a label transform or fitting function.",
-            choices=tuple(labels.SCHEMES), role="fitted", objects=True),
+            choices=tuple(labels.SCHEMES), role="fitted", objects=True, explain=labels.meaning),
     Setting("model.name", "SchNet", "The network: a name, or a class of Flax modules.",
             choices=tuple(models.MODELS), role="program", objects=True),
     Setting("model.features", 64, "Size of the atom features.", role="program"),

@@ -49,6 +49,8 @@ class Setting(NamedTuple):
     objects: Whether a function, class or record may stand instead of a name.
     prefixed: Whether a word is shown with the key in the name of an arm, because it does not say
       by itself what it is a value of.
+    explain: `(value) -> sentence`: what a value means, for the glossary of a report; without it the
+      meaning of the setting is all that there is to say.
   """
 
   key: str
@@ -62,6 +64,7 @@ class Setting(NamedTuple):
   optional: bool = False
   objects: bool = False
   prefixed: bool = False
+  explain: Callable[[Any], str] | None = None
 
   @property
   def hyper(self) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dcnn.activations import ACTIVATIONS
+from dcnn.activations import ACTIVATIONS, meaning
 from dcnn.configs.settings import (
     Setting,
     fraction,
@@ -36,7 +36,7 @@ EXPERIMENT = (
 ACTIVATION = (
     Setting("activation.name", "irelu",
             "The activation: a name, or a function of an array in an experiment file.",
-            choices=tuple(ACTIVATIONS), role="program", objects=True),
+            choices=tuple(ACTIVATIONS), role="program", objects=True, explain=meaning),
     Setting("activation.c", 0.5, "The factor of irelu, c max(0, x)^2 + offset.",
             check=positive, role="number"),
     Setting("activation.offset", 0.0, "The additive constant of irelu.",

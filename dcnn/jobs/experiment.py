@@ -85,6 +85,8 @@ def describe(experiment: Experiment, command: str = "") -> dict[str, Any]:
   return {
       **describe_settings(experiment.config),
       "dataset": experiment.data.facts,
+      "arm_settings": configs.settings_that_matter(experiment.arms),
+      "glossary": configs.glossary(experiment.arms),
       "environment": environment,
       "command": command,
   }

@@ -5,9 +5,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from dcnn.base.text import duration, number_text
 from dcnn.results import text
 from dcnn.results.records import Result
+from dcnn.results.schemas import SPLITS
 
 
 def settings(result: Result) -> Mapping[str, Any]:
@@ -47,14 +51,75 @@ def facts(result: Result) -> list[tuple[str, str]]:
   if not lines and "dataset" in config:
     lines.append(("data set", str(config["dataset"])))
   if isinstance(split, Mapping):
-    lines.append(("split", ", ".join(
-        f"the rest {name}" if split[name] is None else f"{split[name]:,} {name}"
-        for name in ("train", "valid", "test") if name in split)))
+    lines.append(("split", _split_text(split)))
   lines += [(name.replace("_", " "), f"{config[name]:,}")
             for name in ("steps", "batch_size") if isinstance(config.get(name), int)]
   lines.append(("seeds", ", ".join(map(str, result.seeds))))
   return lines + _lines(result.config.get("timing") or {}) + _lines(
       result.config.get("environment") or {})
+
+
+def look(result: Result) -> str:
+  """Which look at the seeds the report is, and the level of its tests, in a sentence."""
+  number, planned = result.look, result.planned_looks
+  of = f" of {planned} planned" if number <= planned else f", with {planned} planned"
+  return f"This is look {number}{of}: tests have the level {result.level:.2g}."
+
+
+def _split_text(split: Mapping[str, Any]) -> str:
+  """How many frames each part has, and how they were divided."""
+  parts = [f"the rest {name}" if split[name] is None else f"{split[name]:,} {name}"
+           for name in SPLITS if name in split]
+  ways = [f"{name.replace('_', ' ')} {_value_text(value)}" for name, value in split.items()
+          if name not in SPLITS]
+  return "; ".join(", ".join(each) for each in (parts, ways) if each)
+
+
+def in_full(result: Result, arm: str) -> str:
+  """The settings of an arm that its name may leave out, as `init plain, steps 5`.
+
+  Args:
+    result: The result of a sweep.
+    arm: The name of an arm.
+
+  Returns:
+    The settings in which arms differ, and those that the glossary explains, with the value that
+    this arm has; empty where config.json does not say.
+  """
+  known = (result.config.get("arm_settings") or {}).get(arm) or {}
+  return ", ".join(f"{key} {value}" for key, value in known.items())
+
+
+def glossary(result: Result) -> list[tuple[str, str]]:
+  """The words in the names and settings of arms, with what they mean, as config.json has them."""
+  return [(term, meaning) for term, meaning in result.config.get("glossary") or ()]
+
+
+def scores(
+    result: Result
+) -> list[tuple[str, Float[np.ndarray, " rates"], Float[np.ndarray, " rates"], float]]:
+  """Of each arm its name, the learning rates that were tried, the scores, and the rate chosen.
+
+  Args:
+    result: The result of a sweep.
+
+  Returns:
+    The rates increase; a score is inf where a run failed. Empty if no learning rate was tuned.
+  """
+  tuning = _tuning(result)
+  order = np.argsort(tuning.get("learning_rates", ()))
+  rates = np.array(tuning.get("learning_rates", ()), np.float64)[order]
+  return [
+      (arm, rates, np.array([math.inf if each is None else each for each in listed],
+                            np.float64)[order], float(tuning["chosen"][arm]))
+      for arm, listed in tuning.get("scores", {}).items()]
+
+
+def _tuning(result: Result) -> Mapping[str, Any]:
+  """What config.json says of the choice of learning rates; empty if there was none."""
+  tuning = result.config.get("tuning") or {}
+  complete = {"learning_rates", "seeds", "scores", "chosen"} <= set(tuning)
+  return tuning if complete else {}
 
 
 def learning_rates(result: Result) -> dict[str, Any]:
@@ -67,8 +132,8 @@ def learning_rates(result: Result) -> dict[str, Any]:
     Text by name: `rates`, `seeds`, and `rows`, each of `arm` and `scores`, of which one is
     `chosen`; empty if no learning rate was tuned.
   """
-  tuning = result.config.get("tuning") or {}
-  if not {"learning_rates", "seeds", "scores", "chosen"} <= set(tuning):
+  tuning = _tuning(result)
+  if not tuning:
     return {}
   rates = tuning["learning_rates"]
   return {

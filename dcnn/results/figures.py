@@ -4,28 +4,38 @@ They are apart from the report because Matplotlib takes a second to import and t
 settings, and may fail at either: a report without figures is better than none.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from dcnn import stats
 from dcnn.base.measures import Picture
-from dcnn.results import plots
+from dcnn.results import effects, factorials, facts, plots
+from dcnn.results.effects import Curves
 from dcnn.results.measures import figure_name
 from dcnn.results.records import Result, Table
 from dcnn.results.summary import Comparison, constant_error
 
-# Validation errors by arm and metric, then by seed, then by step.
-Curves = Mapping[tuple[str, str], Mapping[int, Mapping[int, float]]]
+_TOLD_APART = 5  # arms of a panel of effects; the others are thin lines
+_ARMS_IN_A_PANEL = 12  # of the choice of learning rates
+
+# The panels of a figure, each drawn when it is needed.
+Panels = Sequence[Callable[[], Figure]]
 
 
 class Drawing(NamedTuple):
-  """A figure as an SVG file, and as an element of a page that gives it its colours."""
+  """A figure as an SVG file, and as elements of a page that gives them its colours.
+
+  Attributes:
+    file: The file, with all panels side by side.
+    inline: The element of each panel.
+  """
 
   file: bytes
-  inline: str
+  inline: tuple[str, ...]
 
 
 def drawings(
@@ -42,10 +52,10 @@ def drawings(
   """
   figures: dict[str, Drawing] = {}
   failures: dict[str, Exception] = {}
-  for name, draw in _figures(result, comparisons):
+  for name, panels in _figures(result, comparisons):
     try:
-      content = plots.svg(draw())
-      figures[name] = Drawing(content, plots.inline(content))
+      contents = [plots.svg(draw()) for draw in panels]
+      figures[name] = Drawing(plots.beside(contents), tuple(map(plots.inline, contents)))
     except Exception as error:  # of a library of fonts, images and layouts: anything
       failures[name] = error
   return figures, failures
@@ -53,22 +63,72 @@ def drawings(
 
 def _figures(
     result: Result, comparisons: Sequence[Comparison]
-) -> Iterator[tuple[str, Callable[[], Figure]]]:
-  """Names of the figures and functions that draw them."""
+) -> Iterator[tuple[str, Panels]]:
+  """Names of the figures, and functions that draw their panels."""
   compared = [comparison for comparison in comparisons if comparison[1]]
   if compared:
-    yield "errors", lambda: plots.strip_plot([
-        _strip_panel(result, compared, metric) for metric in compared[0][1]])
-  curves = validation_curves(result)
+    yield "errors", [
+        lambda metric=metric: plots.strip_plot(_strip_panel(result, compared, metric))
+        for metric in compared[0][1]]
+  curves = effects.validation_curves(result)
   for number, (table, _) in enumerate(comparisons, start=1):
     panels = [curve_panel(result, curves, table, metric) for metric in result.compared]
-    panels = [panel for panel in panels if panel.curves]
-    if panels:
-      yield f"learning_curves_{number}", lambda panels=panels: plots.learning_curves(panels)
+    yield from _figure(f"learning_curves_{number}", plots.learning_curves,
+                       [panel for panel in panels if panel.curves])
+    yield from _figure(f"factorial_{number}", plots.heat_map,
+                       [_heat_map(result, table, each)
+                        for each in factorials.analyses(result, table)])
+  panels = [effect_panel(result, curves, table, metric)
+            for table, _ in comparisons for metric in result.compared]
+  yield from _figure("effects", plots.effect_plot, [panel for panel in panels if panel])
+  scores = [plots.Scores(*each) for each in facts.scores(result)]
+  yield from _figure("tuning", plots.tuning_plot, [
+      scores[first:first + _ARMS_IN_A_PANEL]
+      for first in range(0, len(scores), _ARMS_IN_A_PANEL)])
   panels = [prediction_panel(picture, result.predictions) for picture in result.measures.pictures]
-  panels = [panel for panel in panels if panel is not None]
+  yield from _figure(figure_name(result.measures.pictures), plots.prediction_plot,
+                     [panel for panel in panels if panel is not None])
+
+
+_Panel = TypeVar("_Panel")
+
+
+def _figure(
+    name: str, draw: Callable[[_Panel], Figure], panels: Sequence[_Panel]
+) -> Iterator[tuple[str, Panels]]:
+  """A figure of these panels; none where there are none."""
   if panels:
-    yield figure_name(result.measures.pictures), lambda: plots.prediction_plot(panels)
+    yield name, [functools.partial(draw, panel) for panel in panels]
+
+
+def effect_panel(
+    result: Result, curves: Curves, table: Table, metric: str
+) -> plots.EffectPanel | None:
+  """The effects of a table over training; None where no arm has a ratio at its last step.
+
+  Args:
+    result: The result of a sweep.
+    curves: All its curves, from `effects.validation_curves`.
+    table: The table whose arms are drawn.
+    metric: The name of a compared error.
+  """
+  found = [effect for effect in effects.effects(result, curves, table, metric)
+           if len(effect.steps) > 1]
+  largest = effects.largest(found, _TOLD_APART)
+  names = [effect.arm for effect in largest]
+  ratios = {effect.arm: plots.Ratio(effect.arm, effect.steps, *effect.ratio) for effect in found}
+  if not names:
+    return None
+  return plots.EffectPanel(
+      table.title, metric, table.baseline, [ratios.pop(name) for name in names],
+      list(ratios.values()))
+
+
+def _heat_map(result: Result, table: Table, analysis: factorials.Analysis) -> plots.HeatMap:
+  unit = result.unit(analysis.metric)
+  return plots.HeatMap(
+      table.title, analysis.metric, unit.name, analysis.factors, *analysis.levels,
+      analysis.errors * unit.factor)
 
 
 def prediction_panel(
@@ -108,40 +168,24 @@ def _strip_panel(
   return plots.StripPanel(metric, unit.name, groups, constant_error(result, metric) * unit.factor)
 
 
-def validation_curves(result: Result) -> Curves:
-  """The validation errors of all runs, from the history."""
-  curves: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
-  for point in result.history:
-    if point.split == "valid":
-      seeds = curves.setdefault((point.arm, point.metric), {})
-      seeds.setdefault(point.seed, {})[point.step] = point.value
-  return curves
-
-
 def curve_panel(
     result: Result, curves: Curves, table: Table, metric: str
 ) -> plots.CurvePanel:
   """The curves of a table, the baseline first; no curves unless the baseline has one.
 
-  A run that patience ended goes on at its last error, one that failed ends.
-
   Args:
     result: The result of a sweep.
-    curves: All its curves, from `validation_curves`.
+    curves: All its curves, from `effects.validation_curves`.
     table: The table whose arms are drawn.
     metric: The name of a compared error.
   """
-  unit, stopped = result.unit(metric), set(result.out_of_patience)
+  unit = result.unit(metric)
   arms = dict.fromkeys((table.baseline, *table.arms))
   panel = []
   for arm in arms if (table.baseline, metric) in curves else ():
-    seeds = curves.get((arm, metric), {})
-    steps = sorted({step for values in seeds.values() for step in values})
-    if steps:
-      errors = [
-          [values.get(step, values[max(values)] if (arm, seed) in stopped else np.nan)
-           for step in steps] for seed, values in seeds.items()]
+    steps, errors = effects.errors_over_steps(result, curves, arm, metric)
+    if len(steps):
       panel.append(plots.Curve(
-          arm, np.array(steps), unit.factor * np.array(errors),
+          arm, steps, unit.factor * np.array(list(errors.values())),
           sum(arm == each for each, _ in result.failed)))
   return plots.CurvePanel(metric, unit.name, panel)

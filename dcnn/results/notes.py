@@ -14,28 +14,38 @@ from dcnn.results.summary import ArmMetrics, Comparison, failures, metrics_of_ki
 MOST_FAILURES = 4  # that are listed for an arm; summary.json has all
 
 
+def limits(result: Result) -> list[str]:
+  """What must be known before the answers: that there are too few seeds, or runs are unfinished.
+
+  Args:
+    result: The result of a sweep.
+  """
+  lines, n, unfinished = [], len(result.seeds), result.unfinished
+  needed = stats.fewest_seeds(result.level)
+  if 0 < n < needed:
+    lines.append(
+        f"With {text.count_text(n, 'seed')} no test can reach significance (the smallest possible "
+        f"p is {text.p_text(stats.smallest_p(n))}): no arm can be called better or worse. "
+        f"{needed} seeds are the least; three are a smoke test.")
+  if unfinished:
+    lines.append(
+        f"Interrupted: {text.count_text(sum(unfinished.values()), 'run')} unfinished, of "
+        f"{_counts_text(unfinished)}. These arms are left out of the tables until the command that "
+        "began the sweep has been given again and has finished them.")
+  return lines
+
+
 def notes(
     result: Result, comparisons: Sequence[Comparison], metrics: ArmMetrics
 ) -> list[str]:
-  """Everything that limits what the verdicts mean.
+  """What else limits what the verdicts mean: runs that failed or stopped, and arms left out.
 
   Args:
     result: The result of a sweep.
     comparisons: Its tables with their statistics.
     metrics: The statistics of its metrics, from `summary.arm_metrics`.
   """
-  lines, n, unfinished = [], len(result.seeds), result.unfinished
-  if 0 < n < 6:
-    lines.append(
-        f"With {text.count_text(n, 'seed')} no test can reach significance (the smallest possible "
-        f"p is {text.p_text(stats.smallest_p(n))}): no arm can be called better or worse. "
-        f"Six seeds are the least; three are a smoke test.")
-  if unfinished:
-    lines.append(
-        f"Interrupted: {text.count_text(sum(unfinished.values()), 'run')} unfinished, of "
-        f"{_counts_text(unfinished)}. These arms are left out of the tables until the command that "
-        "began the sweep has been given again and has finished them.")
-  lines += _failure_notes(result)
+  lines = _failure_notes(result)
   stopped = collections.Counter(arm for arm, _ in sorted(result.out_of_patience))
   if stopped:
     lines.append(

@@ -23,7 +23,7 @@ from markupsafe import Markup, escape
 
 from dcnn.base import files
 from dcnn.base.text import one_line, visible_text
-from dcnn.results import facts, notes, storage, text, verdicts
+from dcnn.results import answers, facts, notes, storage, text, verdicts
 from dcnn.results.measures import figure_name
 from dcnn.results.palette import PALETTE
 from dcnn.results.records import Result
@@ -34,6 +34,7 @@ from dcnn.results.summary import (
     compare,
     experiment_name,
     metrics_of_kind,
+    shares_above_zero,
     summary,
 )
 
@@ -63,7 +64,8 @@ def write(directory: str | os.PathLike[str]) -> pathlib.Path:
     files.write_file(directory / storage.FIGURES / f"{name}.svg", drawing.file)
   context = _context(result, comparisons, metrics)
   context["notes"] += failures
-  context["figures"] = {name: Markup(drawing.inline) for name, drawing in drawings.items()}
+  context["figures"] = {
+      name: list(map(Markup, drawing.inline)) for name, drawing in drawings.items()}
   context["curves"] = any(name.startswith("learning_curves") for name in drawings)
   for name, environment in zip(storage.REPORT_FILES, (_markdown(), _page()), strict=True):
     content = environment.get_template(f"{name}.j2").render(context)
@@ -127,8 +129,14 @@ def _page() -> jinja2.Environment:
 def _markdown() -> jinja2.Environment:
   """The environment of the Markdown template, which escapes every expression."""
   environment = _environment(False, text.markdown_text)
+  environment.filters["middle"] = lambda words: Markup(_spaced(words))
   environment.filters["code"] = lambda words: Markup(one_line(words))
   return environment
+
+
+def _spaced(words: str) -> str:
+  """Text inside a line of Markdown, which keeps the spaces at its ends."""
+  return " " * words.startswith(" ") + text.markdown_text(words) + " " * words.endswith(" ")
 
 
 def _environment(autoescape: bool, show: Callable[[str], str]) -> jinja2.Environment:
@@ -153,8 +161,12 @@ def _context(
       "question": question,
       "background": background,
       "glance": facts.glance(result),
+      "limits": notes.limits(result),
+      "look": facts.look(result),
       "notes": notes.notes(result, comparisons, metrics),
-      "tables": [verdicts.table(result, comparison, metrics) for comparison in comparisons],
+      "tables": verdicts.tables(result, comparisons, metrics),
+      "stories": answers.stories(result, comparisons),
+      "glossary": facts.glossary(result),
       "predictions": {
           "name": figure_name(pictures),
           "titles": ", ".join(picture.title for picture in pictures),
@@ -164,7 +176,7 @@ def _context(
       "facts": facts.facts(result),
       "command": str(result.config.get("command") or ""),
       "settings": json.dumps(facts.settings(result), indent=2),
-      "definitions": _definitions(result),
+      "definitions": _definitions(result, metrics),
       "palette": PALETTE,
   }
 
@@ -174,7 +186,7 @@ _SKILL = (
     "over the finished runs. A run of skill ≤ 0 has learnt nothing of use.")
 
 
-def _definitions(result: Result) -> list[tuple[str, str]]:
+def _definitions(result: Result, metrics: ArmMetrics) -> list[tuple[str, str]]:
   """The metrics that tables show, and what they mean; those of one meaning share an entry."""
   entries: dict[str, list[str]] = {}
   for metric in map(result.metric, filter(result.has, result.compared)):
@@ -184,7 +196,7 @@ def _definitions(result: Result) -> list[tuple[str, str]]:
     one = len({skill.meaning for skill in skills}) == 1
     name = "Skill" if one else f"Skill, {metric.label or metric.name}"
     entries.setdefault(metric.meaning or _SKILL, []).append(name)
-  for metric in metrics_of_kind(result, "share"):
+  for metric in shares_above_zero(result, metrics):
     entries.setdefault(metric.meaning, []).append(metric.label or metric.name)
   return [(", ".join(dict.fromkeys(names)), meaning)
           for meaning, names in entries.items() if meaning]

@@ -115,6 +115,17 @@ def metrics_of_kind(result: Result, kind: str) -> list[Metric]:
           if metric.kind == kind and result.has(metric.name)]
 
 
+def shares_above_zero(result: Result, metrics: ArmMetrics) -> list[Metric]:
+  """The shares that have test results and are not 0 for all arms: a column of zeros says nothing.
+
+  Args:
+    result: The result of a sweep.
+    metrics: The statistics of its metrics, from `arm_metrics`.
+  """
+  return [share for share in metrics_of_kind(result, "share")
+          if any(values[share.name]["centre"] > 0 for values in metrics.values())]
+
+
 def failures(result: Result) -> dict[str, dict[int, dict[str, str]]]:
   """Status and cause of the failed runs, by arm and seed."""
   found: dict[str, dict[int, dict[str, str]]] = {row.arm: {} for row in result.rows}

@@ -34,7 +34,7 @@ class Cells(NamedTuple):
     error: The geometric mean of the error, and its interval.
     exact: How many runs have an error of 0; empty where none has.
     ratio: The ratio to the baseline and its interval; empty for the baseline itself.
-    p: The p adjusted over the arms of the table; empty for the baseline.
+    p: The adjusted p; empty for the baseline.
     verdict: What the tests conclude, or `baseline`.
   """
 
@@ -92,6 +92,11 @@ def p_text(p: float) -> str:
   if p < 0.001:
     return "< 0.001"
   return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def p_words(p: float) -> str:
+  """A p value as `p = 0.012` or `p < 0.001`."""
+  return f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
 
 
 def quantity_text(value: str, unit: str) -> str:

@@ -7,14 +7,36 @@ import numpy as np
 
 from dcnn import stats
 from dcnn.base.text import number_text
-from dcnn.results import text
+from dcnn.results import answers, factorials, facts, planning, text
 from dcnn.results.records import Result, Table
-from dcnn.results.summary import ArmMetrics, Comparison, metrics_of_kind
+from dcnn.results.summary import ArmMetrics, Comparison, metrics_of_kind, shares_above_zero
 
 _RELATIONS: Mapping[str, str] = {
-    "better": "is better than", "worse": "is worse than", "equivalent": "is equivalent to",
-    "undecided": "is undecided against",
-    "too few seeds": "has too few seeds for a verdict against"}
+    "better": "is better than", "worse": "is worse than",
+    "equivalent": f"is equivalent ({answers.WITHIN}) to", "undecided": "is undecided against",
+    planning.TOO_FEW: "has too few seeds for a verdict against"}
+
+
+def tables(
+    result: Result, comparisons: Sequence[Comparison], metrics: ArmMetrics
+) -> list[dict[str, Any]]:
+  """What the templates show of all comparisons, see `table`.
+
+  Args:
+    result: The result of a sweep.
+    comparisons: Its tables, with their statistics.
+    metrics: The statistics of its metrics, from `summary.arm_metrics`.
+
+  Returns:
+    The tables, each with the name of its `map`, the figure of a factorial. Where several have one
+    baseline, the first says what that is in full.
+  """
+  shown, told = [], set()
+  for number, comparison in enumerate(comparisons, start=1):
+    lines = {**table(result, comparison, metrics), "map": f"factorial_{number}"}
+    shown.append({**lines, "in_full": ""} if lines["baseline"] in told else lines)
+    told.add(lines["baseline"])
+  return shown
 
 
 def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[str, Any]:
@@ -26,31 +48,45 @@ def table(result: Result, comparison: Comparison, metrics: ArmMetrics) -> dict[s
     metrics: The statistics of its metrics, from `summary.arm_metrics`.
 
   Returns:
-    Text by name: `title` and `baseline`; `metrics`, each of `name`, `unit`, `heading`,
-    `headline` and `sentences`; `skills` and `shares`, the heads of their columns; `rows`, one for
-    each arm.
+    Text by name: `title`, `baseline` and `in_full`, the settings of the baseline; `metrics`, each
+    of `name`, `unit`, `heading`, `answer`, `headline` and `sentences`; `factorial`, the sentence of
+    each metric by its name; `skills` and `shares`, the heads of their columns; `failed`, whether
+    there is such a column, `runs`, the number of an arm; `rows`, one for each arm.
   """
   asked, summaries = comparison
   arms = [summary.arm for summary in next(iter(summaries.values()), [])]
-  skills, shares = (metrics_of_kind(result, kind) for kind in ("skill", "share"))
+  skills, shares = metrics_of_kind(result, "skill"), shares_above_zero(result, metrics)
   return {
       "title": asked.title,
       "baseline": asked.baseline,
-      "metrics": [
-          {"name": metric, "unit": result.unit(metric).name,
-           "heading": text.heading(metric, result.unit(metric).name),
-           "headline": _headline(result, asked, metric, summaries[metric]),
-           "sentences": _sentences(asked, metric, summaries[metric])}
-          for metric in summaries],
+      "in_full": facts.in_full(result, asked.baseline),
+      "metrics": [_metric(result, asked, metric, summaries[metric]) for metric in summaries],
+      "factorial": [
+          {"metric": each.metric, "sentence": factorials.sentence(each)}
+          for each in factorials.analyses(result, asked)],
       "skills": [skill.label or skill.name for skill in skills],
       "shares": [text.heading(share.label or share.name, result.unit(share.name).name)
                  for share in shares],
+      "runs": text.count_text(len(result.seeds), "run"),
+      "failed": any(summary.failed for summary in next(iter(summaries.values()), [])),
       "rows": [{
           **_row(result, arm, summaries),
           "skills": [_skill_cell(metrics[arm][skill.name], len(result.seeds)) for skill in skills],
           "shares": [_share_cell(metrics[arm][share.name], result.unit(share.name).factor)
                      for share in shares]} for arm in arms],
   }
+
+
+def _metric(
+    result: Result, asked: Table, metric: str, summaries: Sequence[stats.ArmSummary]
+) -> dict[str, Any]:
+  """What a table says of one error: in a sentence, in a headline, and for each arm."""
+  reach = planning.reach(result, asked, metric, summaries)
+  unit = result.unit(metric).name
+  return {"name": metric, "unit": unit, "heading": text.heading(metric, unit),
+          "answer": answers.answer(asked, summaries, reach),
+          "headline": _headline(result, asked, metric, summaries),
+          "sentences": _sentences(asked, metric, summaries, reach)}
 
 
 def _headline(
@@ -72,7 +108,7 @@ def _headline(
 
 
 def _sentences(
-    asked: Table, metric: str, summaries: Sequence[stats.ArmSummary]
+    asked: Table, metric: str, summaries: Sequence[stats.ArmSummary], reach: str
 ) -> list[dict[str, str]]:
   """A verdict for each arm; the clear ones first, each kind from the lowest ratio up."""
   order = list(_RELATIONS)
@@ -82,15 +118,15 @@ def _sentences(
   return [
       {"arm": summary.arm, "verdict": contrast.verdict, "relation": _RELATIONS[contrast.verdict],
        "against": f"{asked.baseline} on {metric}",
-       "evidence": _evidence(summary, contrast, baseline)}
+       "evidence": _evidence(summary, contrast, baseline) + (
+           f"; {reach}" if reach and contrast.verdict in ("undecided", planning.TOO_FEW) else "")}
       for summary, contrast in compared]
 
 
 def _evidence(
     summary: stats.ArmSummary, contrast: stats.Contrast, baseline: stats.ArmSummary
 ) -> str:
-  p = text.p_text(contrast.p_adjusted)
-  p = f"p {p}" if p.startswith("<") else f"p = {p}"
+  p = text.p_words(contrast.p_adjusted)
   ratio = text.ratio_text(stats.Interval(*contrast[:3]))
   if contrast.pairs == 0:
     words = f"in no pair did both runs finish ({p})"

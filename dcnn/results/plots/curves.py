@@ -11,7 +11,15 @@ from matplotlib.lines import Line2D
 
 from dcnn.results import text
 from dcnn.results.plots.log_axes import set_log_axis, with_zero, zero_place
-from dcnn.results.plots.style import MARKERS, SERIES, arm_label, light_shade, with_style
+from dcnn.results.plots.style import (
+    MARKERS,
+    SERIES,
+    WIDTH,
+    arm_label,
+    legend_columns,
+    light_shade,
+    with_style,
+)
 
 
 class Curve(NamedTuple):
@@ -36,7 +44,7 @@ class CurvePanel(NamedTuple):
   Attributes:
     metric: The name of the metric.
     unit: The unit of the errors, or 1.
-    curves: The arms, the baseline first.
+    curves: The arms, the baseline first; at least one.
   """
 
   metric: str
@@ -45,42 +53,41 @@ class CurvePanel(NamedTuple):
 
 
 @with_style
-def learning_curves(panels: Sequence[CurvePanel], arms_per_row: int = 6) -> Figure:
+def learning_curves(panel: CurvePanel, arms_per_row: int = 6) -> Figure:
   """Draws validation errors against the step: median over the seeds, shaded from best to worst.
 
   A failed run counts as infinitely bad in the median. The baseline, first of the curves, stands
-  in every row of panels.
+  in every row.
 
   Args:
-    panels: One panel for each metric, with the same arms.
-    arms_per_row: How many arms share a panel with the baseline; at most eight.
+    panel: A metric with its arms.
+    arms_per_row: How many arms share a row with the baseline; at most eight.
 
   Returns:
-    A figure with a column for each metric and as many rows as the arms need.
+    A figure with as many rows as the arms need.
 
   Raises:
     ValueError: If there is nothing to draw, or too many arms to tell apart in a row.
   """
-  if not panels or not panels[0].curves:
-    raise ValueError("expected at least one panel with at least one curve, got none")
+  if not panel.curves:
+    raise ValueError("expected at least one curve, got none")
   if not 1 <= arms_per_row <= len(SERIES):
     raise ValueError(f"expected arms_per_row from 1 to {len(SERIES)}, got {arms_per_row}")
-  others = len(panels[0].curves) - 1
+  others = len(panel.curves) - 1
   rows = max(1, -(-others // arms_per_row))
   per_row = -(-others // rows)
-  figure = Figure(figsize=(9.6, 0.5 + 2.9 * rows), layout="constrained")
-  grid = figure.subplots(rows, len(panels), squeeze=False, sharex=True, sharey="col")
-  for row, axes in enumerate(grid):
-    chosen = slice(1 + row * per_row, 1 + (row + 1) * per_row)
-    for ax, panel in zip(axes, panels, strict=True):
-      zero = zero_place(_medians(panel))
-      _draw_curves(ax, [panel.curves[0], *panel.curves[chosen]], zero)
-      ax.set_ylabel(text.heading(f"validation {panel.metric}", panel.unit))
-      if row == rows - 1:
-        ax.set_xlabel("training step")
-    _name_curves(axes[-1], [panels[0].curves[0], *panels[0].curves[chosen]])
-  for ax, panel in zip(grid[0], panels, strict=True):
-    set_log_axis(ax.yaxis, _medians(panel))
+  columns = legend_columns([arm_label(curve.arm) for curve in panel.curves])
+  legend = 0.17 * -(-(per_row + 1) // columns)
+  figure = Figure(figsize=(WIDTH, 0.4 + (2.3 + legend) * rows), layout="constrained")
+  axes = figure.subplots(rows, 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+  zero = zero_place(_medians(panel))
+  for row, ax in enumerate(axes):
+    chosen = [panel.curves[0], *panel.curves[1 + row * per_row:1 + (row + 1) * per_row]]
+    _draw_curves(ax, chosen, zero)
+    ax.set_ylabel(text.heading(f"validation {panel.metric}", panel.unit))
+    _name_curves(ax, chosen)
+  axes[-1].set_xlabel("training step")
+  set_log_axis(axes[0].yaxis, _medians(panel))
   return figure
 
 
@@ -125,4 +132,5 @@ def _name_curves(ax: Axes, curves: Sequence[Curve]) -> None:
     handles.append(Line2D(
         [], [], color=light_shade("ink" if index == 0 else SERIES[index - 1]), **_line(index),
         markersize=4, label=label))
-  ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+  ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2,
+            ncols=legend_columns([arm_label(curve.arm) for curve in curves]), columnspacing=1.2)

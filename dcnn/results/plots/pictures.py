@@ -1,23 +1,21 @@
 """Predictions of a run beside the reference: parity plots, and maps of fields."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
 from dcnn.base.text import Unit, display_unit, number_text
 from dcnn.results import text
-from dcnn.results.plots.style import light_shade, with_style
+from dcnn.results.plots.style import WIDTH, light_shade, with_style
 
 _CLOUD = "#3d8bc4"  # points drawn as pixels keep one colour, readable on both papers
 # Both can be read with any kind of colour vision: one gets steadily lighter, the other is purple
 # below zero, white at zero and orange above it.
 VALUE_COLOURS, ERROR_COLOURS = "viridis", "PuOr_r"
-_PARITIES_IN_A_ROW = 2
 
 
 class Parity(NamedTuple):
@@ -59,55 +57,30 @@ class Field(NamedTuple):
 
 
 @with_style
-def prediction_plot(panels: Sequence[Parity | Field]) -> Figure:
-  """Draws predictions beside the reference, in the order of the panels.
+def prediction_plot(panel: Parity | Field) -> Figure:
+  """Draws predictions beside the reference.
 
   Args:
-    panels: What to draw. Neighbouring parity panels stand side by side, two in a row; a field takes
-      a row of its own.
+    panel: What to draw.
 
   Returns:
-    A figure with a row for each field and for each one or two parity panels.
+    A figure: prediction against reference with the error below, or three maps in a row.
 
   Raises:
     ValueError: If there is nothing to draw, or reference and prediction differ in shape.
   """
-  if not panels:
-    raise ValueError("expected at least one panel, got none")
-  for panel in panels:
-    if panel.true.shape != panel.predicted.shape or not panel.true.size:
-      raise ValueError(
-          f"expected as many predicted as reference values of {panel.title}, at least one, got "
-          f"shapes {panel.predicted.shape} and {panel.true.shape}")
-  rows = _rows(panels)
-  heights = [3.3 if isinstance(row[0], Field) else 5.4 for row in rows]
-  narrow = all(len(row) == 1 and isinstance(row[0], Parity) for row in rows)
-  figure = Figure(figsize=(4.5 if narrow else 9.0, sum(heights)), layout="constrained")
-  parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
-  for part, row in zip(list(parts), rows, strict=True):
-    if isinstance(row[0], Field):
-      _draw_field(part, row[0])
-    else:
-      grid = part.subplots(2, 1 if narrow else _PARITIES_IN_A_ROW, sharex="col",
-                           height_ratios=(2.6, 1.0), squeeze=False)
-      for column, panel in zip(grid.T, row, strict=False):
-        _draw_parity(column[0], column[1], panel)
-      for ax in grid[:, len(row):].flat:
-        ax.set_axis_off()
+  if panel.true.shape != panel.predicted.shape or not panel.true.size:
+    raise ValueError(
+        f"expected as many predicted as reference values of {panel.title}, at least one, got "
+        f"shapes {panel.predicted.shape} and {panel.true.shape}")
+  if isinstance(panel, Field):
+    figure = Figure(figsize=(9.0, 3.3), layout="constrained")
+    _draw_field(figure, panel)
+    return figure
+  figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+  upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1.0))
+  _draw_parity(upper, lower, panel)
   return figure
-
-
-def _rows(panels: Sequence[Parity | Field]) -> list[list[Any]]:
-  """The panels in rows of the figure."""
-  rows: list[list[Any]] = []
-  for panel in panels:
-    beside = bool(rows) and len(rows[-1]) < _PARITIES_IN_A_ROW and all(
-        isinstance(each, Parity) for each in (panel, *rows[-1]))
-    if beside:
-      rows[-1].append(panel)
-    else:
-      rows.append([panel])
-  return rows
 
 
 def _draw_parity(upper: Axes, lower: Axes, panel: Parity) -> None:
@@ -132,13 +105,13 @@ def _draw_parity(upper: Axes, lower: Axes, panel: Parity) -> None:
     ax.grid(True)
 
 
-def _draw_field(part: SubFigure, panel: Field) -> None:
+def _draw_field(figure: Figure, panel: Field) -> None:
   """Three maps side by side; reference and prediction share their colours."""
   errors = panel.predicted - panel.true
   unit, small = _whole_unit(panel.unit), display_unit(panel.unit, errors.ravel())
   ends = _ends(np.stack([panel.true, panel.predicted]))
   largest = max(map(abs, _ends(small.factor * errors)))
-  axes = part.subplots(1, 3, sharex=True, sharey=True)
+  axes = figure.subplots(1, 3, sharex=True, sharey=True)
   reference = _draw_map(axes[0], panel, panel.true, VALUE_COLOURS, ends)
   _draw_map(axes[1], panel, panel.predicted, VALUE_COLOURS, ends)
   error = _draw_map(axes[2], panel, small.factor * errors, ERROR_COLOURS, (-largest, largest))
@@ -148,9 +121,9 @@ def _draw_field(part: SubFigure, panel: Field) -> None:
     ax.set_title(f"{name}\n{detail}", loc="left", fontsize=9, linespacing=1.4)
     ax.set_xlabel(panel.axes[0])
   axes[0].set_ylabel(panel.axes[1])
-  part.suptitle(panel.title, x=0.01, ha="left", fontweight="bold", fontsize=10)
-  bars = (part.colorbar(reference, ax=list(axes[:2]), label=text.heading("value", unit)),
-          part.colorbar(error, ax=axes[2], label=text.heading("error", small.name)))
+  figure.suptitle(panel.title, x=0.01, ha="left", fontweight="bold", fontsize=10)
+  bars = (figure.colorbar(reference, ax=list(axes[:2]), label=text.heading("value", unit)),
+          figure.colorbar(error, ax=axes[2], label=text.heading("error", small.name)))
   for bar in bars:
     bar.outline.set_visible(False)  # pyright: ignore
     bar.solids.set_rasterized(True)  # pyright: ignore

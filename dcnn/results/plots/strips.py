@@ -1,6 +1,5 @@
 """Strip plots: every run a dot, every arm an interval."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,12 +14,12 @@ from dcnn.base.text import one_line
 from dcnn.results import text
 from dcnn.results.palette import PALETTE, VERDICT_COLOURS
 from dcnn.results.plots.log_axes import set_log_axis, with_zero, zero_place
-from dcnn.results.plots.style import arm_label, light_shade, with_style
+from dcnn.results.plots.style import WIDTH, arm_label, light_shade, with_style
 from dcnn.stats import Interval
 
 _CONSTANT_LINE: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (1, 2))}
-_BAND: dict[str, Any] = {"color": PALETTE["ink"][0], "alpha": 0.08, "linewidth": 0}
-_EQUIVALENCE = 10**0.05  # see stats.verdict
+BAND: dict[str, Any] = {"color": PALETTE["ink"][0], "alpha": 0.08, "linewidth": 0}
+EQUIVALENCE = 10**0.05  # see stats.verdict
 
 
 class Strip(NamedTuple):
@@ -30,8 +29,7 @@ class Strip(NamedTuple):
     arm: The name of the arm.
     errors: The error of each seed, 0 where the run is exact and inf where it failed.
     interval: The geometric mean of the finished runs and its 95 % interval.
-    verdict: What the tests say: baseline, better, worse, equivalent, undecided or
-      too few seeds.
+    verdict: `baseline`, or what the tests say, see `stats.verdict`.
   """
 
   arm: str
@@ -46,7 +44,7 @@ class StripPanel(NamedTuple):
   Attributes:
     metric: The name of the metric.
     unit: The unit of the errors, or 1.
-    groups: The title of each table and its arms; the same arms in every panel of a figure.
+    groups: The title of each table and its arms.
     constant: The error of the constant predictor, drawn where it is near the others; nan where it
       is not known.
   """
@@ -58,14 +56,14 @@ class StripPanel(NamedTuple):
 
 
 @with_style
-def strip_plot(panels: Sequence[StripPanel]) -> Figure:
-  """Draws every run as a dot and every arm as an interval, in a panel for each metric.
+def strip_plot(panel: StripPanel) -> Figure:
+  """Draws every run as a dot and every arm as an interval.
 
   The interval is the 95 % interval of the geometric mean. A seed has the same height in all rows.
   The line is the baseline of the table, the band around it what counts as equivalent.
 
   Args:
-    panels: One panel for each metric, with the same arms in the same groups.
+    panel: A metric with its arms.
 
   Returns:
     A figure as tall as the arms need.
@@ -73,20 +71,17 @@ def strip_plot(panels: Sequence[StripPanel]) -> Figure:
   Raises:
     ValueError: If there is nothing to draw.
   """
-  if not panels or not panels[0].groups:
-    raise ValueError("expected at least one panel with at least one group of arms, got none")
-  rows = sum(1 + len(arms) for _, arms in panels[0].groups)
-  figure = Figure(figsize=(9.6, 1.5 + 0.235 * rows), layout="constrained")
-  axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-  for ax, panel in zip(axes, panels, strict=True):
-    _draw_panel(ax, panel)
-  figure.align_xlabels(axes)
-  _name_rows(axes[0], axes[-1], panels[0])
-  verdicts = {strip.verdict for panel in panels for _, arms in panel.groups for strip in arms}
-  constant = any(np.isfinite(_near_constant(panel)) for panel in panels)
+  if not panel.groups:
+    raise ValueError("expected at least one group of arms, got none")
+  rows = sum(1 + len(arms) for _, arms in panel.groups)
+  figure = Figure(figsize=(WIDTH, 1.6 + 0.215 * rows), layout="constrained")
+  ax = figure.subplots()
+  _draw_panel(ax, panel)
+  _name_rows(ax, panel)
+  verdicts = {strip.verdict for _, arms in panel.groups for strip in arms}
   figure.legend(
-      handles=_strip_legend(verdicts, constant), loc="outside upper left", ncols=5,
-      columnspacing=1.6, handletextpad=0.6)
+      handles=_strip_legend(verdicts, bool(np.isfinite(_near_constant(panel)))),
+      loc="outside upper left", ncols=3, columnspacing=1.2, handletextpad=0.5)
   return figure
 
 
@@ -154,40 +149,37 @@ def _draw_baseline(
   for _, strip in strips:
     centre = strip.interval.centre
     if strip.verdict == "baseline" and np.isfinite(centre) and centre > 0:
-      ax.fill_betweenx(span, centre / _EQUIVALENCE, centre * _EQUIVALENCE, **_BAND, zorder=1)
+      ax.fill_betweenx(span, centre / EQUIVALENCE, centre * EQUIVALENCE, **BAND, zorder=1)
       ax.plot([centre, centre], span, color=light_shade("ink"), linewidth=0.9, zorder=2)
 
 
-def _name_rows(left: Axes, right: Axes, panel: StripPanel) -> None:
-  """Titles and names of arms at the left, and at the right how many runs failed."""
+def _name_rows(ax: Axes, panel: StripPanel) -> None:
+  """Titles and names of arms at the left, and above the dots how many runs failed."""
   groups = _layout(panel)
   for row, title, _ in groups:
-    left.text(0.0, row + 0.05, one_line(title), transform=left.get_yaxis_transform(),
-              va="center", fontweight="bold",
-              bbox={"facecolor": light_shade("paper"), "edgecolor": "none", "pad": 1})
+    ax.text(0.0, row + 0.05, one_line(title), transform=ax.get_yaxis_transform(),
+            va="center", fontweight="bold",
+            bbox={"facecolor": light_shade("paper"), "edgecolor": "none", "pad": 1})
   named = [pair for _, _, strips in groups for pair in strips]
-  left.set_yticks([row for row, _ in named], [arm_label(strip.arm) for _, strip in named])
+  ax.set_yticks([row for row, _ in named], [arm_label(strip.arm) for _, strip in named])
   for row, strip in named:
     failed = int(np.sum(~np.isfinite(strip.errors)))
     if failed:
-      right.text(1.01, row, f"{failed} of {len(strip.errors)} failed", fontsize=8, va="center",
-                 transform=right.get_yaxis_transform(), color=light_shade("vermillion"))
+      ax.text(0.99, row, f"{failed} of {len(strip.errors)} failed", fontsize=8, va="center",
+              ha="right", transform=ax.get_yaxis_transform(), color=light_shade("vermillion"))
 
 
 def _strip_legend(verdicts: set[str], constant: bool) -> list[Line2D | Patch]:
-  """Kinds of marks in the upper row of the legend, the verdicts below."""
+  """The kinds of marks, and the verdicts that occur."""
   soft = light_shade("soft")
   marks = [
       Line2D([], [], color=soft, marker="o", markersize=2.9, linestyle="none", label="one run"),
       Line2D([], [], color=soft, marker="D", markersize=4.6, linewidth=3.0,
-             label="geometric mean, 95 % interval"),
-      Patch(label="within 0.05 dex of the baseline", **_BAND)]
+             label="mean, 95 % interval"),
+      Patch(label="within 12 %", **BAND)]
   if constant:
     marks.append(Line2D([], [], color=soft, label="constant predictor", **_CONSTANT_LINE))
-  squares = [
+  return [*marks, *(
       Line2D([], [], color=light_shade(colour), marker="s", markersize=6, linestyle="none",
              label=name)
-      for name, colour in VERDICT_COLOURS.items() if name in verdicts]
-  empty = Line2D([], [], linestyle="none", label=" ")
-  columns = itertools.zip_longest(marks, squares, fillvalue=empty)
-  return [handle for column in columns for handle in column]
+      for name, colour in VERDICT_COLOURS.items() if name in verdicts)]

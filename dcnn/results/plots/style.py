@@ -8,7 +8,7 @@ import functools
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec
 
 import matplotlib
@@ -24,7 +24,9 @@ from dcnn.results.palette import PALETTE
 
 SERIES = ("blue", "vermillion", "green", "orange", "purple", "sky", "wine", "olive")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-_LONGEST_NAME = 44
+WIDTH = 5.0  # inches of a panel: text of nine points can be read on a page 400 pixels wide
+_LONGEST_NAME = 34
+_LONGEST_OF_TWO = 28  # characters of a label, of two beside each other in a legend
 _DPI = 160
 _DIGITS = 6  # of positions, which are fractions of the figure: a thousandth of a pixel
 
@@ -116,11 +118,39 @@ def svg(figure: Figure) -> bytes:
   return file.getvalue()
 
 
+def beside(contents: Sequence[bytes]) -> bytes:
+  """SVG files side by side in one, two in a row, which are as wide as a text.
+
+  Args:
+    contents: The SVG files, as `svg` returned them, at least one.
+  """
+  if len(contents) == 1:
+    return contents[0]
+  elements, rows = list(map(_element, contents)), []
+  sizes = [tuple(map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', element)[0]))
+           for element in elements]
+  width, height = 0.0, 0.0
+  for row in range(0, len(elements), _IN_A_ROW):
+    left = 0.0
+    for element, size in list(zip(elements, sizes, strict=True))[row:row + _IN_A_ROW]:
+      element = _SIZE.sub("", element)
+      rows.append(element.replace(
+          "<svg", f'<svg x="{left:g}" y="{height:g}" width="{size[0]:g}" height="{size[1]:g}"', 1))
+      left += size[0]
+    width = max(width, left)
+    height += max(tall for _, tall in sizes[row:row + _IN_A_ROW])
+  return (f'<?xml version="1.0" encoding="utf-8" standalone="no"?>\n'
+          f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
+          f'width="{width:g}pt" height="{height:g}pt" version="1.1">\n'
+          f"{''.join(rows)}\n</svg>\n").encode()
+
+
 def inline(content: bytes) -> str:
   """An SVG file made fit to stand inside an HTML page.
 
   Colours of `PALETTE` become the CSS variables `--ink`, `--soft`, ...; identifiers that several
-  figures would share, and the fixed size, are gone.
+  figures would share, and the fixed size, are gone. One that is wider than a panel is of the class
+  `wide`.
 
   Args:
     content: The SVG file, as `svg` returned it.
@@ -128,20 +158,35 @@ def inline(content: bytes) -> str:
   Returns:
     The `svg` element.
   """
-  element = content.decode()
-  element = element[element.index("<svg"):]
+  element = _element(content)
+  wide = float(re.findall(r'viewBox="0 0 ([\d.]+) ', element)[0]) > 72 * WIDTH + 1
   element = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", element, flags=re.DOTALL)
   element = re.sub(r'<g id="[^"]*"', "<g", element)
-  element = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", element, count=1)
-  element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
+  element = _SIZE.sub("", element)
+  if wide:
+    element = element.replace("<svg", '<svg class="wide"', 1)
   for name, (shade, _) in PALETTE.items():
     element = element.replace(shade, f"var(--{name})")
   return element
 
 
+_IN_A_ROW = 2
+_SIZE = re.compile(r' (width|height)="[\d.]+pt"')
+
+
+def _element(content: bytes) -> str:
+  element = content.decode()
+  return element[element.index("<svg"):]
+
+
 def light_shade(colour: str) -> str:
   """The shade of a colour of `PALETTE` on light paper."""
   return PALETTE[colour][0]
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+  """How many columns of such labels a panel has room for."""
+  return 2 if max(map(len, labels), default=0) <= _LONGEST_OF_TWO else 1
 
 
 def arm_label(name: str) -> str:

@@ -1,0 +1,111 @@
+"""Tables of two crossed factors: what each does by itself, and whether they interact, in words."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from dcnn import stats
+from dcnn.results import text
+from dcnn.results.records import Result, Table
+
+
+class Analysis(NamedTuple):
+  """The factorial analysis of an error.
+
+  Attributes:
+    metric: The name of the error.
+    factors: The names of the two factors.
+    levels: The levels of each.
+    errors: The geometric mean of each combination, in the unit of the rows; nan where no run
+      finished.
+    effects: Main effects and interaction, see `stats.factorial`.
+  """
+
+  metric: str
+  factors: tuple[str, str]
+  levels: tuple[tuple[str, ...], tuple[str, ...]]
+  errors: Float[np.ndarray, "rows columns"]
+  effects: stats.Factorial
+
+
+def analyses(result: Result, table: Table) -> list[Analysis]:
+  """The analysis of a table for each compared error.
+
+  Args:
+    result: The result of a sweep.
+    table: A table; one without factors, or with unfinished arms, has no analysis.
+  """
+  if not table.factors or any(arm not in result.arms for arm in table.arms):
+    return []
+  (first, rows), (second, columns) = table.factors.items()
+  levels = tuple(dict.fromkeys(rows)), tuple(dict.fromkeys(columns))
+  arms = dict(zip(zip(rows, columns, strict=True), table.arms, strict=True))
+  found = []
+  for metric in filter(result.has, result.compared):
+    errors = _grid(result.errors(metric), arms, levels)
+    with np.errstate(divide="ignore"):
+      effects = stats.factorial(np.log(errors))
+    means = [[stats.geometric_mean(cell).centre for cell in row] for row in errors]
+    found.append(Analysis(metric, (first, second), levels, np.array(means), effects))
+  return found
+
+
+def _grid(
+    errors: Mapping[str, np.ndarray], arms: Mapping[tuple[str, str], str],
+    levels: tuple[tuple[str, ...], tuple[str, ...]],
+) -> Float[np.ndarray, "rows columns seeds"]:
+  return np.array([[errors[arms[row, column]] for column in levels[1]] for row in levels[0]])
+
+
+def sentence(analysis: Analysis) -> str:
+  """What each factor does, averaged over the other, and whether they interact.
+
+  Args:
+    analysis: An analysis of `analyses`.
+
+  Returns:
+    Sentences with ratios, their 95 % intervals and adjusted p.
+  """
+  effects = analysis.effects
+  rows = _main(analysis.factors[0], analysis.levels[0], effects.rows, effects.p_rows)
+  columns = _main(analysis.factors[1], analysis.levels[1], effects.columns, effects.p_columns)
+  left_out = "" if not effects.left_out else (
+      f" {text.count_text(effects.left_out, 'seed')} left out, in which a run failed or is exact.")
+  return f"{rows} {columns} {_interaction(analysis)}{left_out}"
+
+
+def _main(
+    factor: str, levels: Sequence[str], ratios: Sequence[stats.Interval], p_values: np.ndarray
+) -> str:
+  """The lowest and the highest level of a factor."""
+  centres = np.array([ratio.centre for ratio in ratios])
+  if not np.all(np.isfinite(centres)):
+    return f"{factor}: no seed in which all runs finished."
+  low, high = int(np.argmin(centres)), int(np.argmax(centres))
+  ends = " to ".join(f"{text.ratio_text(ratios[at])} ({levels[at]})" for at in (low, high))
+  if not min(p_values) < stats.SIGNIFICANCE:
+    return (f"{factor}: no level is shown to differ from the mean of its levels "
+            f"({ends}; {text.p_words(float(min(p_values)))}).")
+  return (f"{factor}: from {ends} times the mean of its levels "
+          f"({text.p_words(float(min(p_values)))}).")
+
+
+def _interaction(analysis: Analysis) -> str:
+  """The combination that departs farthest from what the two factors do by themselves."""
+  effects = analysis.effects
+  cells = [(effects.interaction[row][column], row, column)
+           for row, column in np.ndindex(analysis.errors.shape)]
+  cells = [cell for cell in cells if np.isfinite(cell[0].centre)]
+  if not cells:
+    return ""
+  p = float(np.min(effects.p_interaction))
+  ratio, row, column = max(cells, key=lambda cell: abs(np.log(cell[0].centre)))
+  where = f"{analysis.levels[0][row]} with {analysis.levels[1][column]}"
+  words = (f"{where} has {text.ratio_text(ratio)} times the error that the two would give by "
+           f"themselves ({text.p_words(p)})")
+  first, second = analysis.factors
+  if p < stats.SIGNIFICANCE:
+    return f"The effect of {first} depends on {second}: {words}."
+  return f"That the effect of {first} depends on {second} is not shown: at most {words}."

@@ -1,0 +1,78 @@
+"""The choice of learning rates: validation score against rate, a small panel for each arm."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dcnn.base.text import one_line
+from dcnn.results import text
+from dcnn.results.plots.log_axes import set_log_axis
+from dcnn.results.plots.style import WIDTH, light_shade, with_style
+
+_COLUMNS = 3
+_LONGEST_NAME = 24
+
+
+class Scores(NamedTuple):
+  """The scores of an arm.
+
+  Attributes:
+    arm: The name of the arm.
+    rates: The learning rates, increasing.
+    scores: The validation score at each; not finite where a run failed.
+    chosen: The learning rate that was chosen.
+  """
+
+  arm: str
+  rates: Float[np.ndarray, " rates"]
+  scores: Float[np.ndarray, " rates"]
+  chosen: float
+
+
+@with_style
+def tuning_plot(arms: Sequence[Scores]) -> Figure:
+  """Draws the score against the learning rate for each arm; the chosen rate is a filled diamond.
+
+  A rate at which a run failed is a cross at the top.
+
+  Args:
+    arms: The arms, at least one.
+
+  Returns:
+    A figure with three panels in a row, on the same axes.
+
+  Raises:
+    ValueError: If there is no arm.
+  """
+  if not arms:
+    raise ValueError("expected at least one arm, got none")
+  rows = -(-len(arms) // _COLUMNS)
+  figure = Figure(figsize=(WIDTH, 0.7 + 1.25 * rows), layout="constrained")
+  grid = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True, sharey=True)
+  for ax, each in zip(grid.flat, arms, strict=False):
+    _draw_scores(ax, each)
+  for ax in grid.flat[len(arms):]:
+    ax.set_axis_off()
+  scores = np.concatenate([each.scores for each in arms])
+  set_log_axis(grid[0, 0].yaxis, scores[np.isfinite(scores) & (scores > 0)])
+  set_log_axis(grid[0, 0].xaxis, np.concatenate([each.rates for each in arms]))
+  figure.supxlabel("learning rate", fontsize=9)
+  figure.supylabel("validation score", fontsize=9)
+  return figure
+
+
+def _draw_scores(ax: Axes, each: Scores) -> None:
+  shown = np.isfinite(each.scores) & (each.scores > 0)
+  ax.plot(each.rates[shown], each.scores[shown], color=light_shade("blue"), linewidth=1.3,
+          marker="o", markersize=3.4, markerfacecolor=light_shade("paper"))
+  best = shown & (each.rates == each.chosen)
+  ax.plot(each.rates[best], each.scores[best], "D", color=light_shade("vermillion"), markersize=5)
+  failed = each.rates[~np.isfinite(each.scores)]
+  ax.plot(failed, np.full(len(failed), 0.93), "x", color=light_shade("soft"), markersize=4,
+          transform=ax.get_xaxis_transform())
+  ax.set_title(text.shorten(one_line(each.arm), _LONGEST_NAME), loc="left", fontsize=7.5, pad=3)
+  ax.grid(True)
