@@ -85,8 +85,6 @@ def describe(experiment: Experiment, command: str = "") -> dict[str, Any]:
   return {
       **describe_settings(experiment.config),
       "dataset": experiment.data.facts,
-      "arm_settings": configs.settings_that_matter(experiment.arms),
-      "glossary": configs.glossary(experiment.arms),
       "environment": environment,
       "command": command,
   }
@@ -98,11 +96,14 @@ def describe_settings(config: ConfigDict) -> dict[str, Any]:
   Args:
     config: A valid configuration.
   """
+  arms = configs.arm_settings(config)
   return {
       "config": configs.to_dict(config) | {
           "tables": [storage.table_record(table) for table in configs.tables(config)]},
       "seeds": list(configs.seeds(config)),
       "measures": measures.to_record(configs.section_of(config).measures(config)),
+      "arm_settings": configs.settings_that_matter(arms),
+      "glossary": configs.glossary(arms),
   }
 
 
