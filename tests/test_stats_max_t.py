@@ -291,7 +291,7 @@ def false_verdicts(repeats, draw, contrasts, seeds):
   """Number of tables, half of whose contrasts are real, in which a null one is significant."""
   rng, real = np.random.default_rng(8), contrasts // 2
   return sum(
-      stats.max_t(log_ratios(rng, contrasts, seeds, np.full(real, np.log(0.8)), draw))[1][real:]
+      stats.max_t(log_ratios(rng, contrasts, seeds, np.full(real, np.log(0.5)), draw))[1][real:]
       .min() < stats.SIGNIFICANCE for _ in range(repeats))
 
 
