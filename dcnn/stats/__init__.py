@@ -9,8 +9,8 @@ mean is 0. Two exact runs are equal: their ratio is 1.
 """
 
 from dcnn.stats.comparison import ArmSummary, Contrast, compare, joint_p, verdict
-from dcnn.stats.intervals import CONFIDENCE, Interval, geometric_mean, wilson
 from dcnn.stats.factorial import Factorial, factorial
+from dcnn.stats.intervals import CONFIDENCE, Interval, geometric_mean, wilson
 from dcnn.stats.looks import look_level
 from dcnn.stats.permutation import (
     SIGNIFICANCE,
@@ -22,6 +22,7 @@ from dcnn.stats.permutation import (
     signed_scores,
     smallest_p,
 )
+from dcnn.stats.power import detectable_ratio, power, seeds_needed
 from dcnn.stats.strata import combined_p, combined_ratio
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "combined_p",
     "combined_ratio",
     "compare",
+    "detectable_ratio",
     "factorial",
     "fewest_seeds",
     "geometric_mean",
@@ -43,6 +45,8 @@ __all__ = [
     "look_level",
     "max_t",
     "paired_p",
+    "power",
+    "seeds_needed",
     "signed_scores",
     "smallest_p",
     "verdict",

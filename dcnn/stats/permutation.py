@@ -16,8 +16,8 @@ from dcnn.stats.intervals import DECIMALS, log_errors
 
 SIGNIFICANCE = 0.05
 
-# Beyond 15 seeds; up to there all flips are fewer than this, as half of them mirror the others.
-_DRAWS = 20_000
+# Up to 15 seeds all flips are taken, as without their mirror images they are fewer than the draws.
+_MOST_ENUMERATED, _DRAWS = 15, 20_000
 # Bounds the memory: as many flips are held at a time.
 _BLOCK = 2048
 # Statistics are shares of their largest value, and equal up to rounding where they differ by less.
@@ -99,12 +99,21 @@ def _units(scores: Float[np.ndarray, "contrasts seeds"]) -> Float[np.ndarray, "c
   return relative / np.where(length > 0, length, 1.0)
 
 
+def count_flips(seeds: int) -> int:
+  """Number of flips that `max_t` takes of this many seeds, one of each flip and its mirror image.
+
+  >>> count_flips(6), count_flips(30)
+  (32, 20000)
+  """
+  return 2 ** (seeds - 1) if seeds <= _MOST_ENUMERATED else _DRAWS
+
+
 def _sign_blocks(seeds: int) -> Iterator[Float[np.ndarray, "flips seeds"]]:
   """Signs in blocks of flips, one of each flip and its mirror image; the first flips nothing."""
-  if 2 ** (seeds - 1) <= _DRAWS:
+  if seeds <= _MOST_ENUMERATED:
     bits = np.arange(seeds - 1)
-    for first in range(0, 2 ** (seeds - 1), _BLOCK):
-      flips = np.arange(first, min(first + _BLOCK, 2 ** (seeds - 1)))
+    for first in range(0, count_flips(seeds), _BLOCK):
+      flips = np.arange(first, min(first + _BLOCK, count_flips(seeds)))
       signs = 1.0 - 2.0 * (flips[:, None] >> bits & 1)
       yield np.concatenate([np.ones((len(flips), 1)), signs], axis=1)
     return
