@@ -122,7 +122,7 @@ def test_an_arm_without_a_finished_run_keeps_its_row():
                          ids=["short", "usual", "long"])
 @pytest.mark.parametrize("arms", [2, 35])
 def test_labels_of_arms_neither_overlap_nor_leave_the_figure(name, arms):
-  figure = plots.strip_plot(panel(arms, name=name), panel(arms, name=name))
+  figure = plots.strip_plot(panel(arms, name=name))
   found = sorted(boxes(figure, figure.axes[0].get_yticklabels()), key=lambda box: box.y0)
   assert len(found) == arms
   assert all(low.y1 <= high.y0 for low, high in zip(found, found[1:], strict=False))
@@ -156,6 +156,41 @@ def test_log_axes_have_readable_ticks(scale, spread):
   assert 3 <= len(ticks) <= 10
   found = boxes(figure, [tick.label1 for tick in ax.xaxis.get_major_ticks()])
   assert all(left.x1 < right.x0 for left, right in zip(found, found[1:], strict=False))
+
+
+# Effects, maps and learning rates.
+
+
+def test_effects_are_lines_of_ratios_with_intervals_for_the_largest():
+  figure = plots.effect_plot(effects(largest=2, others=1))
+  lines = sorted(float(line.get_ydata()[0]) for line in figure.axes[0].lines)
+  np.testing.assert_allclose(lines, [1.0, 1.2, 1.4, 1.6])  # the baseline and three arms
+  shown = texts(figure)
+  assert {"arm_1", "arm_2", "1 more"} <= set(shown) and "arm_3" not in shown
+
+
+def test_a_map_has_the_error_of_every_combination():
+  shown = texts(plots.heat_map(heat_map()))
+  assert shown.count("1.00") == 2 and {"2.00", "4.00", "3.00", "failed"} <= set(shown)
+  assert {"labels", "activation.c", "x", "y", "0.1", "0.5", "1.0"} <= set(shown)
+
+
+def test_the_chosen_rate_is_marked_and_failed_rates_are_crosses():
+  ax = plots.tuning_plot([scores("a", INF)]).axes[0]
+  by_marker = {line.get_marker(): line.get_xdata().tolist() for line in ax.lines}
+  assert by_marker == {"o": [1e-3, 3e-3], "D": [3e-3], "x": [1e-2]}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_panels_stand_beside_each_other_in_a_file(number):
+  contents = [plots.svg(plots.tuning_plot([scores(f"arm {i}")])) for i in range(number)]
+  root = ElementTree.fromstring(plots.beside(contents))
+  text = "".join(root.itertext())
+  assert all(f"arm {i}" in text for i in range(number))
+  width, height = (float(root.get(name).removesuffix("pt")) for name in ("width", "height"))
+  single = ElementTree.fromstring(contents[0])
+  assert width == pytest.approx(min(number, 2) * float(single.get("width").removesuffix("pt")))
+  assert height == pytest.approx(-(-number // 2) * float(single.get("height").removesuffix("pt")))
 
 
 # Learning curves.
@@ -250,12 +285,15 @@ def test_equal_figures_give_equal_bytes(draw):
   assert plots.svg(draw()) == plots.svg(draw())
 
 
-@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
-def test_every_axis_has_a_label_with_a_unit_or_says_step(draw):
+@pytest.mark.parametrize("draw", [draw for name, draw in FIGURES.items() if name != "map"],
+                         ids=[name for name in FIGURES if name != "map"])
+def test_every_axis_has_a_label_with_a_unit_or_says_what_has_none(draw):
   figure = draw()
   labels = [label for ax in figure.axes for label in (ax.get_xlabel(), ax.get_ylabel()) if label]
+  labels += [label for label in (figure.get_supxlabel(), figure.get_supylabel()) if label]
   assert labels
-  assert all(re.search(r"\((meV/Å|mm?|s|m?m/s|eV/Å)\)$|step$", label) for label in labels)
+  assert all(re.search(r"\((meV/Å|mm?|s|m?m/s|eV/Å)\)$|(step|baseline|rate|score)$", label)
+             for label in labels)
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
@@ -263,7 +301,8 @@ def test_inline_figures_take_their_colours_from_the_page(draw):
   text = plots.inline(plots.svg(draw()))
   ElementTree.fromstring(text)
   assert text.startswith("<svg") and "var(--ink)" in text
-  assert not re.findall(r"#[0-9a-f]{6}\b", text)
+  fixed = draw is FIGURES["map"]  # its cells have the colours of a map, and text that goes with it
+  assert fixed or not re.findall(r"#[0-9a-f]{6}\b", text)
   assert "<g id" not in text and "<style" not in text
   assert not re.match(r"<svg[^>]* (width|height)=", text)
 
