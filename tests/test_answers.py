@@ -15,8 +15,9 @@ STEPS = np.arange(1, 21) * 500
 def errors_of(seeds=10, spread=0.02, **ratios):
   rng = np.random.default_rng(0)
   paired = np.exp(rng.normal(0, 0.1, seeds))
-  return {"base": paired, **{
-      arm: ratio * paired * np.exp(rng.normal(0, spread, seeds))
+  noise = {arm: rng.normal(0, spread, seeds) for arm in ratios}
+  return {"base": paired, **{  # with exactly these geometric means of the ratios
+      arm: ratio * paired * np.exp(noise[arm] - noise[arm].mean())
       for arm, ratio in ratios.items()}}
 
 
@@ -28,18 +29,19 @@ def sentence(errors, reach=""):
 
 
 @pytest.mark.parametrize(("errors", "words"), [
-    (errors_of(good=0.3), "good: 0.30 times the error of base [0.29, 0.30], better."),
-    (errors_of(good=0.3, fine=0.5, fair=0.6), "better, and so are 2 more arms (0.49 to 0.59)"),
-    (errors_of(good=0.3, bad=1.5, same=1.0), "; bad: 1.52 times [1.49, 1.55], worse; 1 is "
+    (errors_of(good=0.3), "good: 0.30 times the error of base [0.30, 0.30], better."),
+    (errors_of(good=0.3, fine=0.5, fair=0.6), "better, and so are 2 more arms (0.50 to 0.60)"),
+    (errors_of(good=0.3, bad=1.5, same=1.0), ", better; bad: 1.50 times [1.48, 1.52], worse; 1 is "
      "equivalent (within 12 %)."),
-    (errors_of(bad=5.0, good=0.5), "bad: 4.95 times the error of base"),
+    (errors_of(bad=5.0, good=0.5), "bad: 5.00 times the error of base"),
     (errors_of(same=1.0), "same does not differ from base by more than 12 %."),
     (errors_of(same=1.0, like=1.01), "No arm differs from base by more than 12 %."),
     ({"base": np.ones(3)}, "Only the baseline has results."),
     ({"base": np.full(6, np.inf), "b": np.full(6, np.inf)}, "No run finished."),
     ({"base": np.ones(8), "b": np.full(8, np.inf)},
      "b: 8 of 8 runs failed, and none is left to compare with base, worse."),
-    ({"base": np.zeros(8), "b": np.ones(8)}, "b: an error, where the runs of base are exact, worse."),
+    ({"base": np.zeros(8), "b": np.ones(8)},
+     "b: an error, where the runs of base are exact, worse."),
     ({"base": np.ones(1), "b": 2 * np.ones(1)}, "farthest is b: 2.00 times (one pair); too few")],
     ids=["one", "others", "both sides", "largest first", "equivalent", "all equivalent",
          "baseline", "failed", "all failed", "exact", "one pair"])
@@ -149,8 +151,8 @@ def crossed(interaction, seeds=8):
 
 @pytest.mark.parametrize(("cells", "words"), [
     (((1.0, 1.0), (2.0, 2.0)), "labels: from 0.71"),
-    (((1.0, 1.0), (2.0, 2.0)), "c: no level is shown to differ"),
-    (((1.0, 1.0), (2.0, 2.0)), "That the effect of labels depends on c is not shown"),
+    (((1.0, 1.0), (2.0, 2.0)), "c: all levels lie within 12 % of their mean."),
+    (((1.0, 1.0), (2.0, 2.0)), "The effect of labels is the same within 12 % at all levels of c."),
     (((1.0, 2.0), (2.0, 1.0)), "The effect of labels depends on c: ")],
     ids=["factor", "no factor", "no interaction", "interaction"])
 def test_factors_in_words(cells, words):
@@ -158,6 +160,14 @@ def test_factors_in_words(cells, words):
   (analysis,) = factorials.analyses(result, result.tables[0])
   np.testing.assert_allclose(analysis.errors, cells, rtol=0.03)
   assert words in factorials.sentence(analysis)
+
+
+def test_what_is_neither_small_nor_significant_is_not_shown():
+  rng = np.random.default_rng(3)
+  arms = {name: np.exp(rng.normal(0, 0.5, 6)) for name in ("x1", "x2", "y1", "y2")}
+  result = swept(arms, factors={"labels": tuple("xxyy"), "c": tuple("1212")})
+  words = factorials.sentence(*factorials.analyses(result, result.tables[0]))
+  assert "no level is shown to differ" in words and "is not shown" in words
 
 
 def test_a_table_without_factors_has_no_analysis():

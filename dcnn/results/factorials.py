@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dcnn import stats
-from dcnn.results import text
+from dcnn.results import answers, text
 from dcnn.results.records import Result, Table
 
 
@@ -91,6 +91,8 @@ def _main(
     return f"{factor}: no seed in which all runs finished."
   low, high = int(np.argmin(centres)), int(np.argmax(centres))
   ends = " to ".join(f"{text.ratio_text(ratios[at])} ({levels[at]})" for at in (low, high))
+  if all(map(_is_small, ratios)):
+    return f"{factor}: all levels lie {answers.WITHIN} of their mean."
   if not min(p_values) < level:
     return (f"{factor}: no level is shown to differ from the mean of its levels "
             f"({ends}; {text.p_words(min(p_values))}).")
@@ -106,12 +108,18 @@ def _interaction(analysis: Analysis) -> str:
   cells = [cell for cell in cells if np.isfinite(cell[0].centre)]
   if not cells:
     return ""
+  first, second = analysis.factors
+  if all(_is_small(cell[0]) for cell in cells):
+    return f"The effect of {first} is the same {answers.WITHIN} at all levels of {second}."
   p = float(np.min(effects.p_interaction))
   ratio, row, column = max(cells, key=lambda cell: abs(np.log(cell[0].centre)))
   where = f"{analysis.levels[0][row]} with {analysis.levels[1][column]}"
   words = (f"{where} has {text.ratio_text(ratio)} times the error that the two would give by "
            f"themselves ({text.p_words(p)})")
-  first, second = analysis.factors
   if p < analysis.level:
     return f"The effect of {first} depends on {second}: {words}."
   return f"That the effect of {first} depends on {second} is not shown: at most {words}."
+
+
+def _is_small(ratio: stats.Interval) -> bool:
+  return stats.verdict(ratio, p_adjusted=1.0) == "equivalent"
