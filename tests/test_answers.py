@@ -31,7 +31,7 @@ def sentence(errors, reach=""):
 @pytest.mark.parametrize(("errors", "words"), [
     (errors_of(good=0.3), "good: 0.30 times the error of base [0.30, 0.30], better."),
     (errors_of(good=0.3, fine=0.5, fair=0.6), "better, and so are 2 more arms (0.50 to 0.60)"),
-    (errors_of(good=0.3, bad=1.5, same=1.0), ", better; bad: 1.50 times [1.48, 1.52], worse; 1 is "
+    (errors_of(good=0.3, bad=1.5, same=1.0), ", better; bad: 1.50 times [1.49, 1.52], worse; 1 is "
      "equivalent (within 12 %)."),
     (errors_of(bad=5.0, good=0.5), "bad: 5.00 times the error of base"),
     (errors_of(same=1.0), "same does not differ from base by more than 12 %."),

@@ -10,7 +10,7 @@ import pytest
 import synthetic_results
 
 from dcnn import stats
-from dcnn.results import figures, records, report, storage, summary
+from dcnn.results import effects, figures, records, report, storage, summary
 from dcnn.results.records import Point, Result, Row, Table
 
 HOSTILE = synthetic_results.HOSTILE
@@ -214,7 +214,7 @@ def test_curve_of_a_run_out_of_patience_goes_on_at_its_last_error():
   result = dataclasses.replace(made(seeds=2), history=tuple(points))
   result = ending(result, "a", (1,), "patience@2")
   panel = figures.curve_panel(
-      result, figures.validation_curves(result), Table("", "a", ("a",)), "force_loss")
+      result, effects.validation_curves(result), Table("", "a", ("a",)), "force_loss")
   np.testing.assert_allclose(panel.curves[0].errors, [[100, 200, 300], [100, 200, 200]])
 
 
@@ -319,6 +319,73 @@ def test_nothing_is_invented(tmp_path):
   assert re.findall(r"^\| ([a-z].*?) \|", where, re.MULTILINE) == ["seeds"]
   assert not list((tmp_path / "figures").glob("learning*"))
   assert "Learning curves" not in page and "Prediction against" not in page
+
+
+def test_the_first_screen_answers_before_anything_else(main_job):
+  page, text = main_job[2:4]
+  for told in (text, page):
+    places = [told.index(mark) for mark in ("Answer", "errors", "Test errors<" if told is page
+                                            else "## Test errors", "The verdict on every arm")]
+    assert places == sorted(places)
+  sentences = [line for line in text.split("## Test errors")[0].splitlines()
+               if line.startswith("- *")]
+  assert len(sentences) == 6  # one for each table and compared metric
+  assert "**is" not in text.split("## Test errors")[0]
+
+
+def test_words_of_arms_are_defined_and_the_baseline_is_told_in_full(tmp_path):
+  config = {"glossary": [[HOSTILE, f"means {HOSTILE}"], ["c", "The factor."]],
+            "arm_settings": {"a": {"steps": "5", "init": HOSTILE}}}
+  page, text, _ = written(made(config=config), tmp_path)
+  shown = " ".join("".join(parsed(page).text).split()).replace("\N{NO-BREAK SPACE}", " ")
+  assert f"means {HOSTILE}" in shown and "The factor." in shown
+  assert f"Baseline a: steps 5, init {HOSTILE}" in shown
+  assert "<script" not in text.replace("    dcnn", "") and "The factor." in text
+
+
+@pytest.mark.parametrize(("result", "there"), [
+    (made(), False), (failing(made(), "b", (1,)), True)], ids=["none failed", "one failed"])
+def test_a_column_of_zeros_is_left_out(result, there, tmp_path):
+  page, text, _ = written(result, tmp_path)
+  assert ("| failed |" in text) == there == ("failed / runs" in page)
+  assert ("none of which failed" in text) != there
+
+
+@pytest.mark.parametrize(("share", "there"), [(0.0, False), (0.5, True)])
+def test_a_share_of_zero_everywhere_is_left_out(share, there, tmp_path):
+  page, text, _ = written(made(efwt=share), tmp_path)
+  assert ("EFwT" in text) == there == ("EFwT" in page)
+
+
+@pytest.mark.parametrize(("looks", "planned", "words"), [
+    ([], 1, "This is look 1 of 1 planned: tests have the level 0.045."),
+    ([{"seeds": 5}, {"seeds": 10}], 1,
+     "This is look 2, with 1 planned: tests have the level 0.0025."),
+    ([{"seeds": 5}, {"seeds": 10}], 4, "This is look 2 of 4 planned: tests have the level 0.014.")],
+    ids=["first", "not planned", "planned"])
+def test_the_report_says_which_look_it_is(looks, planned, words, tmp_path):
+  config = {"looks": looks, "config": {"looks": planned}}
+  assert words in written(made(config=config), tmp_path)[1]
+
+
+def test_how_the_data_were_split_is_told(tmp_path):
+  split = {"method": "blocks", "train": 9, "valid": 1, "test": None, "gap": 20, "per_seed": False}
+  text = written(made(config={"config": {"split": split}}), tmp_path)[1]
+  assert "| 9 train, 1 valid, the rest test; method blocks, gap 20, per seed no |" in text
+
+
+def test_a_factorial_has_its_map_and_its_sentence(tmp_path):
+  base = made(seeds=6)
+  rows = tuple(row._replace(arm=row.arm + column, value=row.value * factor)
+               for row in base.rows for column, factor in (("1", 1.0), ("2", 3.0)))
+  table = Table("Crossed", "a1", ("a1", "a2", "b1", "b2"),
+                {"labels": ("x", "x", "y", "y"), "c": ("1", "2", "1", "2")})
+  rows = tuple(row._replace(value=0.9) if row.unit == "1" else row for row in rows)
+  page, text, _ = written(dataclasses.replace(base, rows=rows, tables=(table,)), tmp_path)
+  assert "crossed: labels: from 0.71" in text and "c: from 0.58" in text
+  assert "The effect of labels is the same within 12 % at all levels of c." in text
+  assert (tmp_path / "figures/factorial_1.svg").exists() and "factorial_1.svg" in text
+  parsed(page)
 
 
 # Files and escapes.
