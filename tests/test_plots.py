@@ -63,12 +63,33 @@ def field(points=(7, 5), **changes):
       **changes)
 
 
+def effects(largest=2, others=1, points=5):
+  steps = np.arange(1, points + 1) * 100
+  ratios = [plots.Ratio(f"arm_{i}", steps, *(
+      (1 + 0.2 * i) * factor * np.ones(points) for factor in (1.0, 0.9, 1.1)))
+            for i in range(1, 1 + largest + others)]
+  return plots.EffectPanel("First", "force_loss", "base", ratios[:largest], ratios[largest:])
+
+
+def heat_map(**changes):
+  errors = np.array([[1.0, 2.0, 4.0], [1.0, 3.0, NAN]])
+  return plots.HeatMap("First", "force_loss", "meV/Å", ("labels", "activation.c"), ("x", "y"),
+                       ("0.1", "0.5", "1.0"), errors)._replace(**changes)
+
+
+def scores(arm, worst=3.0):
+  rates = np.array([1e-3, 3e-3, 1e-2])
+  return plots.Scores(arm, rates, np.array([2.0, 1.0, worst]), 3e-3)
+
+
 FIGURES = {
-    "strips": lambda: plots.strip_plot([panel(constant=15.0), panel()]),
-    "curves": lambda: plots.learning_curves([curves(), curves(failed=1)]),
-    "parity": lambda: plots.prediction_plot([parity(), parity(unit="eV/A")]),
-    "field": lambda: plots.prediction_plot([field()]),
-    "mixed": lambda: plots.prediction_plot([parity(), field(), parity(), parity(), parity()])}
+    "strips": lambda: plots.strip_plot(panel(constant=15.0)),
+    "curves": lambda: plots.learning_curves(curves(failed=1)),
+    "effects": lambda: plots.effect_plot(effects()),
+    "map": lambda: plots.heat_map(heat_map()),
+    "tuning": lambda: plots.tuning_plot([scores("a"), scores("b", INF)]),
+    "parity": lambda: plots.prediction_plot(parity(unit="eV/A")),
+    "field": lambda: plots.prediction_plot(field())}
 
 
 def texts(figure):
@@ -85,7 +106,7 @@ def boxes(figure, labels):
 
 def test_every_run_is_a_dot_and_every_failure_is_noted():
   strips = [strip("good", [1.0, 2.0, 3.0], "baseline"), strip("bad", [4.0, INF, NAN])]
-  figure = plots.strip_plot([plots.StripPanel("m", "meV", [("T", strips)], NAN)])
+  figure = plots.strip_plot(plots.StripPanel("m", "meV", [("T", strips)], NAN))
   dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
   np.testing.assert_array_equal(np.concatenate([line.get_xdata() for line in dots]), [1, 2, 3, 4])
   assert "2 of 3 failed" in texts(figure)
@@ -93,7 +114,7 @@ def test_every_run_is_a_dot_and_every_failure_is_noted():
 
 def test_an_arm_without_a_finished_run_keeps_its_row():
   strips = [strip("good", [1.0, 2.0], "baseline"), strip("bad", [INF, INF])]
-  figure = plots.strip_plot([plots.StripPanel("m", "meV", [("T", strips)], NAN)])
+  figure = plots.strip_plot(plots.StripPanel("m", "meV", [("T", strips)], NAN))
   assert "bad" in texts(figure) and "2 of 2 failed" in texts(figure)
 
 
@@ -101,7 +122,7 @@ def test_an_arm_without_a_finished_run_keeps_its_row():
                          ids=["short", "usual", "long"])
 @pytest.mark.parametrize("arms", [2, 35])
 def test_labels_of_arms_neither_overlap_nor_leave_the_figure(name, arms):
-  figure = plots.strip_plot([panel(arms, name=name), panel(arms, name=name)])
+  figure = plots.strip_plot(panel(arms, name=name))
   found = sorted(boxes(figure, figure.axes[0].get_yticklabels()), key=lambda box: box.y0)
   assert len(found) == arms
   assert all(low.y1 <= high.y0 for low, high in zip(found, found[1:], strict=False))
@@ -110,7 +131,7 @@ def test_labels_of_arms_neither_overlap_nor_leave_the_figure(name, arms):
 
 
 def test_hostile_names_are_plain_text():
-  figure = plots.strip_plot([panel(name=r"$\frac{{1}}$<b>&{}")])
+  figure = plots.strip_plot(panel(name=r"$\frac{{1}}$<b>&{}"))
   assert r"$\frac{1}$<b>&1" in texts(figure)
   ElementTree.fromstring(plots.svg(figure))
 
@@ -118,7 +139,7 @@ def test_hostile_names_are_plain_text():
 @pytest.mark.parametrize(("constant", "drawn"), [(15.0, True), (1e4, False), (NAN, False)],
                          ids=["near", "far", "unknown"])
 def test_constant_predictor_is_drawn_where_it_is_near(constant, drawn):
-  figure = plots.strip_plot([panel(constant=constant)])
+  figure = plots.strip_plot(panel(constant=constant))
   labels = [text.get_text() for text in figure.legends[0].get_texts()]
   assert ("constant predictor" in labels) == drawn
   assert figure.axes[0].get_xlim()[1] < 1e3
@@ -128,7 +149,7 @@ def test_constant_predictor_is_drawn_where_it_is_near(constant, drawn):
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 7e3])
 def test_log_axes_have_readable_ticks(scale, spread):
   strips = [strip("a", [scale, spread * scale], "baseline")]
-  figure = plots.strip_plot([plots.StripPanel("m", "meV", [("T", strips)], NAN)])
+  figure = plots.strip_plot(plots.StripPanel("m", "meV", [("T", strips)], NAN))
   ax = figure.axes[0]
   low, high = ax.get_xlim()
   ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
@@ -137,26 +158,61 @@ def test_log_axes_have_readable_ticks(scale, spread):
   assert all(left.x1 < right.x0 for left, right in zip(found, found[1:], strict=False))
 
 
+# Effects, maps and learning rates.
+
+
+def test_effects_are_lines_of_ratios_with_intervals_for_the_largest():
+  figure = plots.effect_plot(effects(largest=2, others=1))
+  lines = sorted(float(line.get_ydata()[0]) for line in figure.axes[0].lines)
+  np.testing.assert_allclose(lines, [1.0, 1.2, 1.4, 1.6])  # the baseline and three arms
+  shown = texts(figure)
+  assert {"arm_1", "arm_2", "1 more"} <= set(shown) and "arm_3" not in shown
+
+
+def test_a_map_has_the_error_of_every_combination():
+  shown = texts(plots.heat_map(heat_map()))
+  assert shown.count("1.00") == 2 and {"2.00", "4.00", "3.00", "failed"} <= set(shown)
+  assert {"labels", "activation.c", "x", "y", "0.1", "0.5", "1.0"} <= set(shown)
+
+
+def test_the_chosen_rate_is_marked_and_failed_rates_are_crosses():
+  ax = plots.tuning_plot([scores("a", INF)]).axes[0]
+  by_marker = {line.get_marker(): line.get_xdata().tolist() for line in ax.lines}
+  assert by_marker == {"o": [1e-3, 3e-3], "D": [3e-3], "x": [1e-2]}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_panels_stand_beside_each_other_in_a_file(number):
+  contents = [plots.svg(plots.tuning_plot([scores(f"arm {i}")])) for i in range(number)]
+  root = ElementTree.fromstring(plots.beside(contents))
+  text = "".join(root.itertext())
+  assert all(f"arm {i}" in text for i in range(number))
+  width, height = (float(root.get(name).removesuffix("pt")) for name in ("width", "height"))
+  single = ElementTree.fromstring(contents[0])
+  assert width == pytest.approx(min(number, 2) * float(single.get("width").removesuffix("pt")))
+  assert height == pytest.approx(-(-number // 2) * float(single.get("height").removesuffix("pt")))
+
+
 # Learning curves.
 
 
 def test_a_failed_run_counts_as_infinitely_bad_in_the_median():
   errors = np.array([[1.0, NAN], [2.0, 2.0], [3.0, 3.0]])
   curve = plots.Curve("a", np.array([1, 2]), errors, 1)
-  figure = plots.learning_curves([plots.CurvePanel("m", "meV", [curve])])
+  figure = plots.learning_curves(plots.CurvePanel("m", "meV", [curve]))
   np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [2.0, 3.0])
   assert "a (baseline, 1 of 3 failed)" in texts(figure)
 
 
 def test_a_curve_ends_where_half_of_the_runs_have_failed():
   curve = plots.Curve("a", np.array([1, 2]), np.array([[1.0, NAN], [2.0, NAN]]), 2)
-  figure = plots.learning_curves([plots.CurvePanel("m", "meV", [curve])])
+  figure = plots.learning_curves(plots.CurvePanel("m", "meV", [curve]))
   np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [1.5, NAN])
 
 
 @pytest.mark.parametrize(("arms", "rows"), [(1, 1), (7, 1), (8, 2), (35, 6)])
 def test_many_arms_take_more_rows_each_with_the_baseline(arms, rows):
-  figure = plots.learning_curves([curves(arms)])
+  figure = plots.learning_curves(curves(arms))
   assert len(figure.axes) == rows
   assert sum("arm_0 (baseline)" == text for text in texts(figure)) == rows
   assert {f"arm_{i}" for i in range(1, arms)} <= set(texts(figure))
@@ -172,7 +228,7 @@ def test_many_arms_take_more_rows_each_with_the_baseline(arms, rows):
     ("1", 0.25, ["30 values\nMAE 0.250\nRMSE 0.250", "reference", "error"])],
     ids=["per length", "small", "large", "none"])
 def test_parity_states_errors_with_units(unit, shift, words):
-  shown = texts(plots.prediction_plot([parity(shift, unit=unit)]))
+  shown = texts(plots.prediction_plot(parity(shift, unit=unit)))
   for word in words:
     assert any(word == text or "\n" in word and word in text for text in shown)
 
@@ -184,7 +240,7 @@ def meshes(figure):
 
 def test_a_field_is_drawn_as_reference_prediction_and_error():
   panel = field()
-  reference, prediction, error = meshes(plots.prediction_plot([panel]))
+  reference, prediction, error = meshes(plots.prediction_plot(panel))
   np.testing.assert_array_equal(reference.get_array(), panel.true)
   np.testing.assert_array_equal(prediction.get_array(), panel.predicted)
   np.testing.assert_allclose(error.get_array(), 10.0)  # in thousandths
@@ -196,7 +252,7 @@ def test_a_field_is_drawn_as_reference_prediction_and_error():
 
 def test_cells_of_a_field_lie_around_its_coordinates():
   panel = field((3, 2), horizontal=np.array([0.0, 1.0, 4.0]), vertical=np.array([5.0, 6.0]))
-  corners = meshes(plots.prediction_plot([panel]))[0].get_coordinates()
+  corners = meshes(plots.prediction_plot(panel))[0].get_coordinates()
   np.testing.assert_array_equal(corners[0, :, 0], [-0.5, 0.5, 2.5, 5.5])
   np.testing.assert_array_equal(corners[:, 0, 1], [4.5, 5.5, 6.5])
 
@@ -205,12 +261,7 @@ def test_cells_of_a_field_lie_around_its_coordinates():
                          ids=["zero", "unknown", "huge"])
 @pytest.mark.filterwarnings("error")
 def test_fields_without_a_range(true):
-  ElementTree.fromstring(plots.svg(plots.prediction_plot([field(true=true, predicted=true)])))
-
-
-def test_neighbouring_parities_share_a_row_and_fields_have_their_own():
-  rows = [len(part.axes) for part in FIGURES["mixed"]().subfigs]
-  assert rows == [4, 5, 4, 4]  # two of a parity panel; three maps and two bars of a field
+  ElementTree.fromstring(plots.svg(plots.prediction_plot(field(true=true, predicted=true))))
 
 
 def lightness(name):
@@ -234,12 +285,15 @@ def test_equal_figures_give_equal_bytes(draw):
   assert plots.svg(draw()) == plots.svg(draw())
 
 
-@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
-def test_every_axis_has_a_label_with_a_unit_or_says_step(draw):
+@pytest.mark.parametrize("draw", [draw for name, draw in FIGURES.items() if name != "map"],
+                         ids=[name for name in FIGURES if name != "map"])
+def test_every_axis_has_a_label_with_a_unit_or_says_what_has_none(draw):
   figure = draw()
   labels = [label for ax in figure.axes for label in (ax.get_xlabel(), ax.get_ylabel()) if label]
+  labels += [label for label in (figure.get_supxlabel(), figure.get_supylabel()) if label]
   assert labels
-  assert all(re.search(r"\((meV/Å|mm?|s|m?m/s|eV/Å)\)$|step$", label) for label in labels)
+  assert all(re.search(r"\((meV/Å|mm?|s|m?m/s|eV/Å)\)$|(step|baseline|rate|score)$", label)
+             for label in labels)
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
@@ -247,7 +301,8 @@ def test_inline_figures_take_their_colours_from_the_page(draw):
   text = plots.inline(plots.svg(draw()))
   ElementTree.fromstring(text)
   assert text.startswith("<svg") and "var(--ink)" in text
-  assert not re.findall(r"#[0-9a-f]{6}\b", text)
+  fixed = draw is FIGURES["map"]  # its cells have the colours of a map, and text that goes with it
+  assert fixed or not re.findall(r"#[0-9a-f]{6}\b", text)
   assert "<g id" not in text and "<style" not in text
   assert not re.match(r"<svg[^>]* (width|height)=", text)
 
@@ -362,7 +417,7 @@ def test_figures_of_a_process_do_not_follow_its_surroundings(
 def test_exact_runs_stand_at_a_tick_of_their_own(errors):
   strips = [strip("a", [1.0, 2.0], "baseline"), strip("b", errors)._replace(
       interval=Interval(0.0, 0.0, 0.0))]
-  figure = plots.strip_plot([plots.StripPanel("m", "meV", [("T", strips)], NAN)])
+  figure = plots.strip_plot(plots.StripPanel("m", "meV", [("T", strips)], NAN))
   plots.svg(figure)
   ax = figure.axes[0]
   (zero,) = [tick.get_loc() for tick in ax.xaxis.get_major_ticks()
@@ -379,16 +434,16 @@ def test_figures_without_a_positive_error(arms, scale):
   panels = [curves(arms)]
   panels = [each._replace(curves=[curve._replace(errors=scale * curve.errors)
                                   for curve in each.curves]) for each in panels]
-  plots.svg(plots.learning_curves(panels))
+  plots.svg(plots.learning_curves(panels[0]))
   strips = [strip(f"{i}", [scale] * 3, "baseline")._replace(interval=Interval(*[scale] * 3))
             for i in range(arms)]
-  plots.svg(plots.strip_plot([plots.StripPanel("m", "meV", [("T", strips)], scale)]))
+  plots.svg(plots.strip_plot(plots.StripPanel("m", "meV", [("T", strips)], scale)))
 
 
 @pytest.mark.parametrize("name", ["\x1b[2J{}", "\u202e{}", "a\nb{}", "\x00{}"],
                          ids=["escape", "bidi", "newline", "nul"])
 def test_what_does_not_print_is_no_part_of_a_figure(name):
-  content = plots.svg(plots.strip_plot([panel(name=name)]))
+  content = plots.svg(plots.strip_plot(panel(name=name)))
   ElementTree.fromstring(content)
   assert content.decode().replace("\n", "").isprintable()
 
@@ -397,13 +452,16 @@ def test_what_does_not_print_is_no_part_of_a_figure(name):
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: plots.strip_plot([]), "at least one panel"),
-    (lambda: plots.learning_curves([]), "at least one curve"),
-    (lambda: plots.learning_curves([curves()], arms_per_row=9), "from 1 to 8, got 9"),
-    (lambda: plots.prediction_plot([]), "at least one panel"),
-    (lambda: plots.prediction_plot([parity(true=np.ones(0), predicted=np.ones(0))]),
+    (lambda: plots.strip_plot(plots.StripPanel("m", "meV", [], NAN)), "at least one group"),
+    (lambda: plots.learning_curves(plots.CurvePanel("m", "meV", [])), "at least one curve"),
+    (lambda: plots.learning_curves(curves(), arms_per_row=9), "from 1 to 8, got 9"),
+    (lambda: plots.effect_plot(effects(largest=0)), "1 to 8 largest effects, got 0"),
+    (lambda: plots.effect_plot(effects(largest=9)), "1 to 8 largest effects, got 9"),
+    (lambda: plots.heat_map(heat_map(errors=np.ones((0, 0)))), "at least one combination"),
+    (lambda: plots.tuning_plot([]), "at least one arm"),
+    (lambda: plots.prediction_plot(parity(true=np.ones(0), predicted=np.ones(0))),
      "of width, at least one")],
-    ids=["strips", "curves", "rows", "no panel", "empty"])
+    ids=["strips", "curves", "rows", "no effects", "effects", "map", "tuning", "empty"])
 def test_bad_input(call, message):
   with pytest.raises(ValueError, match=message):
     call()
@@ -415,4 +473,4 @@ def test_bad_input(call, message):
 def test_pairs_must_match(panel):
   # The shape checker of the tests sees it first.
   with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="predicted"):
-    plots.prediction_plot([panel()])
+    plots.prediction_plot(panel())

@@ -45,12 +45,12 @@ def answer(asked: Table, summaries: Sequence[stats.ArmSummary], reach: str) -> l
   sides = [[pair for pair in pairs if pair[1].verdict == side] for side in ("better", "worse")]
   sides = sorted(filter(None, sides), key=lambda side: -_size(_most(side)[1]))
   rest = [pair for pair in pairs if pair[1].verdict not in ("better", "worse")]
-  if not sides:
-    return [*_nothing_decided(asked, rest), Part(_remark(rest, reach)), Part(".")]
-  parts: list[Part] = []
+  parts: list[Part] = [] if sides else [
+      *_nothing_decided(asked, rest), Part(_remark(rest, reach)), Part(".")]
   for number, side in enumerate(sides):
     parts += [Part("; ")] * (number > 0) + list(_effect(asked, side, first=number == 0))
-  return [*parts, *_rest(rest, reach), Part(".")]
+  parts += [*_rest(rest, reach), Part(".")] if sides else []
+  return [part for part in parts if part.words]
 
 
 def _size(contrast: stats.Contrast) -> float:

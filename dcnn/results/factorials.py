@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dcnn import stats
-from dcnn.results import text
+from dcnn.results import answers, text
 from dcnn.results.records import Result, Table
 
 
@@ -21,6 +21,7 @@ class Analysis(NamedTuple):
     errors: The geometric mean of each combination, in the unit of the rows; nan where no run
       finished.
     effects: Main effects and interaction, see `stats.factorial`.
+    level: The level of its tests.
   """
 
   metric: str
@@ -28,6 +29,7 @@ class Analysis(NamedTuple):
   levels: tuple[tuple[str, ...], tuple[str, ...]]
   errors: Float[np.ndarray, "rows columns"]
   effects: stats.Factorial
+  level: float
 
 
 def analyses(result: Result, table: Table) -> list[Analysis]:
@@ -48,7 +50,8 @@ def analyses(result: Result, table: Table) -> list[Analysis]:
     with np.errstate(divide="ignore"):
       effects = stats.factorial(np.log(errors))
     means = [[stats.geometric_mean(cell).centre for cell in row] for row in errors]
-    found.append(Analysis(metric, (first, second), levels, np.array(means), effects))
+    found.append(Analysis(metric, (first, second), levels, np.array(means), effects,
+                          result.level))
   return found
 
 
@@ -69,15 +72,18 @@ def sentence(analysis: Analysis) -> str:
     Sentences with ratios, their 95 % intervals and adjusted p.
   """
   effects = analysis.effects
-  rows = _main(analysis.factors[0], analysis.levels[0], effects.rows, effects.p_rows)
-  columns = _main(analysis.factors[1], analysis.levels[1], effects.columns, effects.p_columns)
+  rows = _main(analysis.factors[0], analysis.levels[0], effects.rows, effects.p_rows,
+               analysis.level)
+  columns = _main(analysis.factors[1], analysis.levels[1], effects.columns,
+                  effects.p_columns, analysis.level)
   left_out = "" if not effects.left_out else (
       f" {text.count_text(effects.left_out, 'seed')} left out, in which a run failed or is exact.")
   return f"{rows} {columns} {_interaction(analysis)}{left_out}"
 
 
 def _main(
-    factor: str, levels: Sequence[str], ratios: Sequence[stats.Interval], p_values: np.ndarray
+    factor: str, levels: Sequence[str], ratios: Sequence[stats.Interval],
+    p_values: Sequence[float], level: float,
 ) -> str:
   """The lowest and the highest level of a factor."""
   centres = np.array([ratio.centre for ratio in ratios])
@@ -85,11 +91,13 @@ def _main(
     return f"{factor}: no seed in which all runs finished."
   low, high = int(np.argmin(centres)), int(np.argmax(centres))
   ends = " to ".join(f"{text.ratio_text(ratios[at])} ({levels[at]})" for at in (low, high))
-  if not min(p_values) < stats.SIGNIFICANCE:
+  if all(map(_is_small, ratios)):
+    return f"{factor}: all levels lie {answers.WITHIN} of their mean."
+  if not min(p_values) < level:
     return (f"{factor}: no level is shown to differ from the mean of its levels "
-            f"({ends}; {text.p_words(float(min(p_values)))}).")
+            f"({ends}; {text.p_words(min(p_values))}).")
   return (f"{factor}: from {ends} times the mean of its levels "
-          f"({text.p_words(float(min(p_values)))}).")
+          f"({text.p_words(min(p_values))}).")
 
 
 def _interaction(analysis: Analysis) -> str:
@@ -100,12 +108,18 @@ def _interaction(analysis: Analysis) -> str:
   cells = [cell for cell in cells if np.isfinite(cell[0].centre)]
   if not cells:
     return ""
+  first, second = analysis.factors
+  if all(_is_small(cell[0]) for cell in cells):
+    return f"The effect of {first} is the same {answers.WITHIN} at all levels of {second}."
   p = float(np.min(effects.p_interaction))
   ratio, row, column = max(cells, key=lambda cell: abs(np.log(cell[0].centre)))
   where = f"{analysis.levels[0][row]} with {analysis.levels[1][column]}"
   words = (f"{where} has {text.ratio_text(ratio)} times the error that the two would give by "
            f"themselves ({text.p_words(p)})")
-  first, second = analysis.factors
-  if p < stats.SIGNIFICANCE:
+  if p < analysis.level:
     return f"The effect of {first} depends on {second}: {words}."
   return f"That the effect of {first} depends on {second} is not shown: at most {words}."
+
+
+def _is_small(ratio: stats.Interval) -> bool:
+  return stats.verdict(ratio, p_adjusted=1.0) == "equivalent"

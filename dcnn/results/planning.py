@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from dcnn import stats
+from dcnn.results import text
 from dcnn.results.records import Result, Table, with_baseline
 
-_RATIO, _PERCENT = 0.9, "10 %"  # the effect that is asked for
+_PERCENT = 10  # the difference that is asked for
 TOO_FEW = "too few seeds"
 
 
@@ -37,24 +39,17 @@ def reach(
   arms = [arm for arm in with_baseline(table) if arm in errors and arm != table.baseline]
   with np.errstate(divide="ignore", invalid="ignore"):
     logs = np.array([np.log(errors[arm]) - np.log(errors[table.baseline]) for arm in arms])
-  logs = logs[np.all(np.isfinite(logs), axis=1)]
-  if not len(logs) or not np.all(np.std(logs, axis=1) > 0):
+  if not np.any(np.isfinite(logs).sum(axis=1) > 1):  # nothing tells how much seeds vary
     return ""
-  return "; ".join(filter(None, [_found(logs, seeds, result.level), _needed(logs, result.level)]))
+  found = 100 * (1 - stats.detectable_ratio(logs, seeds, level=result.level))
+  words = f"{text.count_text(seeds, 'seed')} find differences of {max(found, 1):.0f} %"
+  return words if found <= _PERCENT else f"{words}, {_needed(logs, result.level)}"
 
 
-def _found(logs: np.ndarray, seeds: int, level: float) -> str:
-  """The effect nearest to none that the seeds at hand find."""
-  try:
-    percent = 100 * (1 - stats.detectable_ratio(logs, seeds, level=level))
-  except ValueError:
-    return f"{seeds} seeds find no effect of any size"
-  return f"{seeds} seeds find {percent:.0f} %" if percent >= 1 else f"{seeds} seeds find 1 %"
-
-
-def _needed(logs: np.ndarray, level: float) -> str:
+def _needed(logs: Float[np.ndarray, "contrasts seeds"], level: float) -> str:
   """How many seeds would find the effect that is asked for."""
   try:
-    return f"{_PERCENT} would take {stats.seeds_needed(logs, _RATIO, level=level):,}"
-  except ValueError:
-    return f"{_PERCENT} would take more than 1,000"
+    number = f"{stats.seeds_needed(logs, 1 - _PERCENT / 100, level=level):,}"
+  except ValueError:  # more than are ever planned for
+    number = "more than 1,000"
+  return f"{number} would find {_PERCENT} %"
