@@ -47,6 +47,14 @@ def _share_compiled_programs(config):
     jax.config.update(f"jax_{name}", of_text(os.environ[f"JAX_{name.upper()}"]))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """Whole files go to a worker, because what a module shares is made by each worker anew."""
+  from xdist.scheduler import LoadFileScheduling
+
+  return LoadFileScheduling(config, log)
+
+
 def pytest_collection_modifyitems(config, items):
   if _is_nightly(config):
     return
