@@ -1,6 +1,8 @@
 """Checked annotations, double precision on request, and slow tests only when asked for."""
 
 import os
+import shutil
+import tempfile
 
 import hypothesis
 import jax
@@ -22,8 +24,35 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+  _share_compiled_programs(config)
   hypothesis.settings.load_profile("thorough" if _is_nightly(config) else "quick")
   config.addinivalue_line("markers", "nightly: slow; runs with --nightly or -m nightly")
+
+
+def _share_compiled_programs(config):
+  """Equal programs are compiled once in a session, whichever test or process asks for them.
+
+  Most of the time of these tests is XLA's. The processes that tests start, and those of xdist,
+  inherit the folder; a folder that the caller names is used instead, and stays.
+  """
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    folder = tempfile.mkdtemp(prefix="dcnn-tests-compiled-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
+  # With a limit JAX locks the folder, so that nobody reads what is half written.
+  os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(10**9))
+  for name, of_text in (("compilation_cache_dir", str), ("compilation_cache_max_size", int),
+                        ("persistent_cache_min_compile_time_secs", float)):
+    jax.config.update(f"jax_{name}", of_text(os.environ[f"JAX_{name.upper()}"]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """Whole files go to a worker, because what a module shares is made by each worker anew."""
+  from xdist.scheduler import LoadFileScheduling
+
+  return LoadFileScheduling(config, log)
 
 
 def pytest_collection_modifyitems(config, items):

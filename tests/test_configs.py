@@ -307,18 +307,6 @@ def test_a_second_file_is_the_test_split(tmp_path):
     build.build(config, sources)
 
 
-def test_tuning_chooses_by_validation_with_other_seeds():
-  config = tiny.config(arms=({}, {"activation.c": 0.25}), steps=40, chunk=20, seeds=1)
-  config.tuning.learning_rates = (1e-9, 1e-2)
-  config.tuning.seeds = (7, 8)
-  with pytest.warns(UserWarning, match="edge of the grid for base, c=0.25"):
-    finished = jobs.run(jobs.prepare(config))
-  tuning = finished.result.config["tuning"]
-  assert tuning["chosen"] == {"base": 1e-2, "c=0.25": 1e-2} and tuning["seeds"] == [7, 8]
-  assert {row.arm for row in finished.result.rows} == {"base", "c=0.25"}
-  assert {row.seed for row in finished.result.rows} == {0}
-
-
 def test_mixed_molecules_need_schnet():
   config = tiny.config(dataset="ethanol", test_dataset="benzene")
   config.split.test = None

@@ -143,7 +143,9 @@ def padded(tmp_path) -> str:
   return str(path)
 
 
-@pytest.mark.parametrize("changed", [{}, {"loss__force_weight": 0.0}], ids=["forces", "energies"])
+@pytest.mark.parametrize("changed", [
+    {}, pytest.param({"loss__force_weight": 0.0}, marks=pytest.mark.nightly)],
+    ids=["forces", "energies"])
 def test_padded_molecules_weigh_the_same_on_one_device_and_on_two(padded, changed):
   config = tiny.config(dataset=padded, optimizer__eps=1e-2, **changed)
   one = jobs.sweep(config)
@@ -155,7 +157,7 @@ def test_padded_molecules_weigh_the_same_on_one_device_and_on_two(padded, change
 
 def test_devices_of_a_run_meet_twice_a_step():
   """To count what is real, and to add up gradient and loss."""
-  plan = build.build(config := tiny.config(devices_per_run=2), build.load(config))
+  plan = build.build(config := tiny.mlp(devices_per_run=2), build.load(config))
   group, = plans.make_groups(plan)
   built = memory.compile_group(plan, group.program, group.runs).engine
   text = built.programs["train"].as_text()
@@ -174,8 +176,8 @@ def test_many_runs_on_a_gpu_go_without_triton(platform, runs, triton):
   assert engine._compiler_options(mesh, runs).get("xla_gpu_enable_triton_gemm") is triton
 
 
-# Prints, for each mapping, how often each loop of the compiled training turns, and what would wait
-# for the host; in a process of its own, because JAX starts with one device.
+# Prints how often each loop of the compiled training turns, and what would wait for the host; in a
+# process of its own, because JAX starts with one device.
 LOOPS = """
 import json, re, sys
 import jax
@@ -186,7 +188,7 @@ from dcnn.sweeps import engine, memory, plans
 
 if sys.argv[1] == "vmapped":
   engine._one_after_another = jax.vmap
-config = tiny.config(seeds=7)
+config = (tiny.config if sys.argv[1] == "vmapped" else tiny.mlp)(seeds=7)
 plan = build.build(config, build.load(config))
 group, = plans.make_groups(plan)
 built = memory.compile_group(plan, group.program, group.runs).engine
@@ -199,7 +201,7 @@ print(json.dumps([turns, host]))
 
 @pytest.mark.parametrize("mapping", ["vmapped", "one-after-another"])
 def test_the_vmapped_step_has_no_loop_over_runs_and_no_transfer(mapping):
-  """Seven runs; the other mapping shows that a loop over them would be seen."""
+  """Seven runs; the other mapping, of a smaller network, shows that a loop would be seen."""
   told = subprocess.run(
       [sys.executable, "-c", LOOPS, mapping], capture_output=True, text=True,
       cwd=pathlib.Path(__file__).parent)

@@ -28,6 +28,7 @@ from dcnn.sweeps import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 ABLATIONS = "experiments/ablations.py"
+NIGHTLY = pytest.mark.nightly  # each has its twin in this process
 TINY = """
 from dcnn import configs
 
@@ -79,16 +80,20 @@ def process(*argv, **changes) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("argv, words", [
     ((f"--config={ABLATIONS}:smoke", "--wrkdir=x"), ("--wrkdir", "did you mean '--workdir'?")),
-    ((f"--config={ABLATIONS}:smoke",), ("--workdir is missing",)),
+    pytest.param((f"--config={ABLATIONS}:smoke",), ("--workdir is missing",), marks=NIGHTLY),
     (("--config=experiments/ablation.py", "--workdir=WORKDIR"),
      ("no such file", f"did you mean {ABLATIONS!r}?")),
-    ((f"--config={ABLATIONS}:smok", "--workdir=WORKDIR"), ("variant 'smok'", "smoke, grid")),
-    ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.activation.nme=gelu"),
-     ("activation.nme", "did you mean 'activation.name'?", "activation.offset")),
-    ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.steps=1.5"),
-     ("--config.steps=1.5: expected an integer",)),
-    ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.activation.name=irelo"),
-     ("'irelo'", "did you mean 'irelu'?", "tanh")),
+    pytest.param((f"--config={ABLATIONS}:smok", "--workdir=WORKDIR"),
+                 ("variant 'smok'", "smoke, grid"), marks=NIGHTLY),
+    pytest.param((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR",
+                  "--config.activation.nme=gelu"),
+                 ("activation.nme", "did you mean 'activation.name'?", "activation.offset"),
+                 marks=NIGHTLY),
+    pytest.param((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.steps=1.5"),
+                 ("--config.steps=1.5: expected an integer",), marks=NIGHTLY),
+    pytest.param((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR",
+                  "--config.activation.name=irelo"),
+                 ("'irelo'", "did you mean 'irelu'?", "tanh"), marks=NIGHTLY),
     ((f"--config={ABLATIONS}:smoke", "--workdir=WORKDIR", "--config.dataset=ethanl"),
      ("'ethanl'", "did you mean 'ethanol'?", "uracil")),
 ], ids=["flag", "no_workdir", "no_file", "variant", "key", "type", "choice", "data"])

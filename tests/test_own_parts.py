@@ -1,6 +1,5 @@
 """A user's own parts, given as objects: each runs a sweep, and what is no such part is refused."""
 
-import contextlib
 import functools
 import json
 import pathlib
@@ -92,29 +91,38 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("kind", PARTS)
-def test_each_part_runs_as_an_arm(kind):
-  overrides, name = PARTS[kind]
-  config = tiny.mlp(arms=({}, overrides), seeds=1)
-  result = dcnn.sweep(config, None)
-  own = result.arms[1]
-  assert name in (None, own)
+OPTIMISERS = {
+    name: ({"optimizer.name": name, "optimizer.weight_decay": 1e-2}, None)
+    for name in ("adamw", "sgd", "lion", "muon", "schedule_free", "prodigy")}
+ALL = PARTS | OPTIMISERS
+TWIN = "label text with parameters"  # another way to say what one of them says: not beside it
+
+
+@pytest.fixture(scope="module")
+def together():
+  """The result of each part, an arm beside the base, and the warnings; alike parts compile once."""
+  results = {}
+  with pytest.warns(UserWarning) as told:
+    for kinds in ([kind for kind in ALL if kind != TWIN], [TWIN]):
+      arms = ({}, *(ALL[kind][0] for kind in kinds))
+      result = dcnn.sweep(tiny.mlp(arms=arms, seeds=1), None)
+      json.dumps(result.config, allow_nan=False)
+      results |= {kind: (result, own) for kind, own in zip(kinds, result.arms[1:], strict=True)}
+  return results, " ".join(str(each.message) for each in told)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_each_part_runs_as_an_arm(together, kind):
+  result, own = together[0][kind]
+  assert ALL[kind][1] in (None, own)
   errors = [result.errors(metric) for metric in ("energy_loss", "force_loss")]
   assert all(np.isfinite(each[own]).all() for each in errors)
   assert any(each[own] != each["base"] for each in errors)  # a shift alone moves energies
-  json.dumps(result.config, allow_nan=False)
 
 
-@pytest.mark.parametrize("name", [
-    "adamw", "sgd", "lion", "muon", "schedule_free", "prodigy"])
-def test_each_optimiser_runs_as_an_arm(name):
-  overrides = {"optimizer.name": name, "optimizer.weight_decay": 1e-2}
-  pitfall = name in ("schedule_free", "prodigy")
-  with pytest.warns(UserWarning) if pitfall else contextlib.nullcontext():
-    result = dcnn.sweep(tiny.mlp(arms=({}, overrides), seeds=1), None)
-  errors = result.errors("energy_loss")
-  own = result.arms[1]
-  assert np.isfinite(errors[own]).all() and not np.array_equal(errors[own], errors["base"])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_pitfalls_of_an_optimiser_are_told_of(together, name):
+  assert (name in together[1]) == (name in ("schedule_free", "prodigy"))
 
 
 def test_an_own_metric_is_in_every_table():

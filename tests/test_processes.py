@@ -48,15 +48,6 @@ FILES = ("results.csv", "summary.json", "history.csv", "predictions.npz")
 MINUTE = 60
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-  """The processes keep what they compile for those to come."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-    patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-    yield
-
-
 class Company:
   """The processes of a sweep, all started with the same command but for their ids."""
 

@@ -129,8 +129,12 @@ def test_a_sweep_may_go_on_with_streamed_data_and_back(straight, tmp_path, monke
   assert_same(run(tmp_path), straight)
 
 
-@pytest.mark.parametrize("phase", [sweep.COMPILING, sweeps.TRAINING, sweep.EVALUATING])
-@pytest.mark.parametrize("every", [30.0, 1e-9], ids=["saved-seldom", "saved-always"])
+@pytest.mark.parametrize("every, phase", [
+    (1e-9, sweep.COMPILING), (1e-9, sweeps.TRAINING), (1e-9, sweep.EVALUATING),
+    (30.0, sweeps.TRAINING), pytest.param(30.0, sweep.COMPILING, marks=pytest.mark.nightly),
+    pytest.param(30.0, sweep.EVALUATING, marks=pytest.mark.nightly)],
+    ids=lambda value: value if isinstance(value, str) else (
+        "saved-seldom" if value > 1 else "saved-always"))
 def test_killed_in_every_phase(straight, tmp_path, phase, every):
   """Again and again, and later each time."""
   for moment in range(1, 12, 3):
@@ -180,6 +184,9 @@ def lose_the_record(folder: pathlib.Path):
 
 
 DAMAGES = [damage_one_byte, cut_short, empty, lose_the_record]
+# That each is found out is shown once; what follows from that does not depend on which it is.
+TWO_DAMAGES = [pytest.param(damage, marks=pytest.mark.nightly if i % 2 else ())
+               for i, damage in enumerate(DAMAGES)]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -194,7 +201,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_one_warning(straight, tmp_path
   assert_same(result, straight)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", TWO_DAMAGES)
 def test_without_a_readable_checkpoint_nothing_starts_over(tmp_path, damage):
   interrupted(tmp_path, visits=4)
   for state in (tmp_path / "checkpoints" / "running").iterdir():
@@ -205,7 +212,7 @@ def test_without_a_readable_checkpoint_nothing_starts_over(tmp_path, damage):
   assert "\n" not in str(error.value) and contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", TWO_DAMAGES)
 def test_damaged_results_are_not_trained_again_unasked(straight, tmp_path, damage):
   run(tmp_path)
   damage(tmp_path / "checkpoints" / "finished" / "0")

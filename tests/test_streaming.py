@@ -113,7 +113,7 @@ def swept(config):
 
 
 @pytest.mark.parametrize("make, shares, listed_from", [
-    pytest.param(tiny.config, (0.0,), 99, id="schnet"),
+    pytest.param(tiny.config, (0.0,), 99, id="schnet", marks=pytest.mark.nightly),
     pytest.param(tiny.config, (0.0,), 9, id="lists", marks=pytest.mark.nightly),
     pytest.param(tiny.mlp, (0.0, 0.004), 99, id="mlp")])
 def test_streamed_equals_on_the_device_bit_for_bit(make, shares, listed_from, monkeypatch):

@@ -1,12 +1,15 @@
 """Commands in other surroundings than before are refused in a line, before anything happens."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from commands import TINY, assert_mistake
 
+# What is compared is shown in one process by test_other_surroundings_are_refused.
+NIGHTLY = pytest.mark.nightly
 VARIABLES = ("JAX_ENABLE_X64", "JAX_NUM_CPU_DEVICES", "JAX_DEFAULT_PRNG_IMPL", "JAX_PLATFORMS",
              "XLA_FLAGS")
 
@@ -24,28 +27,42 @@ def contents(folder):
           if path.is_file() and path.name != ".lock"}
 
 
-def test_a_sweep_is_continued_in_its_own_surroundings_alone(tmp_path):
-  (tmp_path / "tiny.py").write_text(TINY)
-  begun = dcnn(tmp_path, JAX_NUM_CPU_DEVICES="2")
-  assert begun.returncode == 0, begun.stderr
-  before = contents(tmp_path)
-  for variables, words in (
-      ({"JAX_NUM_CPU_DEVICES": "1"}, ("with 2 devices", "set JAX_NUM_CPU_DEVICES=2")),
-      ({"JAX_ENABLE_X64": "1"}, ("float64 false", "unset JAX_ENABLE_X64")),
-      ({"JAX_DEFAULT_PRNG_IMPL": "rbg"}, ("set JAX_DEFAULT_PRNG_IMPL=threefry2x32",)),
-      ({"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}, ("unset XLA_FLAGS",))):
-    told = dcnn(tmp_path, "--config.seeds=2", **{"JAX_NUM_CPU_DEVICES": "2", **variables})
-    assert_mistake(told.returncode, told.stderr, str(tmp_path / "w"), "--fresh", *words)
-    assert contents(tmp_path) == before
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+  """A folder with a sweep of two devices that has ended."""
+  folder = tmp_path_factory.mktemp("begun")
+  (folder / "tiny.py").write_text(TINY)
+  told = dcnn(folder, JAX_NUM_CPU_DEVICES="2")
+  assert told.returncode == 0, told.stderr
+  return folder
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("JAX_NUM_CPU_DEVICES", "1", ("with 2 devices", "set JAX_NUM_CPU_DEVICES=2")),
+    pytest.param("JAX_ENABLE_X64", "1", ("float64 false", "unset JAX_ENABLE_X64"), marks=NIGHTLY),
+    pytest.param("JAX_DEFAULT_PRNG_IMPL", "rbg", ("set JAX_DEFAULT_PRNG_IMPL=threefry2x32",),
+                 marks=NIGHTLY),
+    ("XLA_FLAGS", "--xla_cpu_enable_fast_math=true", ("unset XLA_FLAGS",))])
+def test_a_sweep_is_not_continued_in_other_surroundings(begun, name, value, words):
+  before = contents(begun)
+  told = dcnn(begun, "--config.seeds=2", **{"JAX_NUM_CPU_DEVICES": "2", name: value})
+  assert_mistake(told.returncode, told.stderr, str(begun / "w"), "--fresh", *words)
+  assert contents(begun) == before
+
+
+def test_a_sweep_is_continued_in_its_own_surroundings(begun, tmp_path):
+  """Flags that change no number are no other surroundings."""
+  shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
   told = dcnn(tmp_path, "--config.seeds=2", JAX_NUM_CPU_DEVICES="2",
               XLA_FLAGS="--xla_dump_hlo_as_text=true")
   assert told.returncode == 0, told.stderr
 
 
 @pytest.mark.parametrize("name, value", [
-    ("JAX_PLATFORMS", "cuda"), ("JAX_PLATFORMS", "nonsense"), ("JAX_PLATFORMS", ","),
-    ("JAX_NUM_CPU_DEVICES", "0"), ("XLA_FLAGS", "--nonsense=1"),
-    ("XLA_FLAGS", "--xla_cpu_enable_fast_math=maybe")])
+    ("JAX_PLATFORMS", "cuda"), pytest.param("JAX_PLATFORMS", "nonsense", marks=NIGHTLY),
+    pytest.param("JAX_PLATFORMS", ",", marks=NIGHTLY), ("JAX_NUM_CPU_DEVICES", "0"),
+    ("XLA_FLAGS", "--nonsense=1"),
+    pytest.param("XLA_FLAGS", "--xla_cpu_enable_fast_math=maybe", marks=NIGHTLY)])
 def test_jax_that_does_not_start(tmp_path, name, value):
   if value == "cuda" and os.path.exists("/dev/nvidia0"):
     pytest.skip("there is a GPU")

@@ -19,6 +19,9 @@ from dcnn.sweeps import checkpoints, engine, plans, training
 from dcnn.tasks import forcefield
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"}, {"init": "variance_preserving"})
+# What is shown here is the machine's, whatever network it trains: SchNet compiles longer.
+NETWORKS = {"mlp": tiny.mlp, "schnet": tiny.config}
+QUICK = ["mlp", pytest.param("schnet", marks=pytest.mark.nightly)]
 
 
 def run(config, **options):
@@ -29,9 +32,15 @@ def rows_of(result, arm):
   return [row for row in result.rows if row.arm == arm]
 
 
+@pytest.fixture(scope="module", params=QUICK)
+def network(request):
+  """Makes a configuration of a network."""
+  return NETWORKS[request.param]
+
+
 @pytest.fixture(scope="module")
-def swept():
-  return run(tiny.config(arms=ARMS))
+def swept(network):
+  return run(network(arms=ARMS))
 
 
 def test_numbers_share_a_program_and_structure_does_not():
@@ -47,10 +56,10 @@ def test_numbers_share_a_program_and_structure_does_not():
       ["silu"], ["features=8"], ["force_weight=0.0"], ["batch_size=2"], ["ema_decay=0.9"]]
 
 
-def test_all_arms_and_seeds_are_one_compilation(monkeypatch):
+def test_all_arms_and_seeds_are_one_compilation(network, monkeypatch):
   counted = chex.assert_max_traces(training.train, n=1)
   monkeypatch.setattr(training, "train", counted)
-  finished = run(tiny.config(arms=ARMS, steps=8))
+  finished = run(network(arms=ARMS))
   assert finished.result.config["timing"]["groups"] == 1
   assert len(finished.result.rows) == len(ARMS) * 2 * 3 * 7
 
@@ -61,14 +70,14 @@ def test_results_hold_every_arm_seed_split_and_metric_once(swept):
   assert all(np.isfinite(row.value) and row.status == "finished" for row in swept.result.rows)
 
 
-def test_same_experiment_twice_gives_the_same_numbers(swept):
-  again = run(tiny.config(arms=ARMS))
+def test_same_experiment_twice_gives_the_same_numbers(network, swept):
+  again = run(network(arms=ARMS))
   assert again.result.rows == swept.result.rows and again.result.history == swept.result.history
 
 
 @pytest.mark.parametrize("arm", [1, 2], ids=["constant", "labels"])
-def test_a_run_alone_is_the_same_run_as_in_a_sweep(swept, arm, mapping):
-  alone = run(tiny.config(arms=(ARMS[arm],), seeds=(1,)))
+def test_a_run_alone_is_the_same_run_as_in_a_sweep(network, swept, arm, mapping):
+  alone = run(network(arms=(ARMS[arm],), seeds=(1,)))
   name = configs.arm_name(ARMS[arm])
   together = [row for row in rows_of(swept.result, name) if row.seed == 1]
   for a, b in zip(alone.result.rows, together, strict=True):
@@ -83,9 +92,9 @@ def mapping(request, monkeypatch):
     monkeypatch.setattr(engine, "_one_after_another", jax.vmap)
 
 
-def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were(mapping):
-  sound = run(tiny.config(arms=({}, {"activation.c": 0.25})))
-  beside = run(tiny.config(arms=({}, {"activation.c": 1e30})))
+def test_a_diverging_arm_leaves_its_siblings_bitwise_as_they_were(network, mapping):
+  sound = run(network(arms=({}, {"activation.c": 0.25})))
+  beside = run(network(arms=({}, {"activation.c": 1e30})))
   assert rows_of(beside.result, "base") == rows_of(sound.result, "base")
   assert [p for p in beside.result.history if p.arm == "base"] == [
       p for p in sound.result.history if p.arm == "base"]
@@ -108,8 +117,8 @@ def test_an_exploding_arm_beside_nine_sound_ones():
   assert len(failed) >= 5 and all(cause for _, cause in failed)
 
 
-def test_a_run_that_blows_up_on_its_way_is_recorded_there(mapping):
-  finished = run(tiny.config(
+def test_a_run_that_blows_up_on_its_way_is_recorded_there(network, mapping):
+  finished = run(network(
       arms=({}, {"optimizer.learning_rate": 1e6}), seeds=1, optimizer__schedule="constant"))
   status, = {row.status for row in rows_of(finished.result, "learning_rate=1000000.0")}
   assert status.startswith("diverged@") and 0 < int(status.partition("@")[2]) < 6
@@ -124,9 +133,9 @@ def assert_same_but_for_rounding(result, expected):
     np.testing.assert_allclose(a.value, b.value, rtol=2e-5)
 
 
-def test_launches_that_fit_the_memory_give_the_same_results(swept, monkeypatch):
+def test_launches_that_fit_the_memory_give_the_same_results(network, swept, monkeypatch):
   tiny.let_runs_fit(monkeypatch, 1)
-  split = run(tiny.config(arms=ARMS)).result
+  split = run(network(arms=ARMS)).result
   assert split.config["timing"]["launches"] == 4
   assert_same_but_for_rounding(split, swept.result)
 
@@ -134,7 +143,7 @@ def test_launches_that_fit_the_memory_give_the_same_results(swept, monkeypatch):
 def test_a_run_that_does_not_fit_is_refused_with_the_numbers():
   numbers = "one run needs .* MB on a device, .*, and 0.000 MB are allowed"
   with pytest.raises(ValueError, match=numbers):
-    run(tiny.config(arms=ARMS[:1], seeds=1, max_memory=1e-9))
+    run(tiny.mlp(arms=ARMS[:1], seeds=1, max_memory=1e-9))
 
 
 def test_seeds_differ(swept):
@@ -142,16 +151,16 @@ def test_seeds_differ(swept):
   assert all(len(set(values)) == 2 for values in energies.values())
 
 
-def test_checkpoints_by_arm_hold_what_their_use_needs(swept, tmp_path):
-  run(tiny.config(arms=ARMS), directory=tmp_path)
+def test_checkpoints_by_arm_hold_what_their_use_needs(network, swept, tmp_path):
+  run(network(arms=ARMS), directory=tmp_path)
   read = notebook.trained_arms("forcefield", checkpoints.load(tmp_path / "checkpoints"))
   assert set(read) == {"base", "c=0.25", "min_max", "variance_preserving"}
   arm = read["min_max"]
   shift, scale, atomic = arm["transform"]
   assert list(arm["seed"]) == [0, 1] and (shift < -309).all() and (scale < 2).all()
   assert atomic is None
-  sources = build.load(tiny.config())
-  plan = build.build(tiny.config(), sources)
+  sources = build.load(network())
+  plan = build.build(network(), sources)
   test = sources.dataset.take(plan.splits[0].test)
   systems, _ = plan.problem.shared(plan.splits[0].test)
   hypers = {**plan.arms[0].hypers, "scale": 1.0}

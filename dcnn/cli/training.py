@@ -14,7 +14,7 @@ from dcnn.base import processes, wording
 from dcnn.base.text import duration
 from dcnn.cli import arguments, joining, runtime
 from dcnn.cli.messages import FAILURE, Stop, complain, stop_on_errors
-from dcnn.jobs import display, interruption, workdirs
+from dcnn.jobs import display, interruption, tuning, workdirs
 from dcnn.results import records, storage
 
 
@@ -127,7 +127,8 @@ def _train_in_a_thread(
 
     worker = concurrent.futures.ThreadPoolExecutor(1).submit(
         contextvars.copy_context().run, jobs.run, experiment, on_progress, manifest=manifest,
-        directory=workdir, should_stop=request.is_made)
+        directory=workdir, should_stop=request.is_made,
+        on_tuned=lambda tuned: display.say(tuning.summary(tuned)))
     if processes.is_first():
       _import_report(request)
     while not concurrent.futures.wait([worker], timeout=0.1).done:

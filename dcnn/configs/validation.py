@@ -203,7 +203,8 @@ def _require_divisible(batch_size: int, devices: int) -> None:
 
 def _validate_tuning(config: ConfigDict, reported: Sequence[int]) -> None:
   if not config.tuning.learning_rates:
-    require(not config.tuning.seeds, "tuning.seeds without tuning.learning_rates tunes nothing")
+    for name in ("seeds", "halving"):
+      require(not config.tuning[name], f"tuning.{name} without tuning.learning_rates tunes nothing")
     return
   require(not any("optimizer.learning_rate" in arm for arm in config.arms),
           "tuning.learning_rates would replace the learning rates that arms set: drop one")

@@ -22,6 +22,7 @@ from dcnn.sweeps import checkpoints, snapshots
 from dcnn.sweeps.plans import Plan, make_groups
 
 OnProgress = Callable[[sweeps.Progress], None]
+OnTuned = Callable[[Mapping[str, Any]], None]
 
 
 class Experiment(NamedTuple):
@@ -142,6 +143,7 @@ def run(
     directory: pathlib.Path | None = None,
     kept: checkpoints.Memory | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_tuned: OnTuned = lambda tuned: None,
 ) -> Finished:
   """Runs an experiment: tunes learning rates if asked to, then trains every arm and seed.
 
@@ -152,6 +154,7 @@ def run(
     directory: Where checkpoints are kept and, if there are some, continued; none without it.
     kept: Gets, where there is no directory, what would be saved there of the reported runs.
     should_stop: Asked after every segment.
+    on_tuned: Called with what `tuning.choose_learning_rates` returns, before the reported runs.
 
   Returns:
     Results and trained variables.
@@ -166,6 +169,7 @@ def run(
     if config.tuning.learning_rates:
       tuned = tuning.choose_learning_rates(
           config, data, arms, functools.partial(sweep_in, snapshots.TUNING))
+      on_tuned(tuned)
       arms = tuning.with_learning_rates(arms, tuned["chosen"])
     outcome = sweep_in(snapshots.CHECKPOINTS, build.build(config, data, arms), kept)
   record = looks.with_look(manifest or describe(experiment), len(configs.seeds(config)))

@@ -15,8 +15,8 @@ from dcnn import configs, sweeps
 from dcnn.base import wording
 from dcnn.configs import ConfigDict
 from dcnn.configs.tasks import TASKS
-from dcnn.jobs import interruption, workdirs
-from dcnn.jobs.experiment import Experiment, OnProgress, describe, prepare, run
+from dcnn.jobs import interruption, tuning, workdirs
+from dcnn.jobs.experiment import Experiment, OnProgress, OnTuned, describe, prepare, run
 from dcnn.results import storage
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
@@ -78,7 +78,7 @@ def sweep(
     try:
       with _progress_display(on_progress) as show:
         finished = run(experiment, show, manifest=manifest, directory=directory, kept=kept,
-                       should_stop=request.is_made)
+                       should_stop=request.is_made, on_tuned=_tuned_display(on_progress))
     except sweeps.Interrupted:
       result = _so_far(experiment, manifest, directory, kept)
       way_on = "the same call continues them" if directory else "only with a workdir can they go on"
@@ -144,6 +144,14 @@ def _progress_display(
 
     return display.sweep_display(Console())
   return contextlib.nullcontext(on_progress or (lambda progress: None))
+
+
+def _tuned_display(on_progress: OnProgress | Literal["display"] | None) -> OnTuned:
+  if on_progress == "display":
+    from dcnn.jobs import display
+
+    return lambda tuned: display.say(tuning.summary(tuned))
+  return lambda tuned: None
 
 
 def _so_far(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from dcnn.base import processes
-from dcnn.sweeps import batches, memory, plans, streaming, training
+from dcnn.sweeps import batches, halving, memory, plans, streaming, training
 from dcnn.sweeps.engine import Engine
 from dcnn.sweeps.memory import Placement
 from dcnn.sweeps.plans import Group, Key, Plan, Training
@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
     placement: How many of them train together, on which devices, and the memory that they need.
     compile_seconds: Seconds to compile its program.
     step_seconds: Seconds for a step of one run: those of a launch divided by its runs.
-    train_seconds: Seconds for all steps of all runs, if none ends early.
+    train_seconds: Seconds for all steps of all runs, if none ends early but by halving.
     evaluate_seconds: Seconds for all validations of all runs and for the evaluation at their end.
   """
 
@@ -92,7 +92,7 @@ def _estimate_group(plan: Plan, group: Group) -> Estimate:
       placement=placement,
       compile_seconds=compile_seconds,
       step_seconds=step_seconds / placement.runs,
-      train_seconds=placement.launches * plan.steps * step_seconds,
+      train_seconds=halving.share(plan) * placement.launches * plan.steps * step_seconds,
       evaluate_seconds=placement.launches * (validations * rows + scored) * seconds / rows)
 
 

@@ -11,11 +11,12 @@ from jaxtyping import Bool, Float, Int
 
 from dcnn.base.measures import Measures
 from dcnn.results.records import DIVERGED, FINISHED, PATIENCE, Point, Row, is_failed
-from dcnn.sweeps import batches
+from dcnn.sweeps import batches, training
 from dcnn.sweeps.plans import Key, Plan, Run
 from dcnn.sweeps.training import NEVER, RunState, Validation
 from dcnn.tasks.base import Problem, Task
 
+LOST = "lost"  # the status of a run that lost its race; no reported run has it
 
 class Curves(NamedTuple):
   """Training loss terms and validation errors of the runs of a launch.
@@ -122,6 +123,8 @@ def ending(state: RunState, run: int, steps: int) -> Ending:
   if state.diverged_at[run] != NEVER:
     return divergence(
         state.diverged_at[run], [name for name, flags in state.non_finite.items() if flags[run]])
+  if state.stopped_at[run] < NEVER:
+    return Ending(f"{LOST}@{training.lost_at(int(state.stopped_at[run]))}", "")
   if np.isinf(state.best.score[run]):  # it has no checkpoint but its start
     return Ending(f"{DIVERGED}@{steps}", "validation")
   if state.stopped_at[run] != NEVER and state.stopped_at[run] < steps:

@@ -36,6 +36,18 @@ class Arm(NamedTuple):
   fit: Callable[[Frames], Fitted]
 
 
+class Halving(NamedTuple):
+  """Races between arms, whose losers are stopped on the way; see `halving`.
+
+  Attributes:
+    races: The names of the arms that race against one another, as many in each race.
+    rungs: `(step, left)`: after so many steps so many arms of each race go on.
+  """
+
+  races: tuple[tuple[str, ...], ...]
+  rungs: tuple[tuple[int, int], ...]
+
+
 class Plan(NamedTuple):
   """A whole experiment, ready to run.
 
@@ -51,6 +63,7 @@ class Plan(NamedTuple):
     devices_per_run: Devices that share the batch of a run; divides their number and every batch.
     stop_on_divergence: Whether a run that becomes non-finite ends the sweep.
     checkpoint_every: Seconds between two saves of a launch under way.
+    halving: Which runs are stopped on the way; None where all are trained to their end.
   """
 
   name: str
@@ -64,6 +77,7 @@ class Plan(NamedTuple):
   devices_per_run: int
   stop_on_divergence: bool
   checkpoint_every: float
+  halving: Halving | None = None
 
 
 class Key(NamedTuple):

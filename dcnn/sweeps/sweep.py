@@ -20,7 +20,16 @@ from jaxtyping import Bool
 from dcnn.base import processes, wording
 from dcnn.base.measures import Metric
 from dcnn.results.records import Point, Row, is_failed
-from dcnn.sweeps import checkpoints, memory, outcomes, plans, snapshots, streaming, training
+from dcnn.sweeps import (
+    checkpoints,
+    halving,
+    memory,
+    outcomes,
+    plans,
+    snapshots,
+    streaming,
+    training,
+)
 from dcnn.sweeps.checkpoints import Nothing, Store
 from dcnn.sweeps.memory import Compiled, Placement
 from dcnn.sweeps.outcomes import Curves
@@ -239,8 +248,9 @@ def _run_group(session: _Session, group: Group) -> None:
   if program.evaluated is not None:  # otherwise it picks leaves, whatever their leading axes
     evaluated = jax.jit(jax.vmap(evaluated))
   session.store.check()
+  spread = compiled.placement.devices // compiled.placement.devices_per_run
   for launch in (*plans.launches(first, compiled.size),
-                 *plans.launches(tuple(pending.values()), compiled.size)):
+                 *halving.launches(plan, tuple(pending.values()), compiled.size, spread)):
     session.launches += 1
     current = _Current(
         launch, compiled, compiled.engine.shard(plans.stack(launch.padded)),
@@ -274,10 +284,29 @@ def _train(
         sums = _sums(current, current.evaluated(state), valid)
         state, validation = engine.validate(state, current.arguments, sums, end - start)
         curves = _with_validation(session, current, curves, state, validation, start, end)
+        state = _without_losers(plan, current, state, done)
       session.watched |= outcomes.latest_errors(
           curves, current.launch.keys, plan.problem.measures.watched)
       _visit(session, current, state, curves, done)
   return state, curves
+
+
+def _without_losers(plan: Plan, current: _Current, state: RunState, step: int) -> RunState:
+  """The states after a validation, in which runs that have lost their race stand still."""
+  if plan.halving is None:
+    return state
+  diverged_at, stopped_at, scores = processes.to_host(
+      (state.diverged_at, state.stopped_at, state.best.score))
+  real = slice(current.runs)
+  lost = halving.losers(plan, halving.Standing(
+      current.launch.keys, np.where(diverged_at == NEVER, scores, np.inf)[real],
+      stopped_at[real] < NEVER), step)
+  lost = np.append(lost, np.full(len(stopped_at) - current.runs, lost[0]))  # padding: as the first
+  ended = (diverged_at != NEVER) | (stopped_at != NEVER)
+  if (ended | ~lost).all():
+    return state
+  return state._replace(stopped_at=current.compiled.engine.shard(
+      np.where(lost & ~ended, np.int32(training.lost_at(step)), stopped_at)))
 
 
 def _train_chunk(
@@ -376,13 +405,13 @@ def _finish(session: _Session, current: _Current, state: RunState, curves: Curve
   by_seed = {run.seed: run for run in launch.real}
   baseline = {seed: outcomes.baseline_errors(plan, run) for seed, run in by_seed.items()}
   for i, run in enumerate(launch.real):
+    ending = outcomes.ending(host, i, plan.steps)
     session.ended[run.key] = Ended(
         outcomes.rows(
             plan, run, {name: values[i] for name, values in sums.items()},
-            baseline=baseline[run.seed], step=int(host.best.step[i]),
-            ended=outcomes.ending(host, i, plan.steps)),
+            baseline=baseline[run.seed], step=int(host.best.step[i]), ended=ending),
         histories[i], snapshots.of_run(host.best.variables, i), snapshots.of_run(last, i),
-        float(host.best.score[i]), run.fitted.kept)
+        math.inf if is_failed(ending.status) else float(host.best.score[i]), run.fitted.kept)
   session.store.save_finished(snapshots.from_ended(
       launch, [session.ended[key] for key in launch.keys], curves, session.counts()))
   session.saved = time.monotonic()

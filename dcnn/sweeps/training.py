@@ -75,8 +75,8 @@ class RunState(NamedTuple):
     diverged_at: The step, counted from 0, whose loss, gradient or new parameters were not finite,
       or -1. From then on the run stands still.
     non_finite: What was not finite at that step: loss terms by name, `gradient`, `parameters`.
-    stopped_at: The number of steps taken when patience ended, or -1. From then on the run stands
-      still.
+    stopped_at: The number of steps taken when patience ended; `lost_at` of it where the run lost
+      its race; or -1. From then on the run stands still.
   """
 
   step: Int[Array, ""]
@@ -95,6 +95,11 @@ class Validation(NamedTuple):
 
   terms: dict[str, Float[Array, ""]]
   valid: dict[str, Float[Array, ""]]
+
+
+def lost_at(step: int) -> int:
+  """What `RunState.stopped_at` is for a run that lost its race at a step; its own inverse."""
+  return NEVER - 1 - step
 
 
 def init(program: Program, key: Key[Array, ""], hypers: Hypers) -> RunState:
