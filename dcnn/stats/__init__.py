@@ -9,8 +9,8 @@ mean is 0. Two exact runs are equal: their ratio is 1.
 """
 
 from dcnn.stats.comparison import ArmSummary, Contrast, compare, joint_p, verdict
-from dcnn.stats.intervals import CONFIDENCE, Interval, geometric_mean, wilson
 from dcnn.stats.factorial import Factorial, factorial
+from dcnn.stats.intervals import CONFIDENCE, Interval, geometric_mean, wilson
 from dcnn.stats.looks import look_level
 from dcnn.stats.permutation import (
     SIGNIFICANCE,

@@ -89,7 +89,8 @@ def verdict(
     `equivalent` if the whole interval lies inside the band; otherwise `better` (smaller error) or
     `worse` if the interval excludes 1 and p_adjusted < level; otherwise `too few seeds` where not
     even an effect of the same sign in all seeds could be significant, 2 / 2^seeds >= level;
-    otherwise `undecided`.
+    otherwise `undecided`. Only `better` and `worse` are held to the level over the whole table:
+    `equivalent` rests on the interval of this contrast alone.
 
   Raises:
     ValueError: If `margin_dex` is not positive.

@@ -77,9 +77,11 @@ def max_t(
   plain, adjusted, flips = np.zeros(len(scores)), np.zeros(len(scores)), 0
   for signs in _sign_blocks(scores.shape[1]):
     flipped = np.abs(units @ signs.T)
-    plain += np.count_nonzero(flipped >= least[:, None], axis=1)
-    largest = np.maximum.accumulate(flipped[::-1])[::-1]
-    adjusted += np.count_nonzero(largest >= least[:, None], axis=1)
+    largest = np.zeros(len(signs))  # of this contrast and those after it
+    for contrast in reversed(range(len(units))):
+      plain[contrast] += np.count_nonzero(flipped[contrast] >= least[contrast])
+      np.maximum(largest, flipped[contrast], out=largest)
+      adjusted[contrast] += np.count_nonzero(largest >= least[contrast])
     flips += len(signs)
   back = np.argsort(order)
   return (plain / flips)[back], np.maximum.accumulate(adjusted / flips)[back]
