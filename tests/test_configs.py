@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import pathlib
+import re
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ import tiny
 
 from dcnn import configs, jobs
 from dcnn.configs import arms, build, settings, tasks
+from dcnn.results import records, storage
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
@@ -351,3 +353,66 @@ def test_patience_counts_the_steps_that_there_are():
   configs.validate(config)
   plan = build.build(config, build.load(config))
   assert plan.arms[0].make_program().patience == 1000 * plan.steps
+
+
+# Factors of a table.
+
+GRID = [{"activation.c": c, "labels": labels} for labels in ("standardize", "robust")
+        for c in (0.5, 1)]
+
+
+def crossed(dictionaries=GRID, **table):
+  """A configuration with a table of these arms that cross the constant and the labels."""
+  config = configs.default()
+  config.arms = tuple(dictionaries)
+  names = tuple(map(configs.arm_name, dictionaries))
+  config.tables = ({"title": "T", "baseline": names[0], "arms": names,
+                    "factors": ("activation.c", "labels"), **table},)
+  return config
+
+
+def test_factors_are_read_off_the_settings_of_the_arms():
+  """Also where an arm does not name a level that it takes from the base."""
+  levels = {"activation.c": ("0.5", "1.0") * 2,
+            "labels": ("standardize", "standardize", "robust", "robust")}
+  (table,) = configs.tables(crossed())
+  assert dict(table.factors) == levels
+  implied = [{"labels": "standardize"}, *GRID[1:]]
+  assert dict(configs.tables(crossed(implied))[0].factors) == levels
+  configs.validate(crossed())
+
+
+@pytest.mark.parametrize(("config", "words"), [
+    (crossed(factors=("activation.c",)), "must name two settings"),
+    (crossed(factors=("labels", "labels")), "must name two settings"),
+    (crossed(factors="labels"), "must name two settings"),
+    (crossed(factors=("activation.c", "label")), "did you mean 'labels'?"),
+    (crossed(factors=("activation.c", "steps")), "all arms have steps=2000"),
+    (crossed(GRID[:3]), "no arm has activation.c=1.0 and labels=robust"),
+    (crossed([*GRID, {**GRID[0], "init": "variance_preserving"}]),
+     "several arms have activation.c=0.5 and labels=standardize"),
+    (crossed(factor=()), "did you mean 'factors'?"),
+    (crossed(arms=("x",)), "unknown arm in table")],
+    ids=["one", "same", "text", "typo", "constant", "hole", "twice", "entry", "arm"])
+def test_factors_that_arms_do_not_cross(config, words):
+  with pytest.raises(ValueError, match=re.escape(words)) as error:
+    configs.validate(config)
+  assert "\n" not in str(error.value)
+
+
+def test_factors_go_to_files_and_come_back(tmp_path):
+  tables = configs.tables(crossed())
+  storage.save(records.Result({}, (), (), tables, {}), tmp_path)
+  assert storage.load(tmp_path).tables == tables
+  path = tmp_path / storage.CONFIG_FILE
+  path.write_text(path.read_text().replace('"robust"', '"standardize"'))
+  with pytest.raises(ValueError, match="the levels of two factors that the arms cross"):
+    storage.load(tmp_path)
+
+
+@pytest.mark.parametrize("looks", [0, -1, 21, 1.5, True, "2"])
+def test_looks_are_a_small_number(looks):
+  config = configs.default()
+  with pytest.raises((ValueError, TypeError), match="looks|int"):
+    config.looks = looks
+    configs.validate(config)

@@ -160,7 +160,8 @@ def _factors(config: ConfigDict, table: Mapping[str, Any]) -> dict[str, tuple[st
   for key, found in levels.items():
     require(len(set(found)) > 1, f"{title}: all arms have {key}={found[0]}; a factor needs two "
             "levels or more")
-  require(is_crossed(levels.values(), len(settings)), f"{title}: {_uncrossed(levels)}")
+  if not is_crossed(levels.values(), len(settings)):
+    raise ValueError(f"{title}: {_uncrossed(levels)}")
   return levels
 
 
