@@ -258,11 +258,12 @@ def test_the_command_prints_what_was_chosen_and_warns_of_the_edge(monkeypatch, c
   config.arms = ({}, {"activation.c": 0.25})
   config.tuning.learning_rates, config.tuning.seeds = (1e-9, 1e-2), (7, 8)
   return config"""))
-  status, output, errors = commands.call(
-      monkeypatch, capsys, f"--config={tmp_path / 'tiny.py'}", f"--workdir={tmp_path / 'w'}")
+  edge = "edge of the grid for base, c=0.25: widen tuning.learning_rates"
+  with pytest.warns(UserWarning, match=edge):
+    status, output, _ = commands.call(
+        monkeypatch, capsys, f"--config={tmp_path / 'tiny.py'}", f"--workdir={tmp_path / 'w'}")
   assert status == 0
   assert "learning rates, chosen on seeds 7, 8:\n  0.01: base, c=0.25\n" in output
-  assert "edge of the grid for base, c=0.25: widen tuning.learning_rates" in errors
   written = json.loads((tmp_path / "w" / "config.json").read_text())
   assert written["tuning"]["chosen"] == {"base": 1e-2, "c=0.25": 1e-2}
   assert {line.split(",")[2] for line in (
