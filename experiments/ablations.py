@@ -92,10 +92,11 @@ def grid() -> configs.ConfigDict:
   arms = [
       {"activation.c": c, "labels": name} for name in (*SCALINGS, *CONTROLS) for c in CONSTANTS]
   config.arms = tuple(arms)
-  config.tables = tuple(
+  crossed = _table("Constant and scaling", "c=0.5,power_of_ten", arms)
+  config.tables = (crossed | {"factors": ("activation.c", "labels")}, *(
       _table(f"IReLU constant, {name} labels", configs.arm_name(BASELINE | {"labels": name}),
              [arm for arm in arms if arm["labels"] == name])
-      for name in (*SCALINGS, *CONTROLS))
+      for name in (*SCALINGS, *CONTROLS)))
   return config
 
 
@@ -107,11 +108,12 @@ def activations() -> configs.ConfigDict:
   config.arms = tuple(
       {"activation.name": name, "labels": scaling}
       for scaling in ("power_of_ten", "standardize") for name in ACTIVATIONS)
-  config.tables = tuple(
+  crossed = _table("Activation and scaling", "irelu,power_of_ten", config.arms)
+  config.tables = (crossed | {"factors": ("activation.name", "labels")}, *(
       _table(f"Activation, {scaling} labels",
              configs.arm_name({"activation.name": "irelu", "labels": scaling}),
              [arm for arm in config.arms if arm["labels"] == scaling])
-      for scaling in ("power_of_ten", "standardize"))
+      for scaling in ("power_of_ten", "standardize")))
   return config
 
 
