@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -13,7 +14,8 @@ from dcnn.results.plots.style import WIDTH, light_shade, with_style
 
 COLOURS = "PuOr_r"  # purple is better than the mean of the map, orange is worse
 _LONGEST_LEVEL = 18
-_DARK_FROM = 0.62  # of the colours on either side, where dark text cannot be read
+_DARK, _LIGHT = "#1c1c1c", "#f9f9f9"  # text
+_LIGHT_FROM = 0.55  # brightness of a cell on which dark text is read better
 
 
 class HeatMap(NamedTuple):
@@ -84,16 +86,19 @@ def _write_errors(
     relative: Float[np.ndarray, "rows columns"],
 ) -> None:
   """The error in each cell, in the shade of text that its colour lets be read, on any paper."""
-  finite = errors[np.isfinite(errors)]
-  like = float(np.median(finite)) if finite.size else 1.0
   for row, column in np.ndindex(errors.shape):
     value = float(errors[row, column])
-    dark = np.isfinite(relative[row, column]) and abs(relative[row, column]) > _DARK_FROM
-    colour = "#f9f9f9" if dark else "#1c1c1c"
-    if not np.isfinite(relative[row, column]):
-      colour = light_shade("ink")
-    ax.text(column + 0.5, row + 0.5, number_text(value, like) if np.isfinite(value) else "failed",
-            ha="center", va="center", fontsize=8.5 if errors.shape[1] < 7 else 7.5, color=colour)
+    failed = not np.isfinite(value)
+    colour = _text_colour(float(relative[row, column]))
+    ax.text(column + 0.5, row + 0.5, "failed" if failed else number_text(value),
+            ha="center", va="center", fontsize=8.5 if errors.shape[1] < 7 else 7.5,
+            color=colour if np.isfinite(relative[row, column]) else light_shade("ink"))
+
+
+def _text_colour(relative: float) -> str:
+  """The shade of text on a cell of this value from -1 to 1."""
+  red, green, blue, _ = matplotlib.colormaps[COLOURS](0.5 + relative / 2)
+  return _DARK if 0.3 * red + 0.59 * green + 0.11 * blue > _LIGHT_FROM else _LIGHT
 
 
 def _short(level: str) -> str:

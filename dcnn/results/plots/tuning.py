@@ -14,7 +14,7 @@ from dcnn.results.plots.log_axes import set_log_axis
 from dcnn.results.plots.style import WIDTH, light_shade, with_style
 
 _COLUMNS = 3
-_LONGEST_NAME = 24
+_LONGEST_NAME = 20
 
 
 class Scores(NamedTuple):
@@ -59,7 +59,12 @@ def tuning_plot(arms: Sequence[Scores]) -> Figure:
     ax.set_axis_off()
   scores = np.concatenate([each.scores for each in arms])
   set_log_axis(grid[0, 0].yaxis, scores[np.isfinite(scores) & (scores > 0)])
-  set_log_axis(grid[0, 0].xaxis, np.concatenate([each.rates for each in arms]))
+  rates = np.unique(np.concatenate([each.rates for each in arms]))
+  set_log_axis(grid[0, 0].xaxis, rates)
+  shown = dict.fromkeys(rates[[0, len(rates) // 2, -1]].tolist())  # for all there is no room
+  grid[0, 0].set_xticks(list(shown), [f"{rate:g}" for rate in shown])
+  for ax in grid.flat:
+    ax.tick_params(labelsize=7.5)
   figure.supxlabel("learning rate", fontsize=9)
   figure.supylabel("validation score", fontsize=9)
   return figure
