@@ -97,13 +97,14 @@ def with_baseline(result: Result, baseline: str | None) -> Result:
   Raises:
     ValueError: If there is no such arm, or nothing to compare.
   """
-  if len(result.arms) < 2:
-    raise ValueError(f"there is one arm, {result.arms[0]!r}, and nothing to compare it with: give "
-                     "another directory, with other arms")
+  first, *others = result.arms
+  if not others:
+    raise ValueError(f"there is one arm, {first!r}, and nothing to compare it with: give another "
+                     "directory, with other arms")
   if baseline is None:
     if not result.tables:
       raise ValueError("no table is asked for by these sweeps: name the arm to compare with, as in "
-                       f"--baseline={result.arms[0]}")
+                       f"--baseline={first}")
     return result
   if baseline not in result.arms:
     raise ValueError(f"--baseline={baseline}: no such arm; {suggestion(baseline, result.arms)}the "
