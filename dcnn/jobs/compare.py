@@ -195,8 +195,8 @@ def _described(config: Mapping[str, Any], sources: Sequence[Source]) -> dict[str
     terms = {term: meaning for source in reversed(sources)
              for term, meaning in source.record.get("glossary", ())}
     arms = {arm: each for source in reversed(sources)
-            for arm, each in source.record.get("arms", {}).items()}
-    return {"arms": arms, "glossary": [list(pair) for pair in terms.items()]}
+            for arm, each in source.record.get("arm_settings", {}).items()}
+    return {"arm_settings": arms, "glossary": [list(pair) for pair in terms.items()]}
   described = describe_settings(_restored(config))
   return {key: value for key, value in described.items()
           if key not in ("config", "seeds", "measures")}
