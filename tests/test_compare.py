@@ -151,7 +151,8 @@ def test_seeds_run_apart_are_joined_and_are_further_looks():
   assert joined.rows == whole.rows and joined.table("a") == dataclasses.replace(
       whole, config={**whole.config, "looks": joined.config["looks"]}).table("a")
   assert joined.config["seeds"] == list(range(6))
-  assert joined.config["looks"] == [{"seeds": 3}, {"seeds": 3}, {"seeds": 6}] and joined.looks == (3, 1)
+  assert [look["seeds"] for look in joined.config["looks"]] == [3, 3, 6]
+  assert joined.looks == (3, 1)
 
 
 @pytest.mark.parametrize(("looks", "look"), [
