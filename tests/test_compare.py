@@ -151,7 +151,8 @@ def test_seeds_run_apart_are_joined_and_are_further_looks():
   assert joined.rows == whole.rows and joined.table("a") == dataclasses.replace(
       whole, config={**whole.config, "looks": joined.config["looks"]}).table("a")
   assert joined.config["seeds"] == list(range(6))
-  assert joined.config["looks"] == [{"seeds": 3}, {"seeds": 3}, {"seeds": 6}] and joined.look == 3
+  assert [look["seeds"] for look in joined.config["looks"]] == [3, 3, 6]
+  assert joined.looks == (3, 1)
 
 
 @pytest.mark.parametrize(("looks", "look"), [
@@ -159,7 +160,7 @@ def test_seeds_run_apart_are_joined_and_are_further_looks():
 def test_arms_run_apart_have_had_the_looks_of_the_one_looked_at_most(looks, look):
   one, other = (made((arm,), looks=[{"seeds": n} for n in had])
                 for arm, had in zip(("a", "bb"), looks, strict=True))
-  assert joining.join({"1": one, "2": other}).look == look
+  assert joining.join({"1": one, "2": other}).looks == (look, 1)
 
 
 @pytest.mark.parametrize(("names", "name"), [

@@ -37,7 +37,7 @@ def test_only_more_seeds_are_another_look(had, seeds, after):
     ids=["old", "first", "second", "not-finished", "planned", "joined"])
 def test_a_result_is_judged_at_the_level_of_its_look(had, seeds, planned, look):
   result = seen(seeds, had and [{"seeds": n} for n in had], planned)
-  assert result.look == look
+  assert result.looks == (look, planned or 1)
   assert result.level == stats.look_level(look, planned or 1)
   errors = result.errors("width_loss")
   assert result.compare(result.tables[0], "width_loss") == stats.compare(
@@ -88,7 +88,7 @@ def test_looks_of_a_sweep_that_grows(command, tmp_path, monkeypatch, capsys):
     command("--config.seeds=2", arms=more)
   assert recorded(tmp_path) == [1]
   assert command("--config.seeds=2", arms=more)[0] == 0 and recorded(tmp_path) == [1, 2]
-  assert storage.load(tmp_path / "out").look == 2
+  assert storage.load(tmp_path / "out").looks == (2, 1)
   assert json.loads((tmp_path / "out" / "summary.json").read_text())["seeds"] == [0, 1]
 
 

@@ -94,8 +94,8 @@ def _tell(result: Result, sources: Sequence[pairing.Source], out: pathlib.Path |
 
 
 def _look_text(result: Result) -> str:
-  return (f"look {result.look} of {result.planned_looks} planned, verdicts at the level "
-          f"{100 * result.level:.2g} %")
+  look, planned = result.looks
+  return f"look {look} of {planned} planned, verdicts at the level {100 * result.level:.2g} %"
 
 
 def _tell_by(

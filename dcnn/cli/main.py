@@ -109,8 +109,8 @@ def run(argv: Sequence[str]) -> None:
   Raises:
     Stop: On a mistake of the user or a failure of the machine.
   """
-  commands = {"report": report, "compare": answers.compare, "plan": answers.plan,
-              "generate": generate}
+  commands = {"report": report, "generate": generate, "compare": answers.compare,
+              "plan": answers.plan}
   if argv and argv[0] in _HELP and {"-h", "--help"} & set(argv):
     display.say(_HELP[argv[0]])
   elif not argv or {"-h", "--help"} & set(argv) or argv[0] == "help":

@@ -97,13 +97,14 @@ def with_baseline(result: Result, baseline: str | None) -> Result:
   Raises:
     ValueError: If there is no such arm, or nothing to compare.
   """
-  if len(result.arms) < 2:
-    raise ValueError(f"there is one arm, {result.arms[0]!r}, and nothing to compare it with: give "
-                     "another directory, with other arms")
+  first, *others = result.arms
+  if not others:
+    raise ValueError(f"there is one arm, {first!r}, and nothing to compare it with: give another "
+                     "directory, with other arms")
   if baseline is None:
     if not result.tables:
       raise ValueError("no table is asked for by these sweeps: name the arm to compare with, as in "
-                       f"--baseline={result.arms[0]}")
+                       f"--baseline={first}")
     return result
   if baseline not in result.arms:
     raise ValueError(f"--baseline={baseline}: no such arm; {suggestion(baseline, result.arms)}the "
@@ -194,8 +195,8 @@ def _described(config: Mapping[str, Any], sources: Sequence[Source]) -> dict[str
     terms = {term: meaning for source in reversed(sources)
              for term, meaning in source.record.get("glossary", ())}
     arms = {arm: each for source in reversed(sources)
-            for arm, each in source.record.get("arms", {}).items()}
-    return {"arms": arms, "glossary": [list(pair) for pair in terms.items()]}
+            for arm, each in source.record.get("arm_settings", {}).items()}
+    return {"arm_settings": arms, "glossary": [list(pair) for pair in terms.items()]}
   described = describe_settings(_restored(config))
   return {key: value for key, value in described.items()
           if key not in ("config", "seeds", "measures")}

@@ -186,7 +186,7 @@ def _arm_difference(one: Source, other: Source) -> str:
 
 
 def _looks_difference(one: Source, other: Source) -> str:
-  before, now = (source.result.planned_looks for source in (one, other))
+  before, now = (source.result.looks[1] for source in (one, other))
   if before == now:
     return ""
   return (f"{now} and {before} looks were planned (config.looks), from which the level of verdicts "

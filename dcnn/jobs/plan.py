@@ -91,12 +91,13 @@ def _number(seeds: Callable[[], int]) -> int | None:
 
 def next_level(result: Result) -> float:
   """The level of the verdicts once seeds have been added to a sweep, at its next look."""
-  return stats.look_level(result.look + 1, result.planned_looks)
+  look, planned = result.looks
+  return stats.look_level(look + 1, planned)
 
 
 def fresh_level(result: Result) -> float:
   """The level of the verdicts at the first look of a sweep with as many planned looks."""
-  return stats.look_level(1, result.planned_looks)
+  return stats.look_level(1, result.looks[1])
 
 
 def plan_text(result: Result, name: str, ratio: float, power: float) -> str:
@@ -121,8 +122,8 @@ def plan_text(result: Result, name: str, ratio: float, power: float) -> str:
   meanings = {
       "arms": "how many are compared with the baseline; verdicts are corrected for all of them.",
       "spread": "how much the ratio to the baseline varies between seeds, one standard deviation.",
-      at_hand: f"the effect nearest to 1 that is found at this look ({result.look} of "
-               f"{result.planned_looks} planned, level {100 * result.level:.2g} %).",
+      at_hand: f"the effect nearest to 1 that is found at this look ({result.looks[0]} of "
+               f"{result.looks[1]} planned, level {100 * result.level:.2g} %).",
       "seeds here": "how many in all, if they are added to this sweep and looked at again (level "
                     f"{100 * next_level(result):.2g} %).",
       "seeds anew": "how many in a sweep of its own, with other seeds (first look, level "

@@ -153,20 +153,19 @@ class Result:
         (row.arm, row.seed) for row in self.rows if row.status.startswith(PATIENCE)))
 
   @property
-  def look(self) -> int:
-    """Which look at these seeds this is, from 1: how many reports with fewer there were, plus 1."""
-    had = self.config.get("looks") or ()
-    return len(had) + (not had or len(self.seeds) > had[-1]["seeds"])
+  def looks(self) -> tuple[int, int]:
+    """Which look at the seeds this is, and how many were planned; see `stats.look_level`.
 
-  @property
-  def planned_looks(self) -> int:
-    """How many looks were planned before the first."""
-    return self.config.get("config", {}).get("looks", 1)
+    A result with more seeds than the last look that config.json lists is one look further.
+    """
+    had = self.config.get("looks") or ()
+    further = not had or len(self.seeds) > had[-1]["seeds"]
+    return len(had) + further, (self.config.get("config") or {}).get("looks", 1)
 
   @property
   def level(self) -> float:
-    """The level of the verdicts at this look; see `stats.look_level`."""
-    return stats.look_level(self.look, self.planned_looks)
+    """The level of the tests at this look."""
+    return stats.look_level(*self.looks)
 
   @property
   def comparisons(self) -> tuple[Table, ...]:

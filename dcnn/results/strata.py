@@ -84,7 +84,7 @@ def _combined(
   ratio = stats.combined_ratio(differences)
   word = stats.verdict(ratio, p, seeds=seeds, level=level)
   pairs = np.concatenate(differences)
-  side = np.sum(np.isposinf(pairs)) - np.sum(np.isneginf(pairs))
+  side = np.count_nonzero(np.isposinf(pairs)) - np.count_nonzero(np.isneginf(pairs))
   contrary = {"better": side > 0, "worse": side < 0, "equivalent": np.any(np.isinf(pairs))}
   if contrary.get(word, False):
     word = "undecided"
