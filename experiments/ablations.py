@@ -79,8 +79,9 @@ def rescaling() -> configs.ConfigDict:
   """The label scaling at c = 0.5."""
   config = base()
   config.experiment = "ablations:rescaling"
-  config.arms = tuple({"labels": name} for name in (*SCALINGS, *CONTROLS))
-  config.tables = (_table("Label scaling", "power_of_ten", config.arms),)
+  config.arms = (BASELINE, *({"labels": name} for name in (*SCALINGS[1:], *CONTROLS)))
+  config.tables = (
+      _table("Label scaling (baseline: power_of_ten)", "c=0.5", config.arms[1:]),)
   return config
 
 

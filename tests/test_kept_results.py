@@ -1,0 +1,80 @@
+"""Numbers in README and in the experiments are those of the results that are kept."""
+
+import importlib.util
+import json
+import pathlib
+import re
+
+import pytest
+
+from dcnn.results import report, storage
+
+ROOT = pathlib.Path(__file__).parents[1]
+KEPT = ROOT / "experiments" / "results"
+NAMES = sorted(path.name for path in KEPT.iterdir() if (path / "results.csv").exists())
+
+
+def load(name):
+  """A module of experiments, which is no installed package."""
+  spec = importlib.util.spec_from_file_location(f"kept_{name}", KEPT / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+answers = load("answers")
+
+
+def test_the_answers_are_kept():
+  for word in ("converged", "tuned", "grid", "molecules"):
+    assert any(word in name for name in NAMES), word
+
+
+def test_the_readme_says_what_the_results_say():
+  section = re.search(f"{re.escape(answers.BEGIN)}\n(.*?){re.escape(answers.END)}",
+                      (ROOT / "README.md").read_text(), flags=re.S)
+  assert section, f"README.md lacks {answers.BEGIN}"
+  assert section.group(1).strip() == answers.readme_section().strip()
+
+
+@pytest.mark.parametrize("experiment", answers.OUTCOMES)
+def test_docstrings_say_what_the_results_say(experiment):
+  text = (ROOT / "experiments" / f"{experiment}.py").read_text()
+  assert answers.OUTCOMES[experiment]() in " ".join(text.split())
+
+
+def test_the_main_job_speaks_of_the_converged_answer():
+  from experiments import ablations  # found beside the tests, as the working directory is the root
+  assert ablations.CONVERGED == answers.converged_line()
+  assert ablations.CONVERGED in ablations.get_config().question
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kept_result_is_whole_small_and_of_no_machine(name):
+  files = [path for path in (KEPT / name).rglob("*") if path.is_file()]
+  assert {"results.csv", "summary.json", "config.json", "report.md"} <= {
+      path.name for path in files}
+  assert any(path.suffix == ".svg" for path in files)
+  assert sum(path.stat().st_size for path in files) < 3e6
+  for path in files:
+    assert not re.search(r"(?<![\w./])/(home|root|tmp|work|Users|mnt|var|usr)/", path.read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kept_summary_is_that_of_its_rows(name, tmp_path):
+  """Statistics are computed anew; figures, which another Matplotlib draws otherwise, are not."""
+  result = storage.load(KEPT / name)
+  storage.save(result, tmp_path)
+  report.write(tmp_path)
+  kept, drawn = (json.loads((each / "summary.json").read_text()) for each in (KEPT / name, tmp_path))
+  assert list(leaves(drawn)) == list(leaves(kept))
+
+
+def leaves(record, path=""):
+  """The leaves of a record with their paths; numbers match up to rounding."""
+  items = record.items() if isinstance(record, dict) else enumerate(record)
+  for key, value in items:
+    if isinstance(value, dict | list):
+      yield from leaves(value, f"{path}/{key}")
+    else:
+      yield f"{path}/{key}", pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
