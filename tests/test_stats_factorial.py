@@ -103,7 +103,7 @@ def test_coverage_of_the_effects_quick(repeats=100):
 
 
 @pytest.mark.nightly
-def test_coverage_of_the_effects(repeats=2000):
+def test_coverage_of_the_effects(repeats=1000):
   shares = factorial_coverage(repeats, 10)
   print("coverage of row, column and cell at ten seeds:", *shares)
   assert np.all((shares >= 0.93) & (shares <= 0.97))
@@ -157,7 +157,7 @@ def test_coverage_over_strata_quick(repeats=80):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("sizes", [(5,) * 8, (3, 5, 10), (10, 10)], ids=str)
-def test_coverage_over_strata(sizes, repeats=2000):
+def test_coverage_over_strata(sizes, repeats=1000):
   share = strata_coverage(repeats, sizes)
   print(f"coverage over strata of {sizes} seeds: {share:.4f}")
   assert 0.93 <= share <= 0.97

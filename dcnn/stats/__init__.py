@@ -11,7 +11,7 @@ mean is 0. Two exact runs are equal: their ratio is 1.
 from dcnn.stats.comparison import ArmSummary, Contrast, compare, joint_p, verdict
 from dcnn.stats.factorial import Factorial, factorial
 from dcnn.stats.intervals import CONFIDENCE, Interval, geometric_mean, wilson
-from dcnn.stats.looks import look_level
+from dcnn.stats.looks import look_level, look_number
 from dcnn.stats.permutation import (
     SIGNIFICANCE,
     fewest_seeds,
@@ -43,6 +43,7 @@ __all__ = [
     "joint_p",
     "log_ratios",
     "look_level",
+    "look_number",
     "max_t",
     "paired_p",
     "power",
