@@ -66,7 +66,8 @@ def test_a_kept_summary_is_that_of_its_rows(name, tmp_path):
   result = storage.load(KEPT / name)
   storage.save(result, tmp_path)
   report.write(tmp_path)
-  kept, drawn = (json.loads((each / "summary.json").read_text()) for each in (KEPT / name, tmp_path))
+  kept, drawn = (json.loads((folder / "summary.json").read_text())
+                 for folder in (KEPT / name, tmp_path))
   assert list(leaves(drawn)) == list(leaves(kept))
 
 

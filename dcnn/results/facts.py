@@ -61,7 +61,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
 
 def look(result: Result) -> str:
   """Which look at the seeds the report is, and the level of its tests, in a sentence."""
-  number, planned = result.look, result.planned_looks
+  number, planned = result.looks
   of = f" of {planned} planned" if number <= planned else f", with {planned} planned"
   return f"This is look {number}{of}: tests have the level {result.level:.2g}."
 

@@ -154,13 +154,15 @@ class Result:
 
   @property
   def looks(self) -> tuple[int, int]:
-    """Which look at the seeds this is, and how many were planned; see `stats.look_level`.
+    """Which look at the seeds this is, and how many were planned; see `stats.look_number`.
 
     A result with more seeds than the last look that config.json lists is one look further.
     """
-    had = self.config.get("looks") or ()
-    further = not had or len(self.seeds) > had[-1]["seeds"]
-    return len(had) + further, (self.config.get("config") or {}).get("looks", 1)
+    seeds = [look["seeds"] for look in self.config.get("looks") or ()]
+    if not seeds or len(self.seeds) > seeds[-1]:
+      seeds.append(len(self.seeds))
+    planned = (self.config.get("config") or {}).get("looks", 1)
+    return stats.look_number(seeds, planned), planned
 
   @property
   def level(self) -> float:
