@@ -32,9 +32,9 @@ def test_only_more_seeds_are_another_look(had, seeds, after):
 
 
 @pytest.mark.parametrize(("had", "seeds", "planned", "look"), [
-    (None, 8, None, 1), ([8], 8, 1, 1), ([4, 8], 8, 1, 2), ([4], 8, 1, 2), ([4], 8, 2, 2),
-    ([5, 5, 8], 8, 1, 3)],
-    ids=["old", "first", "second", "not-finished", "planned", "joined"])
+    (None, 8, None, 1), ([8], 8, 1, 1), ([6, 8], 8, 1, 2), ([6], 8, 1, 2), ([7], 8, 2, 2),
+    ([6, 6, 10], 10, 1, 2), ([6, 10, 12], 12, 1, 3), ([3], 8, 1, 1)],
+    ids=["old", "first", "second", "not-finished", "planned", "joined", "third", "free"])
 def test_a_result_is_judged_at_the_level_of_its_look(had, seeds, planned, look):
   result = seen(seeds, had and [{"seeds": n} for n in had], planned)
   assert result.looks == (look, planned or 1)
@@ -47,10 +47,11 @@ def test_a_result_is_judged_at_the_level_of_its_look(had, seeds, planned, look):
 def test_looks_that_nobody_planned_cost_a_verdict():
   """2 / 2^8 = 0.0078: enough at the first look, not at a second that was not planned."""
   verdicts = {}
-  for had, planned in (((), 1), ((4,), 1), ((4,), 2)):
+  for had, planned in (((), 1), ((4,), 1), ((7,), 1), ((7,), 2)):
     result = seen(8, [{"seeds": n} for n in had], planned)
     verdicts[had, planned] = result.compare(result.tables[0], "width_loss")[1].contrast.verdict
-  assert verdicts == {((), 1): "better", ((4,), 1): "too few seeds", ((4,), 2): "better"}
+  assert verdicts == {((), 1): "better", ((4,), 1): "better", ((7,), 1): "too few seeds",
+                      ((7,), 2): "better"}
 
 
 ARMS = '  config.arms = ({}, {"activation.c": 1.0})\n  return config'
