@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.transforms import blended_transform_factory
 
 from dcnn.base.text import one_line
 from dcnn.results import text
@@ -19,6 +20,7 @@ from dcnn.stats import Interval
 
 _CONSTANT_LINE: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (1, 2))}
 BAND: dict[str, Any] = {"color": PALETTE["ink"][0], "alpha": 0.08, "linewidth": 0}
+MOST_LETTERS = 60  # of a title, as wide as a panel
 EQUIVALENCE = 10**0.05  # see stats.verdict
 
 
@@ -156,10 +158,14 @@ def _draw_baseline(
 def _name_rows(ax: Axes, panel: StripPanel) -> None:
   """Titles and names of arms at the left, and above the dots how many runs failed."""
   groups = _layout(panel)
+  # Across the whole figure, and no part of the layout: a long title would take the axes' width.
+  whole_width = blended_transform_factory(ax.get_figure().transFigure, ax.transData)
   for row, title, _ in groups:
-    ax.text(0.0, row + 0.05, one_line(title), transform=ax.get_yaxis_transform(),
-            va="center", fontweight="bold",
-            bbox={"facecolor": light_shade("paper"), "edgecolor": "none", "pad": 1})
+    heading = ax.text(
+        0.01, row + 0.05, text.shorten(one_line(title), MOST_LETTERS), transform=whole_width,
+        va="center", fontweight="bold",
+        bbox={"facecolor": light_shade("paper"), "edgecolor": "none", "pad": 1})
+    heading.set_in_layout(False)
   named = [pair for _, _, strips in groups for pair in strips]
   ax.set_yticks([row for row, _ in named], [arm_label(strip.arm) for _, strip in named])
   for row, strip in named:
