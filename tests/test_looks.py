@@ -89,7 +89,7 @@ def test_looks_of_a_sweep_that_grows(command, tmp_path, monkeypatch, capsys):
     command("--config.seeds=2", arms=more)
   assert recorded(tmp_path) == [1]
   assert command("--config.seeds=2", arms=more)[0] == 0 and recorded(tmp_path) == [1, 2]
-  assert storage.load(tmp_path / "out").looks == (2, 1)
+  assert storage.load(tmp_path / "out").looks == (1, 1)  # one seed could find nothing
   assert json.loads((tmp_path / "out" / "summary.json").read_text())["seeds"] == [0, 1]
 
 
