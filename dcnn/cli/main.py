@@ -27,9 +27,9 @@ USAGE = """\
 dcnn trains derivative-constrained networks and compares what their ingredients buy.
 
   dcnn --config=NAME[:VARIANT] --workdir=DIR [--fresh] [--config.KEY=VALUE ...]
-      Runs an experiment that comes with dcnn (ablations, advection, rmd17) or, as FILE.py in
-      place of NAME, that of a file, which is Python code. DIR/report.html is what to read.
-      The same command continues what was interrupted; more seeds and arms extend what is
+      Runs an experiment that comes with dcnn (ablations, advection, molecules, rmd17) or, as
+      FILE.py in place of NAME, that of a file, which is Python code. DIR/report.html is what to
+      read. The same command continues what was interrupted; more seeds and arms extend what is
       finished. --fresh moves an old DIR aside first.
 
   dcnn --config=... --print_config
