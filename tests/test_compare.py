@@ -146,17 +146,17 @@ def test_arms_and_seeds_stand_in_the_order_given():
 
 
 def test_seeds_run_apart_are_joined_and_are_further_looks():
-  halves = {"1": made(("a", "bb"), range(3)), "2": made(("a", "bb"), range(3, 6))}
-  joined, whole = joining.join(halves), made(("a", "bb"))
+  halves = {"1": made(("a", "bb"), range(6)), "2": made(("a", "bb"), range(6, 12))}
+  joined, whole = joining.join(halves), made(("a", "bb"), range(12))
   assert joined.rows == whole.rows and joined.table("a") == dataclasses.replace(
       whole, config={**whole.config, "looks": joined.config["looks"]}).table("a")
-  assert joined.config["seeds"] == list(range(6))
-  assert [look["seeds"] for look in joined.config["looks"]] == [3, 3, 6]
-  assert joined.looks == (3, 1)
+  assert joined.config["seeds"] == list(range(12))
+  assert [look["seeds"] for look in joined.config["looks"]] == [6, 6, 12]
+  assert joined.looks == (2, 1)  # six seeds could find nothing at the second level
 
 
 @pytest.mark.parametrize(("looks", "look"), [
-    (([6], [6]), 1), (([3, 6], [6]), 2), (([], [6]), 1)], ids=["one", "two", "old"])
+    (([6], [6]), 1), (([6, 8], [8]), 2), (([], [6]), 1)], ids=["one", "two", "old"])
 def test_arms_run_apart_have_had_the_looks_of_the_one_looked_at_most(looks, look):
   one, other = (made((arm,), looks=[{"seeds": n} for n in had])
                 for arm, had in zip(("a", "bb"), looks, strict=True))

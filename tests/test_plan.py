@@ -42,9 +42,10 @@ def run(monkeypatch, capsys):
   return functools.partial(commands.call, monkeypatch, capsys)
 
 
-@pytest.mark.parametrize(("looks", "planned"), [((8,), 1), ((4, 8), 1), ((8,), 2)],
-                         ids=["first", "second", "planned"])
-def test_forecasts_are_those_of_stats(looks, planned):
+@pytest.mark.parametrize(("looks", "planned", "present", "next_look"), [
+    ((8,), 1, 1, 2), ((6, 8), 1, 2, 2), ((8,), 2, 1, 2)], ids=["first", "second", "planned"])
+def test_forecasts_are_those_of_stats(looks, planned, present, next_look):
+  """Eight seeds could find nothing at a second look that nobody planned: it is free."""
   result = pilot(looks=looks, planned=planned)
   lines = plan.forecasts(result, 0.9, 0.8)
   assert [(line.title, line.metric, line.arms) for line in lines] == [
@@ -52,7 +53,7 @@ def test_forecasts_are_those_of_stats(looks, planned):
   for line, table in zip(lines, np.repeat(np.arange(2), 2), strict=True):
     asked, errors = result.tables[table], result.errors(line.metric)
     logs = np.array([np.log(errors[arm] / errors[asked.baseline]) for arm in asked.arms])
-    levels = [stats.look_level(look, planned) for look in (len(looks), len(looks) + 1, 1)]
+    levels = [stats.look_level(look, planned) for look in (present, next_look, 1)]
     assert line.finds == pytest.approx(stats.detectable_ratio(logs, 8, 0.8, levels[0]))
     assert line.here == stats.seeds_needed(logs, 0.9, 0.8, levels[1])
     assert line.anew == stats.seeds_needed(logs, 0.9, 0.8, levels[2])

@@ -360,9 +360,9 @@ def test_a_share_of_zero_everywhere_is_left_out(share, there, tmp_path):
 
 @pytest.mark.parametrize(("looks", "planned", "words"), [
     ([], 1, "This is look 1 of 1 planned: tests have the level 0.045."),
-    ([{"seeds": 5}, {"seeds": 10}], 1,
+    ([{"seeds": 6}, {"seeds": 10}], 1,
      "This is look 2, with 1 planned: tests have the level 0.0025."),
-    ([{"seeds": 5}, {"seeds": 10}], 4, "This is look 2 of 4 planned: tests have the level 0.014.")],
+    ([{"seeds": 8}, {"seeds": 10}], 4, "This is look 2 of 4 planned: tests have the level 0.013.")],
     ids=["first", "not planned", "planned"])
 def test_the_report_says_which_look_it_is(looks, planned, words, tmp_path):
   config = {"looks": looks, "config": {"looks": planned}}

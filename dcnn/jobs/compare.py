@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dcnn import configs
-from dcnn.base import objects
+from dcnn.base import objects, wording
 from dcnn.base.text import suggestion
 from dcnn.configs.settings import ConfigDict
 from dcnn.jobs import pairing, workdirs
@@ -30,10 +30,11 @@ def finished(directory: pathlib.Path, name: str) -> Source:
     ValueError: If there is none, or it has not ended; the message says what to do.
   """
   if not directory.is_dir():
-    raise ValueError(f"{name}: no such directory; give the --workdir of a sweep that has ended")
+    raise ValueError(f"{name}: no such directory; give the {wording.workdir()} of a sweep that has "
+                     "ended")
   if not (directory / storage.CONFIG_FILE).is_file():
-    raise ValueError(f"{name} holds no results (no {storage.CONFIG_FILE}): give the --workdir of a "
-                     "sweep that has ended")
+    raise ValueError(f"{name} holds no results (no {storage.CONFIG_FILE}): give the "
+                     f"{wording.workdir()} of a sweep that has ended")
   record = storage.read_config(directory / storage.CONFIG_FILE, required=workdirs.REQUIRED)
   if "timing" not in record or not (directory / storage.ROWS_FILE).is_file():
     raise ValueError(f"{name} holds a sweep that has not ended: give the command that began it "
@@ -51,7 +52,7 @@ def finished(directory: pathlib.Path, name: str) -> Source:
                      "continues it")
   if not any(map(result.has, result.compared)):
     raise ValueError(f"{name}: {storage.ROWS_FILE} has no test errors by which arms are compared; "
-                     "give the --workdir of a sweep that has ended")
+                     f"give the {wording.workdir()} of a sweep that has ended")
   return Source(name, result, arms)
 
 

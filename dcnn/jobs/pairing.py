@@ -166,7 +166,7 @@ def _setting_difference(one: Source, other: Source) -> str:
       split = " (the split)" if key.startswith("split.") else ""
       return (f"config.{key}{split} is {_text(now.get(key))} and {_text(before.get(key))}, so that "
               f"arms would differ in more than their names say. Train one of them again with the "
-              f"other's --config.{key}, or give --by={key} to compare the arms within each")
+              f"other's config.{key}, or give --by={key} to compare the arms within each")
   return ""
 
 

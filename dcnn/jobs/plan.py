@@ -91,8 +91,9 @@ def _number(seeds: Callable[[], int]) -> int | None:
 
 def next_level(result: Result) -> float:
   """The level of the verdicts once seeds have been added to a sweep, at its next look."""
-  look, planned = result.looks
-  return stats.look_level(look + 1, planned)
+  _, planned = result.looks
+  more = (*result.seeds_of_looks, result.seeds_of_looks[-1] + 1)
+  return stats.look_level(stats.look_number(more, planned), planned)
 
 
 def fresh_level(result: Result) -> float:
@@ -129,7 +130,7 @@ def plan_text(result: Result, name: str, ratio: float, power: float) -> str:
       "seeds anew": "how many in a sweep of its own, with other seeds (first look, level "
                     f"{100 * fresh_level(result):.2g} %)."}
   failed = sum(each.failed for each in lines)
-  notes = ["Looks that are planned before the first one, as in --config.looks=2, take fewer seeds "
+  notes = ["Looks that are planned before the first one, as in config.looks=2, take fewer seeds "
            "than those that are not."]
   notes += [f"{text.count_text(failed, 'pair')} of runs, of which one failed or is exact, left "
             "out: their spread is not known."] if failed else []

@@ -91,7 +91,7 @@ def _require_all(
       raise ValueError(
           f"the seeds differ: arm {arm!r} of {mine} has no seed {lacking[0]}, which {theirs} has, "
           "and arms are compared seed by seed. Add seeds where they are missing (the same command "
-          "with the larger --config.seeds keeps the runs that there are)")
+          "with more seeds keeps the runs that there are)")
 
 
 def _experiment(names: Sequence[str]) -> str:

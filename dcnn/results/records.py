@@ -158,11 +158,15 @@ class Result:
 
     A result with more seeds than the last look that config.json lists is one look further.
     """
-    seeds = [look["seeds"] for look in self.config.get("looks") or ()]
-    if not seeds or len(self.seeds) > seeds[-1]:
-      seeds.append(len(self.seeds))
     planned = (self.config.get("config") or {}).get("looks", 1)
-    return stats.look_number(seeds, planned), planned
+    return stats.look_number(self.seeds_of_looks, planned), planned
+
+  @property
+  def seeds_of_looks(self) -> tuple[int, ...]:
+    """How many seeds there were at each look, the present one last."""
+    before = tuple(look["seeds"] for look in self.config.get("looks") or ())
+    is_further = not before or len(self.seeds) > before[-1]
+    return (*before, len(self.seeds)) if is_further else before
 
   @property
   def level(self) -> float:
