@@ -487,6 +487,7 @@ def resolve(spec: Any) -> Activation:
     if spec not in ACTIVATIONS:
       raise ValueError(unknown("activation", spec, ACTIVATIONS))
     return ACTIVATIONS[spec]
+  own: Elementwise = spec
   if not callable(spec):
     raise ValueError(f"expected the name of an activation, or a function, received {spec!r}; known "
                      f"names are {', '.join(ACTIVATIONS)}")
@@ -506,7 +507,7 @@ def resolve(spec: Any) -> Activation:
   if getattr(result, "shape", None) != array.shape or result.dtype != array.dtype:
     raise ValueError(f"the activation {name} maps {array} to {result}, expected the same shape and "
                      "type: an activation works on each element")
-  return Activation(spec, None, partial(variance_gain, spec))
+  return Activation(own, None, partial(variance_gain, own))
 
 
 def meaning(spec: Any) -> str:

@@ -159,7 +159,7 @@ def _name_rows(ax: Axes, panel: StripPanel) -> None:
   """Titles and names of arms at the left, and above the dots how many runs failed."""
   groups = _layout(panel)
   # Across the whole figure, and no part of the layout: a long title would take the axes' width.
-  whole_width = blended_transform_factory(ax.get_figure().transFigure, ax.transData)
+  whole_width = blended_transform_factory(ax.figure.transFigure, ax.transData)
   for row, title, _ in groups:
     heading = ax.text(
         0.01, row + 0.05, text.shorten(one_line(title), MOST_LETTERS), transform=whole_width,
