@@ -24,7 +24,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from dcnn.base.text import unknown
+from dcnn.base.text import first_line, unknown
 
 Real = Float[Array | np.ndarray, "*shape"] | np.floating | float | int
 Result = Float[Array, "*shape"]
@@ -499,10 +499,9 @@ def resolve(spec: Any) -> Activation:
   try:
     result = jax.eval_shape(spec, array)
   except Exception as error:  # whatever a user's function raises
-    lines = str(error).splitlines() or [""]
     raise ValueError(
-        f"the activation {name} fails on an array: {type(error).__name__}: {lines[0]}. Expected a "
-        "function of one array, written with jax.numpy; bind other parameters with "
+        f"the activation {name} fails on an array: {first_line(error)}. Expected a function of one "
+        "array, written with jax.numpy; bind other parameters with "
         "functools.partial") from error
   if getattr(result, "shape", None) != array.shape or result.dtype != array.dtype:
     raise ValueError(f"the activation {name} maps {array} to {result}, expected the same shape and "

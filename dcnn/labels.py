@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 
 from dcnn.base import Labels, rounding
 from dcnn.base.systems import known_forces
-from dcnn.base.text import suggestion
+from dcnn.base.text import first_line, suggestion
 
 Shift = Float[Array | np.ndarray, "..."] | float
 Species = Int[Array | np.ndarray, "*frames atoms"]
@@ -549,9 +549,8 @@ def _call(function: Callable, first: Any, second: Any, **others: Any) -> Any:
   except ValueError:
     raise
   except Exception as error:  # whatever a user's function raises
-    first_line = (str(error).splitlines() or [""])[0]
-    raise ValueError(f"{_name(function)} fails on the training labels: {type(error).__name__}: "
-                     f"{first_line}") from error
+    raise ValueError(
+        f"{_name(function)} fails on the training labels: {first_line(error)}") from error
 
 
 def _cross(

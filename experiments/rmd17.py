@@ -9,11 +9,12 @@ Lilienfeld, Mach. Learn.: Sci. Technol. 1 (2020) 045018, one for training and va
 for testing:
   dcnn --config=rmd17 --config.dataset=TRAIN.extxyz \\
       --config.test_dataset=TEST.extxyz --workdir=results/rmd17
+
+Variants, after a colon:
+  search  one change of the recipe at a time, to be chosen from by validation errors
 """
 
 from dcnn import configs
-
-STEPS = 30_000
 
 
 def get_config(arg: str = "") -> configs.ConfigDict:
@@ -25,7 +26,7 @@ def get_config(arg: str = "") -> configs.ConfigDict:
 
 
 def recipe() -> configs.ConfigDict:
-  """SchNet with the best of what was searched, and what was there before the search."""
+  """SchNet with SiLU and standardised labels; what the search finds is not in it yet."""
   config = base()
   config.experiment = "rmd17"
   return config
@@ -64,7 +65,7 @@ def base() -> configs.ConfigDict:
   config.labels = "standardize"
   config.activation.name = "silu"
   config.seeds = 3
-  config.steps = STEPS
+  config.steps = 30_000
   config.chunk = 1000
   config.optimizer.learning_rate = 3e-3
   config.optimizer.ema_decay = 0.999

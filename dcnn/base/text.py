@@ -41,6 +41,15 @@ def suggestion(name: str, known: Iterable[str]) -> str:
   return f"did you mean {close[0]!r}? " if close else ""
 
 
+def first_line(error: BaseException) -> str:
+  """The type of an error and the first line of its message.
+
+  >>> first_line(TypeError("expected x\\nreceived y"))
+  'TypeError: expected x'
+  """
+  return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
   """The message on a name that is not known: the closest one, and all that are.
 

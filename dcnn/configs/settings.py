@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from dcnn.base import objects
-from dcnn.base.text import unknown
+from dcnn.base.text import first_line, unknown
 
 if TYPE_CHECKING:
   class ConfigDict(Any):
@@ -129,8 +129,7 @@ def naming(key: str) -> Iterator[None]:
   except ValueError as error:
     raise error if key in str(error) else ValueError(f"{key}: {error}") from error
   except Exception as error:  # whatever a user's function raises
-    first = (str(error).splitlines() or [""])[0]
-    raise ValueError(f"{key}: {type(error).__name__}: {first}") from error
+    raise ValueError(f"{key}: {first_line(error)}") from error
 
 
 def check_type(setting: Setting, value: Any) -> None:

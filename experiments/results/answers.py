@@ -209,7 +209,7 @@ def readme_section() -> str:
   return "\n\n".join(paragraphs)
 
 
-# What the docstrings of experiments say came out, in one line of words each.
+# What the docstrings of experiments say came out.
 OUTCOMES = {"ablations": lambda: " ".join((scaling(), constant(), silu()))}
 
 
