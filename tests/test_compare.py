@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import shutil
+from xml.etree import ElementTree
 
 import commands
 import pytest
@@ -12,7 +13,7 @@ from commands import TINY, assert_mistake, call
 
 from dcnn import configs, stats
 from dcnn.jobs import compare, pairing
-from dcnn.results import joining, storage
+from dcnn.results import joining, report, storage
 from dcnn.results.records import ALL_ARMS, Point, Result, Row, Table
 
 ARMS = '({"activation.c": 0.5}, {"activation.c": 1.0}, {"labels": "min_max"}, {"labels": "robust"})'
@@ -352,6 +353,46 @@ def test_over_the_values_of_a_setting(run, molecules, tmp_path):
   for name in ("ethanol", "uracil", "my_set"):
     assert (tmp_path / "out" / name / "report.html").is_file()
   assert run("compare", *molecules, "--by=dataset", f"--out={tmp_path / 'out'}")[0] == 0
+
+
+def test_the_page_over_values_answers_in_words_and_a_figure(run, molecules, tmp_path):
+  out = tmp_path / "out"
+  assert run("compare", *molecules, "--by=dataset", f"--out={out}")[0] == 0
+  page = (out / "report.md").read_text().replace("\\", "")
+  over_all = json.loads((out / "summary.json").read_text())["tables"][0]["contrasts"]
+  for metric, arms in over_all.items():
+    for arm, record in arms.items():
+      each = {name: contrast["ratio"] for name, contrast in record["each"].items()}
+      least, most = min(each, key=each.get), max(each, key=each.get)
+      line = next(line for line in page.splitlines()
+                  if line.startswith(f"- {arm}: ") and f" times the {metric} of " in line)
+      assert f"{record['over_all']['centre']:.2f}" in line
+      assert f", {record['over_all']['verdict']}; " in line
+      assert line.index(f"({least})") < line.index(f"({most})")
+  figure = ElementTree.parse(out / "figures" / "ratios.svg").getroot()
+  words = "".join(figure.itertext())
+  assert "one dataset" in words and "relative to the baseline" in words
+  assert "(figures/ratios.svg)" in page
+
+
+def test_a_page_without_a_figure_says_why(run, molecules, tmp_path, monkeypatch):
+  def fail(*_):
+    raise RuntimeError("no fonts")
+
+  monkeypatch.setattr(report, "load_figures", fail)
+  out = tmp_path / "out"
+  assert run("compare", *molecules, "--by=dataset", f"--out={out}")[0] == 0
+  page = (out / "report.md").read_text()
+  assert "could not be drawn: RuntimeError: no fonts" in page and "ratios.svg" not in page
+
+
+def test_results_that_kept_their_test_rows_alone(run, folder):
+  """As results are that are kept small; which run a picture would show is not known of them."""
+  for half in ("a", "b"):
+    result = storage.load(folder / half)
+    rows = tuple(row for row in result.rows if row.split == "test")
+    storage.save(dataclasses.replace(result, rows=rows, predictions={}), folder / half)
+  assert run("compare", folder / "a", folder / "b")[::2] == (0, "")
 
 
 @pytest.mark.parametrize(("by", "words"), [

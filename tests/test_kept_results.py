@@ -7,11 +7,16 @@ import re
 
 import pytest
 
-from dcnn.results import report, storage
+from dcnn.base import files
+from dcnn.jobs import compare
+from dcnn.results import report, storage, strata
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEPT = ROOT / "experiments" / "results"
-NAMES = sorted(path.name for path in KEPT.iterdir() if (path / "results.csv").exists())
+NAMES = sorted(path.parent.name for path in KEPT.glob("*/config.json"))
+SWEEPS = sorted(str(path.parent.relative_to(KEPT)) for path in KEPT.rglob("results.csv"))
+GROUPS = sorted(path.parent.name for path in KEPT.glob("*/config.json")
+                if not (path.parent / "results.csv").exists())
 
 
 def load(name):
@@ -59,7 +64,7 @@ def test_a_kept_result_is_whole_small_and_of_no_machine(name):
     assert not re.search(r"(?<![\w./])/(home|root|tmp|work|Users|mnt|var|usr)/", path.read_text())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SWEEPS)
 def test_a_kept_summary_is_that_of_its_rows(name, tmp_path):
   """Statistics are computed anew; figures, which another Matplotlib draws otherwise, are not."""
   result = storage.load(KEPT / name)
@@ -68,6 +73,19 @@ def test_a_kept_summary_is_that_of_its_rows(name, tmp_path):
   kept, drawn = (json.loads((folder / "summary.json").read_text())
                  for folder in (KEPT / name, tmp_path))
   assert list(leaves(drawn)) == list(leaves(kept))
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_kept_comparison_is_that_of_its_sweeps(name, tmp_path):
+  config = json.loads((KEPT / name / "config.json").read_text())
+  sources = compare.read([str(path) for path in sorted((KEPT / name).iterdir())
+                          if (path / "results.csv").exists()])
+  results = compare.by_groups(sources, config["by"])
+  tables = strata.common_tables(results)
+  storage_file = tmp_path / "summary.json"
+  files.write_json(storage_file, strata.summary(results, config["by"], tables))
+  kept = json.loads((KEPT / name / "summary.json").read_text())
+  assert dict(leaves(json.loads(storage_file.read_text()))) == dict(leaves(kept))
 
 
 def leaves(record, path=""):

@@ -2,13 +2,11 @@
 
 import math
 import pathlib
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from dcnn.base import files
 from dcnn.cli import arguments, runtime
 from dcnn.cli.messages import FAILURE, Stop, stop_on_errors
 from dcnn.jobs import compare as comparing
@@ -16,7 +14,6 @@ from dcnn.jobs import display, pairing, workdirs
 from dcnn.jobs import plan as planning
 from dcnn.results import storage, strata
 from dcnn.results.records import Result
-from dcnn.results.text import markdown_text
 
 COMPARE_HELP = """\
 dcnn compare DIR DIR ... [--baseline=ARM] [--by=KEY] [--out=DIR]
@@ -103,10 +100,7 @@ def _tell_by(
     out: pathlib.Path | None, command: str,
 ) -> None:
   """Prints the comparisons within each value of a setting, and writes them down if asked to."""
-  notes = [f"The geometric mean over {len(results)} values of {by}, each with the same weight; "
-           "seeds are paired within each. Intervals are pointwise, and say nothing of other values "
-           f"of {by}."]
-  notes += pairing.setting_remarks(sources, by) + pairing.machine_remarks(sources)
+  notes = comparing.notes_by(results, sources, by)
   tables = strata.common_tables(results)
   with stop_on_errors():
     text = strata.tables_text(results, by, tables)
@@ -116,36 +110,8 @@ def _tell_by(
   if out is None:
     return
   with stop_on_errors(FAILURE):
-    places = _places(results, out)
-    for value, result in results.items():
-      workdirs.write(result, places[value])
-    links = [f"- [{markdown_text(f'{by}={value}')}]({place.name}/report.md)"
-             for value, place in places.items()]
-    page = [f"# {markdown_text(f'{_title(results)}, by {by}')}", *map(markdown_text, notes), text,
-            "\n".join(links), f"    {command}"]
-    files.write_json(out / storage.SUMMARY_FILE, strata.summary(results, by, tables))
-    files.write_file(out / "report.md", ("\n\n".join(page) + "\n").encode())
-    joined = [each for result in results.values() for each in result.config["joined"]]
-    files.write_json(out / storage.CONFIG_FILE, {"command": command, "by": by, "joined": joined})
+    comparing.write_by(results, by, notes, command, out)
   display.say(f"\nreport: {out / 'report.md'}")
-
-
-def _title(results: Mapping[str, Result]) -> str:
-  return ", ".join(dict.fromkeys(result.rows[0].experiment for result in results.values()))
-
-
-def _places(results: Mapping[str, Result], out: pathlib.Path) -> dict[str, pathlib.Path]:
-  """A folder for each value, named by what of it can be the name of a folder."""
-  places: dict[str, pathlib.Path] = {}
-  for value in results:
-    name = re.sub(r"[^\w=+-]+", "_", pathlib.PurePath(value).stem).strip("_") or "value"
-    number = 1
-    place = out / name
-    while place in places.values():
-      number += 1
-      place = out / f"{name}.{number}"
-    places[value] = place
-  return places
 
 
 def _free_directory(name: str, directories: Sequence[str]) -> pathlib.Path:

@@ -13,7 +13,7 @@ from dcnn.configs.settings import ConfigDict
 from dcnn.jobs import pairing, workdirs
 from dcnn.jobs.experiment import describe_settings
 from dcnn.jobs.pairing import Source
-from dcnn.results import storage, strata
+from dcnn.results import storage, strata, strata_page
 from dcnn.results.joining import join
 from dcnn.results.records import ALL_ARMS, Result, Table
 from dcnn.sweeps import outcomes
@@ -167,6 +167,33 @@ def by_groups(
         f"no table with two arms is common to all values of {key}: name an arm that all have, as "
         f"in --baseline={next(iter(results.values())).arms[0]}, or give sweeps of the same arms")
   return results
+
+
+def notes_by(
+    results: Mapping[str, Result], sources: Sequence[Source], key: str
+) -> list[str]:
+  """What a reader of a comparison over the values of a setting must know, in sentences."""
+  return [
+      f"The geometric mean over {len(results)} values of {key}, each with the same weight; seeds are "
+      f"paired within each. Intervals are pointwise, and say nothing of other values of {key}.",
+      *pairing.setting_remarks(sources, key), *pairing.machine_remarks(sources)]
+
+
+def write_by(
+    results: Mapping[str, Result], key: str, notes: Sequence[str], command: str, out: pathlib.Path
+) -> None:
+  """Writes a comparison over the values of a setting, and the result of each in a folder of it.
+
+  Args:
+    results: The results by value, as `by_groups` returned them.
+    key: The dotted key of the setting.
+    notes: What a reader must know, from `notes_by`.
+    command: The command line.
+    out: The folder to write into.
+  """
+  for value, place in strata_page.places(results, out).items():
+    workdirs.write(results[value], place)
+  strata_page.write(results, key, notes, command, out)
 
 
 def _predictions(result: Result, sources: Sequence[Source]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from dcnn import stats
 from dcnn.base.measures import Picture
-from dcnn.results import effects, factorials, facts, plots
+from dcnn.results import effects, factorials, facts, plots, strata
 from dcnn.results.effects import Curves
 from dcnn.results.measures import figure_name
 from dcnn.results.records import Result, Table
@@ -88,6 +88,36 @@ def _figures(
   panels = [prediction_panel(picture, result.predictions) for picture in result.measures.pictures]
   yield from _figure(figure_name(result.measures.pictures), plots.prediction_plot,
                      [panel for panel in panels if panel is not None])
+
+
+def strata_figure(results: Mapping[str, Result], by: str, tables: Sequence[Table]) -> bytes:
+  """The ratio of each arm to its baseline within each result and over all, as an SVG file.
+
+  Args:
+    results: Results by the value of the setting `by`.
+    by: The key of the setting.
+    tables: Tables of `strata.common_tables`.
+  """
+  return plots.beside([
+      plots.svg(plots.strip_plot(_strata_panel(results, by, tables, metric)))
+      for metric in strata.metrics(results)])
+
+
+def _strata_panel(
+    results: Mapping[str, Result], by: str, tables: Sequence[Table], metric: str
+) -> plots.StripPanel:
+  """A row for each arm, a dot for each result in their order from above."""
+  one = np.ones(len(results))
+  groups = []
+  for table in tables:
+    strips = [plots.Strip(table.baseline, one, stats.Interval(1.0, 1.0, 1.0), "baseline")]
+    strips += [
+        plots.Strip(
+            row.arm, np.array([contrast.ratio for contrast in row.each.values()]), row.ratio,
+            row.verdict)
+        for row in strata.combine(results, table, metric)]
+    groups.append((table.title, strips))
+  return plots.StripPanel(f"{metric} relative to the baseline", "1", groups, np.nan, f"one {by}")
 
 
 _Panel = TypeVar("_Panel")

@@ -91,12 +91,45 @@ def _combined(
   return Combined(arm, each, ratio, p, int(np.isfinite(pairs).sum()), word)
 
 
+def metrics(results: Mapping[str, Result]) -> list[str]:
+  """The errors by which arms are compared that all results have."""
+  first = next(iter(results.values()))
+  return [metric for metric in first.compared
+          if all(result.has(metric) for result in results.values())]
+
+
 def tables_text(results: Mapping[str, Result], by: str, tables: Sequence[Table]) -> str:
   """The comparisons as Markdown tables: a line for each arm, a column for each result."""
   return "\n\n".join(
       f"{one_line(f'{table.title}: {metric}, ratio to {table.baseline}')}\n\n"
       f"{text.markdown_table(_lines(combine(results, table, metric), results, by))}"
-      for table in tables for metric in _metrics(results))
+      for table in tables for metric in metrics(results))
+
+
+def sentences(results: Mapping[str, Result], by: str, tables: Sequence[Table]) -> list[str]:
+  """What each arm does over all results, and between which of them it does least and most.
+
+  Args:
+    results: Results by the value of the setting `by`.
+    by: The key of the setting.
+    tables: Tables of `common_tables`.
+
+  Returns:
+    A sentence for each table, arm and error.
+  """
+  return [_sentence(row, table, metric, by) for table in tables for metric in metrics(results)
+          for row in combine(results, table, metric)]
+
+
+def _sentence(row: Combined, table: Table, metric: str, by: str) -> str:
+  known = sorted(((contrast.ratio, name) for name, contrast in row.each.items()
+                  if np.isfinite(contrast.ratio)))
+  if not known or not np.isfinite(row.ratio.centre):
+    return f"{row.arm}: no ratio to {table.baseline} in {metric} over all values of {by}."
+  ends = " to ".join(f"{text.ratio_text(stats.Interval(ratio, np.nan, np.nan))} ({name})"
+                     for ratio, name in (known[0], known[-1]))
+  return (f"{row.arm}: {text.ratio_text(row.ratio)} times the {metric} of {table.baseline} over "
+          f"all, {row.verdict}; from {ends}.")
 
 
 def _lines(
@@ -104,7 +137,7 @@ def _lines(
 ) -> list[tuple[str, ...]]:
   heads = ("arm", *(f"{by}={name}" for name in results), "over all", "p", "verdict over all")
   return [heads, *(
-      (row.arm, *(f"{text.ratio_text(stats.Interval(*contrast[:3]))} {contrast.verdict}"
+      (row.arm, *(str(text.ratio_text(stats.Interval(*contrast[:3])))
                   for contrast in row.each.values()),
        str(text.ratio_text(row.ratio)), text.p_text(row.p_adjusted), row.verdict)
       for row in combined)]
@@ -122,12 +155,5 @@ def summary(results: Mapping[str, Result], by: str, tables: Sequence[Table]) -> 
               row.arm: {"each": {name: contrast._asdict() for name, contrast in row.each.items()},
                         "over_all": {**row.ratio._asdict(), "p_adjusted": row.p_adjusted,
                                      "pairs": row.pairs, "verdict": row.verdict}}
-              for row in combine(results, table, metric)} for metric in _metrics(results)}}
+              for row in combine(results, table, metric)} for metric in metrics(results)}}
           for table in tables]}
-
-
-def _metrics(results: Mapping[str, Result]) -> list[str]:
-  """The errors by which arms are compared that all results have."""
-  first = next(iter(results.values()))
-  return [metric for metric in first.compared
-          if all(result.has(metric) for result in results.values())]

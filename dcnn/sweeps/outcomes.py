@@ -187,15 +187,17 @@ def median_run(rows_of_runs: Sequence[Sequence[Row]], measures: Measures) -> int
       another that is compared.
 
   Returns:
-    The position of the run; None if all failed.
+    The position of the run; None if no run has a validation error, because all failed or because
+    the rows are those of test data alone, as in results that are kept small.
   """
   choices = (measures.watched, *measures.compared)
   arms: dict[str, list[tuple[float, int]]] = {}
   for i, lines in enumerate(rows_of_runs):
     if not is_failed(lines[0].status):
       errors = {row.metric: row.value for row in lines if row.split == "valid"}
-      error = next(errors[metric] for metric in choices if metric in errors)
-      arms.setdefault(lines[0].arm, []).append((error, i))
+      known = [errors[metric] for metric in choices if metric in errors]
+      if known:
+        arms.setdefault(lines[0].arm, []).append((known[0], i))
   medians = [sorted(runs)[(len(runs) - 1) // 2] for runs in arms.values()]
   return min(medians)[1] if medians else None
 

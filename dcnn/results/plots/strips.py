@@ -49,12 +49,14 @@ class StripPanel(NamedTuple):
     groups: The title of each table and its arms.
     constant: The error of the constant predictor, drawn where it is near the others; nan where it
       is not known.
+    dot: What one dot is.
   """
 
   metric: str
   unit: str
   groups: Sequence[tuple[str, Sequence[Strip]]]
   constant: float
+  dot: str = "one run"
 
 
 @with_style
@@ -82,7 +84,7 @@ def strip_plot(panel: StripPanel) -> Figure:
   _name_rows(ax, panel)
   verdicts = {strip.verdict for _, arms in panel.groups for strip in arms}
   figure.legend(
-      handles=_strip_legend(verdicts, bool(np.isfinite(_near_constant(panel)))),
+      handles=_strip_legend(verdicts, panel.dot, bool(np.isfinite(_near_constant(panel)))),
       loc="outside upper left", ncols=3, columnspacing=1.2, handletextpad=0.5)
   return figure
 
@@ -175,11 +177,11 @@ def _name_rows(ax: Axes, panel: StripPanel) -> None:
               ha="right", transform=ax.get_yaxis_transform(), color=light_shade("vermillion"))
 
 
-def _strip_legend(verdicts: set[str], constant: bool) -> list[Line2D | Patch]:
+def _strip_legend(verdicts: set[str], dot: str, constant: bool) -> list[Line2D | Patch]:
   """The kinds of marks, and the verdicts that occur."""
   soft = light_shade("soft")
   marks = [
-      Line2D([], [], color=soft, marker="o", markersize=2.9, linestyle="none", label="one run"),
+      Line2D([], [], color=soft, marker="o", markersize=2.9, linestyle="none", label=dot),
       Line2D([], [], color=soft, marker="D", markersize=4.6, linewidth=3.0,
              label="mean, 95 % interval"),
       Patch(label="within 12 %", **BAND)]
