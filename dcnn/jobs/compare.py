@@ -174,8 +174,9 @@ def notes_by(
 ) -> list[str]:
   """What a reader of a comparison over the values of a setting must know, in sentences."""
   return [
-      f"The geometric mean over {len(results)} values of {key}, each with the same weight; seeds are "
-      f"paired within each. Intervals are pointwise, and say nothing of other values of {key}.",
+      f"The geometric mean over {len(results)} values of {key}, each with the same weight; seeds "
+      "are paired within each. Intervals are pointwise, and say nothing of other values of "
+      f"{key}.",
       *pairing.setting_remarks(sources, key), *pairing.machine_remarks(sources)]
 
 
