@@ -28,7 +28,8 @@ def finished(tmp_path_factory):
   """A work directory of two arms and a learning rate tuned, as the command leaves it."""
   folder = tmp_path_factory.mktemp("finished")
   extra = """  config.arms = ({}, {"labels": "standardize"})
-  config.tuning.learning_rates, config.tuning.seeds = (1e-3, 3e-3), (7,)
+  config.tuning.learning_rates, config.tuning.seeds = (1e-3, 3e-3, 1e-2), (7,)
+  config.tuning.halving = 3
   return config"""
   (folder / "tiny.py").write_text(TINY.replace("  return config", extra))
   with pytest.MonkeyPatch.context() as patch:
@@ -128,10 +129,14 @@ def test_config_at_every_key(edited, monkeypatch, capsys, value):
     (("environment", "versions"), "x", "environment.versions like"),
     (("tuning", "chosen"), {}, "a choice for each arm"),
     (("tuning", "scores", "base"), [1.0], "a score for each arm and learning rate"),
+    (("tuning", "stopped", 0, "arm"), "gone", "what was stopped is one of these"),
+    (("tuning", "stopped", 0, "learning_rate"), 0.5, "what was stopped is one of these"),
+    (("tuning", "stopped", 0, "step"), -1, "tuning.stopped like"),
     (("config", "steps"), 10**400, "numbers within 1e300"),
     (("environment", "device"), "\ud800", "half a character"),
     (("environment", "deep"), json.loads("[" * 90 + "]" * 90), "32 deep")],
-    ids=["time", "split", "versions", "chosen", "scores", "huge", "surrogate", "deep"])
+    ids=["time", "split", "versions", "chosen", "scores", "stopped arm", "stopped rate",
+         "stopped step", "huge", "surrogate", "deep"])
 def test_config_is_refused_by_its_part(edited, monkeypatch, capsys, path, value, told):
   file = edited / storage.CONFIG_FILE
   file.write_text(replaced(json.loads(file.read_text()), path, value))

@@ -17,6 +17,7 @@ import synthetic_results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from dcnn.results import palette, plots, storage
+from dcnn.results.facts import Scores
 from dcnn.stats import Interval
 
 NAN, INF = float("nan"), float("inf")
@@ -77,9 +78,9 @@ def heat_map(**changes):
                        ("0.1", "0.5", "1.0"), errors)._replace(**changes)
 
 
-def scores(arm, worst=3.0):
+def scores(arm, worst=3.0, stopped=(False, False, False)):
   rates = np.array([1e-3, 3e-3, 1e-2])
-  return plots.Scores(arm, rates, np.array([2.0, 1.0, worst]), 3e-3)
+  return Scores(arm, rates, np.array([2.0, 1.0, worst]), np.array(stopped), 3e-3)
 
 
 FIGURES = {
@@ -175,10 +176,15 @@ def test_a_map_has_the_error_of_every_combination():
   assert {"labels", "activation.c", "x", "y", "0.1", "0.5", "1.0"} <= set(shown)
 
 
-def test_the_chosen_rate_is_marked_and_failed_rates_are_crosses():
-  ax = plots.tuning_plot([scores("a", INF)]).axes[0]
+@pytest.mark.parametrize(("worst", "stopped", "expected"), [
+    (INF, (False, False, False), {"o": [1e-3, 3e-3], "s": [], "D": [3e-3], "x": [1e-2]}),
+    (3.0, (True, False, False), {"o": [3e-3, 1e-2], "s": [1e-3], "D": [3e-3], "x": []}),
+    (INF, (False, False, True), {"o": [1e-3, 3e-3], "s": [], "D": [3e-3], "x": [1e-2]})],
+    ids=["failed", "stopped", "failed and stopped"])
+def test_chosen_failed_and_stopped_rates_are_told_apart(worst, stopped, expected):
+  ax = plots.tuning_plot([scores("a", worst, stopped)]).axes[0]
   by_marker = {line.get_marker(): line.get_xdata().tolist() for line in ax.lines}
-  assert by_marker == {"o": [1e-3, 3e-3], "D": [3e-3], "x": [1e-2]}
+  assert by_marker == expected
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -3,10 +3,10 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dcnn.base.text import duration, number_text
 from dcnn.results import text
@@ -95,24 +95,41 @@ def glossary(result: Result) -> list[tuple[str, str]]:
   return [(term, meaning) for term, meaning in result.config.get("glossary") or ()]
 
 
-def scores(
-    result: Result
-) -> list[tuple[str, Float[np.ndarray, " rates"], Float[np.ndarray, " rates"], float]]:
-  """Of each arm its name, the learning rates that were tried, the scores, and the rate chosen.
+class Scores(NamedTuple):
+  """What was tried for the learning rate of an arm.
 
-  Args:
-    result: The result of a sweep.
-
-  Returns:
-    The rates increase; a score is inf where a run failed. Empty if no learning rate was tuned.
+  Attributes:
+    arm: The name of the arm.
+    rates: The learning rates, increasing.
+    scores: The validation score at each; inf where a run failed.
+    stopped: Whether training at this rate was stopped early, so that its score is of fewer steps.
+    chosen: The learning rate that was chosen.
   """
+
+  arm: str
+  rates: Float[np.ndarray, " rates"]
+  scores: Float[np.ndarray, " rates"]
+  stopped: Bool[np.ndarray, " rates"]
+  chosen: float
+
+
+def scores(result: Result) -> list[Scores]:
+  """The scores of each arm at each learning rate; empty if no learning rate was tuned."""
   tuning = _tuning(result)
   order = np.argsort(tuning.get("learning_rates", ()))
   rates = np.array(tuning.get("learning_rates", ()), np.float64)[order]
+  stopped = _stopped(tuning)
   return [
-      (arm, rates, np.array([math.inf if each is None else each for each in listed],
-                            np.float64)[order], float(tuning["chosen"][arm]))
+      Scores(arm, rates, np.array([math.inf if each is None else each for each in listed],
+                                  np.float64)[order],
+             np.array([(arm, rate) in stopped for rate in rates], bool),
+             float(tuning["chosen"][arm]))
       for arm, listed in tuning.get("scores", {}).items()]
+
+
+def _stopped(tuning: Mapping[str, Any]) -> set[tuple[str, float]]:
+  """The arms and learning rates that were stopped early."""
+  return {(each["arm"], float(each["learning_rate"])) for each in tuning.get("stopped", ())}
 
 
 def _tuning(result: Result) -> Mapping[str, Any]:
@@ -130,19 +147,20 @@ def learning_rates(result: Result) -> dict[str, Any]:
 
   Returns:
     Text by name: `rates`, `seeds`, and `rows`, each of `arm` and `scores`, of which one is
-    `chosen`; empty if no learning rate was tuned.
+    `chosen` and some are `stopped`; and whether any is. Empty if no learning rate was tuned.
   """
   tuning = _tuning(result)
   if not tuning:
     return {}
-  rates = tuning["learning_rates"]
+  rates, stopped = tuning["learning_rates"], _stopped(tuning)
   return {
+      "stopped": bool(stopped),
       "rates": [f"{rate:g}" for rate in rates],
       "seeds": ", ".join(map(str, tuning["seeds"])),
       "rows": [
           {"arm": arm, "scores": [
               {"text": number_text(math.inf if score is None else score),
-               "chosen": rate == tuning["chosen"][arm]}
+               "chosen": rate == tuning["chosen"][arm], "stopped": (arm, float(rate)) in stopped}
               for rate, score in zip(rates, scores, strict=True)]}
           for arm, scores in tuning["scores"].items()]}
 

@@ -81,7 +81,7 @@ def _figures(
   panels = [effect_panel(result, curves, table, metric)
             for table, _ in comparisons for metric in result.compared]
   yield from _figure("effects", plots.effect_plot, [panel for panel in panels if panel])
-  scores = [plots.Scores(*each) for each in facts.scores(result)]
+  scores = facts.scores(result)
   yield from _figure("tuning", plots.tuning_plot, [
       scores[first:first + _ARMS_IN_A_PANEL]
       for first in range(0, len(scores), _ARMS_IN_A_PANEL)])

@@ -112,11 +112,13 @@ def _is_measures(value: Any) -> bool:
 
 
 def _is_tuning(value: Any) -> bool:
-  """Whether every arm has a rate that was chosen and a score at each rate."""
+  """Whether every arm has a rate that was chosen and a score at each rate, stopped ones too."""
   scores, chosen, rates = (value.get(key) for key in ("scores", "chosen", "learning_rates"))
   if scores is None or chosen is None or rates is None:
     return True
-  return set(scores) <= set(chosen) and all(len(each) == len(rates) for each in scores.values())
+  return (set(scores) <= set(chosen) and all(len(each) == len(rates) for each in scores.values())
+          and all(each["arm"] in scores and each["learning_rate"] in rates
+                  for each in value.get("stopped", ())))
 
 
 # Parts of config.json, an example of each, and what holds for it; a part comes before what is in
@@ -165,7 +167,11 @@ _CONFIG: tuple[tuple[str, str, Check], ...] = (
     ("tuning.seeds", "[0]", _list_of(_integer(LARGEST_SEED))),
     ("tuning.scores", '{"arm": [0.1]}', _record_of(_list_of(_or_null(_is_number)))),
     ("tuning.chosen", '{"arm": 0.001}', _record_of(_is_number)),
-    ("tuning", "a score for each arm and learning rate, and a choice for each arm", _is_tuning),
+    ("tuning.stopped", '[{"arm": "c=0.5", "learning_rate": 0.001, "step": 100, "score": 0.1}]',
+     _list_of(_fits({"arm": _is_text, "learning_rate": _is_number, "step": _integer(MOST)},
+                    {"score": _or_null(_is_number)}))),
+    ("tuning", "a score for each arm and learning rate, and a choice for each arm; what was "
+     "stopped is one of these", _is_tuning),
 )
 
 

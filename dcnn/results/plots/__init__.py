@@ -11,9 +11,9 @@ from dcnn.results.plots.heat_maps import HeatMap, heat_map
 from dcnn.results.plots.pictures import Field, Parity, prediction_plot
 from dcnn.results.plots.strips import Strip, StripPanel, strip_plot
 from dcnn.results.plots.style import beside, inline, svg
-from dcnn.results.plots.tuning import Scores, tuning_plot
+from dcnn.results.plots.tuning import tuning_plot
 
 __all__ = [
-    "Curve", "CurvePanel", "EffectPanel", "Field", "HeatMap", "Parity", "Ratio", "Scores", "Strip",
+    "Curve", "CurvePanel", "EffectPanel", "Field", "HeatMap", "Parity", "Ratio", "Strip",
     "StripPanel", "beside", "effect_plot", "heat_map", "inline", "learning_curves",
     "prediction_plot", "strip_plot", "svg", "tuning_plot"]

@@ -1,15 +1,14 @@
 """The choice of learning rates: validation score against rate, a small panel for each arm."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dcnn.base.text import one_line
 from dcnn.results import text
+from dcnn.results.facts import Scores
 from dcnn.results.plots.log_axes import set_log_axis
 from dcnn.results.plots.style import WIDTH, light_shade, with_style
 
@@ -17,27 +16,12 @@ _COLUMNS = 3
 _LONGEST_NAME = 20
 
 
-class Scores(NamedTuple):
-  """The scores of an arm.
-
-  Attributes:
-    arm: The name of the arm.
-    rates: The learning rates, increasing.
-    scores: The validation score at each; not finite where a run failed.
-    chosen: The learning rate that was chosen.
-  """
-
-  arm: str
-  rates: Float[np.ndarray, " rates"]
-  scores: Float[np.ndarray, " rates"]
-  chosen: float
-
-
 @with_style
 def tuning_plot(arms: Sequence[Scores]) -> Figure:
   """Draws the score against the learning rate for each arm; the chosen rate is a filled diamond.
 
-  A rate at which a run failed is a cross at the top.
+  A rate at which a run failed is a cross at the top; one at which training was stopped early is a
+  hollow square, apart from the line, because its score is of fewer steps.
 
   Args:
     arms: The arms, at least one.
@@ -72,8 +56,11 @@ def tuning_plot(arms: Sequence[Scores]) -> Figure:
 
 def _draw_scores(ax: Axes, each: Scores) -> None:
   shown = np.isfinite(each.scores) & (each.scores > 0)
-  ax.plot(each.rates[shown], each.scores[shown], color=light_shade("blue"), linewidth=1.3,
-          marker="o", markersize=3.4, markerfacecolor=light_shade("paper"))
+  whole, short = shown & ~each.stopped, shown & each.stopped
+  ax.plot(each.rates[whole], each.scores[whole], "o-", color=light_shade("blue"), linewidth=1.3,
+          markersize=3.4)
+  ax.plot(each.rates[short], each.scores[short], "s", color=light_shade("soft"), markersize=3.4,
+          markerfacecolor=light_shade("paper"))
   best = shown & (each.rates == each.chosen)
   ax.plot(each.rates[best], each.scores[best], "D", color=light_shade("vermillion"), markersize=5)
   failed = each.rates[~np.isfinite(each.scores)]
