@@ -386,6 +386,11 @@ def test_a_factorial_has_its_map_and_its_sentence(tmp_path):
   assert "crossed: labels: from 0.71" in text and "c: from 0.58" in text
   assert "The effect of labels is the same within 12 % at all levels of c." in text
   assert (tmp_path / "figures/factorial_1.svg").exists() and "factorial_1.svg" in text
+  (found,) = json.loads((tmp_path / "summary.json").read_text())["tables"]
+  for metric, record in found["factorial"].items():
+    assert record["sentence"] in text.replace("\\", ""), metric
+    assert record["columns"]["2"]["centre"] == pytest.approx(3**0.5)
+    assert record["interaction"]["x"]["1"]["centre"] == pytest.approx(1)
   parsed(page)
 
 

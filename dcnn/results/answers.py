@@ -10,8 +10,6 @@ from dcnn.results import effects, planning, text
 from dcnn.results.records import Result, Table
 from dcnn.results.summary import Comparison
 
-WITHIN = "within 12 %"  # what `equivalent` means, see stats.verdict
-
 
 class Part(NamedTuple):
   """A piece of a sentence.
@@ -133,7 +131,7 @@ def _rest(
   if equivalent:
     yield Part(f"; {equivalent} {'is' if equivalent == 1 else 'are'} ")
     yield Part("equivalent", "equivalent")
-    yield Part(f" ({WITHIN})")
+    yield Part(f" ({text.WITHIN})")
   yield Part(_remark(rest, reach))
 
 

@@ -1,13 +1,13 @@
 """Tables of two crossed factors: what each does by itself, and whether they interact, in words."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from dcnn import stats
-from dcnn.results import answers, text
+from dcnn.results import text
 from dcnn.results.records import Result, Table
 
 
@@ -62,6 +62,29 @@ def _grid(
   return np.array([[errors[arms[row, column]] for column in levels[1]] for row in levels[0]])
 
 
+def record(analysis: Analysis) -> dict[str, Any]:
+  """The analysis for summary.json: by level, and by level of the one and of the other.
+
+  Args:
+    analysis: An analysis of `analyses`.
+  """
+  effects, (rows, columns) = analysis.effects, analysis.levels
+
+  def main(levels: Sequence[str], ratios: Sequence[stats.Interval], p: Sequence[float]):
+    return {level: {**ratio._asdict(), "p_adjusted": float(each)}
+            for level, ratio, each in zip(levels, ratios, p, strict=True)}
+
+  return {
+      "factors": list(analysis.factors),
+      "rows": main(rows, effects.rows, effects.p_rows),
+      "columns": main(columns, effects.columns, effects.p_columns),
+      "interaction": {
+          level: main(columns, ratios, p) for level, ratios, p in zip(
+              rows, effects.interaction, effects.p_interaction, strict=True)},
+      "seeds": effects.seeds, "left_out": effects.left_out,
+      "sentence": sentence(analysis)}
+
+
 def sentence(analysis: Analysis) -> str:
   """What each factor does, averaged over the other, and whether they interact.
 
@@ -92,7 +115,7 @@ def _main(
   low, high = int(np.argmin(centres)), int(np.argmax(centres))
   ends = " to ".join(f"{text.ratio_text(ratios[at])} ({levels[at]})" for at in (low, high))
   if all(map(_is_small, ratios)):
-    return f"{factor}: all levels lie {answers.WITHIN} of their mean."
+    return f"{factor}: all levels lie {text.WITHIN} of their mean."
   if not min(p_values) < level:
     return (f"{factor}: no level is shown to differ from the mean of its levels "
             f"({ends}; {text.p_words(min(p_values))}).")
@@ -110,7 +133,7 @@ def _interaction(analysis: Analysis) -> str:
     return ""
   first, second = analysis.factors
   if all(_is_small(cell[0]) for cell in cells):
-    return f"The effect of {first} is the same {answers.WITHIN} at all levels of {second}."
+    return f"The effect of {first} is the same {text.WITHIN} at all levels of {second}."
   p = float(np.min(effects.p_interaction))
   ratio, row, column = max(cells, key=lambda cell: abs(np.log(cell[0].centre)))
   where = f"{analysis.levels[0][row]} with {analysis.levels[1][column]}"

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from dcnn import stats
 from dcnn.base.measures import Metric
+from dcnn.results import factorials
 from dcnn.results.records import Result, Table, is_failed
 
 # The statistics of every metric, by arm and metric, see `arm_metrics`.
@@ -158,9 +159,15 @@ def summary(
       "tables": [
           {"title": table.title, "baseline": table.baseline, "contrasts": {
               metric: {each.arm: each.contrast._asdict() for each in summaries if each.contrast}
-              for metric, summaries in by_metric.items()}}
+              for metric, summaries in by_metric.items()}, **_factorial(result, table)}
           for table, by_metric in comparisons],
   }
+
+
+def _factorial(result: Result, table: Table) -> dict[str, Any]:
+  """The factorial analysis of each error, for a table whose arms cross two factors."""
+  found = factorials.analyses(result, table)
+  return {"factorial": {each.metric: factorials.record(each) for each in found}} if found else {}
 
 
 def experiment_name(result: Result) -> str:

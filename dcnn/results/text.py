@@ -10,6 +10,8 @@ from markupsafe import escape
 from dcnn import stats
 from dcnn.base.text import number_text, one_line
 
+WITHIN = "within 12 %"  # what `equivalent` means, see stats.verdict
+
 
 class IntervalText(NamedTuple):
   """An estimate and its interval as text, such as `1.82` and `[1.70, 1.95]`.

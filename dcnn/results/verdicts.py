@@ -13,7 +13,7 @@ from dcnn.results.summary import ArmMetrics, Comparison, metrics_of_kind, shares
 
 _RELATIONS: Mapping[str, str] = {
     "better": "is better than", "worse": "is worse than",
-    "equivalent": f"is equivalent ({answers.WITHIN}) to", "undecided": "is undecided against",
+    "equivalent": f"is equivalent ({text.WITHIN}) to", "undecided": "is undecided against",
     planning.TOO_FEW: "has too few seeds for a verdict against"}
 
 
