@@ -24,9 +24,19 @@ def test_python_examples_run(capsys, monkeypatch):
   assert all(np.isfinite(names[name]).all() for name in ("energy", "forces", "virial"))
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((\w[\w/.]*\.\w+)\)", README))))
-def test_linked_files_exist(path):
-  assert (ROOT / path).exists()
+PAGES = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+  for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    assert target.exists(), link
+    if anchor:
+      headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.M)
+      assert anchor in [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-")
+                        for head in headings], link
 
 
 def test_nothing_is_left_to_fill_in():
