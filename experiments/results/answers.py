@@ -229,6 +229,9 @@ def table() -> str:
   return "\n".join(lines)
 
 
+FIGURE = "experiments/results/molecules/figures/ratios_force_loss.svg"
+
+
 def readme_section() -> str:
   """The section of README.md: the answer in five sentences, a figure and a table."""
   settings = config("converged")["config"]
@@ -240,7 +243,7 @@ def readme_section() -> str:
       "paired by seed, with 95 % intervals.",
       "\n".join(f"{number}. {sentence}" for number, sentence in enumerate(
           (scaling(), shifts(), constant(), silu(), paper()), start=1)),
-      "![The same ratios for eight molecules](experiments/results/molecules/figures/ratios_force_loss.svg)",
+      f"![Ratios of force errors for eight molecules]({FIGURE})",
       molecules(),
       table(),
       "Errors are on test data that chose nothing: of the energy of a configuration, and of a "
