@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dcnn import stats
+from dcnn.base.text import Unit
 from dcnn.results import answers, effects, factorials, planning, schemas
 from dcnn.results.records import Point, Result, Row, Table
 
@@ -23,7 +24,7 @@ def errors_of(seeds=10, spread=0.02, **ratios):
 
 def sentence(errors, reach=""):
   table = Table("T", "base", tuple(errors))
-  parts = answers.answer(table, stats.compare(errors, "base"), reach)
+  parts = answers.answer(table, stats.compare(errors, "base"), reach, Unit(1000.0, "mm"))
   assert all(part.words for part in parts)
   return "".join(part.words for part in parts)
 
@@ -36,7 +37,7 @@ def sentence(errors, reach=""):
     (errors_of(bad=5.0, good=0.5), "bad: 5.00 times the error of base"),
     (errors_of(same=1.0), "same does not differ from base by more than 12 %."),
     (errors_of(same=1.0, like=1.01), "No arm differs from base by more than 12 %."),
-    ({"base": np.ones(3)}, "Only the baseline has results."),
+    ({"base": 0.012 * np.ones(3)}, "base: 12.0 [12.0, 12.0] mm. There is no other arm."),
     ({"base": np.full(6, np.inf), "b": np.full(6, np.inf)}, "No run finished."),
     ({"base": np.ones(8), "b": np.full(8, np.inf)},
      "b: 8 of 8 runs failed, and none is left to compare with base, worse."),

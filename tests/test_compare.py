@@ -370,10 +370,11 @@ def test_the_page_over_values_answers_in_words_and_a_figure(run, molecules, tmp_
       assert f"{record['over_all']['centre']:.2f}" in line
       assert f", {record['over_all']['verdict']}; " in line
       assert line.index(f"({least})") < line.index(f"({most})")
-  figure = ElementTree.parse(out / "figures" / "ratios.svg").getroot()
-  words = "".join(figure.itertext())
-  assert "one dataset" in words and "relative to the baseline" in words
-  assert "(figures/ratios.svg)" in page
+  for metric in over_all:
+    figure = ElementTree.parse(out / "figures" / f"ratios_{metric}.svg").getroot()
+    words = "".join(figure.itertext())
+    assert "one dataset" in words and f"test {metric} relative to the baseline" in words
+    assert f"(figures/ratios_{metric}.svg)" in page
 
 
 def test_a_page_without_a_figure_says_why(run, molecules, tmp_path, monkeypatch):
@@ -384,7 +385,7 @@ def test_a_page_without_a_figure_says_why(run, molecules, tmp_path, monkeypatch)
   out = tmp_path / "out"
   assert run("compare", *molecules, "--by=dataset", f"--out={out}")[0] == 0
   page = (out / "report.md").read_text()
-  assert "could not be drawn: RuntimeError: no fonts" in page and "ratios.svg" not in page
+  assert "could not be drawn: RuntimeError: no fonts" in page and "ratios_" not in page
 
 
 def test_results_that_kept_their_test_rows_alone(run, folder):

@@ -1,6 +1,5 @@
 """Numbers in README and in the experiments are those of the results that are kept."""
 
-import importlib.util
 import json
 import pathlib
 import re
@@ -10,6 +9,8 @@ import pytest
 from dcnn.base import files
 from dcnn.jobs import compare
 from dcnn.results import report, storage, strata
+from experiments import ablations
+from experiments.results import answers
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEPT = ROOT / "experiments" / "results"
@@ -19,19 +20,9 @@ GROUPS = sorted(path.parent.name for path in KEPT.glob("*/config.json")
                 if not (path.parent / "results.csv").exists())
 
 
-def load(name):
-  """A module of experiments, which is no installed package."""
-  spec = importlib.util.spec_from_file_location(f"kept_{name}", KEPT / f"{name}.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-answers = load("answers")
-
-
 def test_the_answers_are_kept():
-  assert {"converged", "tuned"} <= set(NAMES)
+  assert {"converged", "tuned", "grid", "molecules"} <= set(NAMES)
+  assert set(answers.RESULTS) == set(NAMES)
 
 
 def test_the_readme_says_what_the_results_say():
@@ -41,6 +32,10 @@ def test_the_readme_says_what_the_results_say():
   assert section.group(1).strip() == answers.readme_section().strip()
 
 
+def test_the_page_of_results_says_what_they_say():
+  assert (KEPT / "README.md").read_text().strip() == answers.page().strip()
+
+
 @pytest.mark.parametrize("experiment", answers.OUTCOMES)
 def test_docstrings_say_what_the_results_say(experiment):
   text = (ROOT / "experiments" / f"{experiment}.py").read_text()
@@ -48,7 +43,6 @@ def test_docstrings_say_what_the_results_say(experiment):
 
 
 def test_the_main_job_speaks_of_the_converged_answer():
-  ablations = load("../ablations")
   assert ablations.CONVERGED == answers.converged_line()
   assert ablations.get_config().question.endswith(ablations.CONVERGED)
 

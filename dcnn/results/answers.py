@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dcnn import stats
+from dcnn.base.text import Unit
 from dcnn.results import effects, planning, text
 from dcnn.results.records import Result, Table
 from dcnn.results.summary import Comparison
@@ -23,7 +24,9 @@ class Part(NamedTuple):
   kind: str = ""
 
 
-def answer(asked: Table, summaries: Sequence[stats.ArmSummary], reach: str) -> list[Part]:
+def answer(
+    asked: Table, summaries: Sequence[stats.ArmSummary], reach: str, unit: Unit
+) -> list[Part]:
   """The sentence on one error of a table.
 
   Args:
@@ -31,6 +34,7 @@ def answer(asked: Table, summaries: Sequence[stats.ArmSummary], reach: str) -> l
     summaries: The statistics of its arms.
     reach: What the seeds at hand can find, in words; see `planning.reach`. It stands where an arm
       is undecided.
+    unit: In which the error of a baseline is shown that stands alone.
 
   Returns:
     The pieces of the sentence, with the spaces between them.
@@ -39,7 +43,9 @@ def answer(asked: Table, summaries: Sequence[stats.ArmSummary], reach: str) -> l
     return [Part("No run finished.")]
   pairs = [(summary, summary.contrast) for summary in summaries if summary.contrast]
   if not pairs:
-    return [Part("Only the baseline has results.")]
+    (alone,) = (summary for summary in summaries if summary.arm == asked.baseline)
+    error = text.quantity_text(str(text.error_text(alone.error, unit.factor)), unit.name)
+    return [Part(asked.baseline, "arm"), Part(f": {error}. There is no other arm.")]
   sides = [[pair for pair in pairs if pair[1].verdict == side] for side in ("better", "worse")]
   sides = sorted(filter(None, sides), key=lambda side: -_size(_most(side)[1]))
   rest = [pair for pair in pairs if pair[1].verdict not in ("better", "worse")]

@@ -90,17 +90,24 @@ def _figures(
                      [panel for panel in panels if panel is not None])
 
 
-def strata_figure(results: Mapping[str, Result], by: str, tables: Sequence[Table]) -> bytes:
-  """The ratio of each arm to its baseline within each result and over all, as an SVG file.
+def strata_figures(
+    results: Mapping[str, Result], by: str, tables: Sequence[Table]
+) -> dict[str, bytes]:
+  """The ratio of each arm to its baseline within each result and over all, as SVG files.
+
+  A page of Markdown does not put panels below one another where it is narrow, so that each error
+  has a file.
 
   Args:
     results: Results by the value of the setting `by`.
     by: The key of the setting.
     tables: Tables of `strata.common_tables`.
+
+  Returns:
+    A file for each error.
   """
-  return plots.beside([
-      plots.svg(plots.strip_plot(_strata_panel(results, by, tables, metric)))
-      for metric in strata.metrics(results)])
+  return {metric: plots.svg(plots.strip_plot(_strata_panel(results, by, tables, metric)))
+          for metric in strata.metrics(results)}
 
 
 def _strata_panel(

@@ -1,4 +1,4 @@
-"""The page of a comparison over the values of a setting: sentences, a figure and tables."""
+"""The page of a comparison over the values of a setting: sentences, figures and tables."""
 
 import pathlib
 import re
@@ -10,13 +10,11 @@ from dcnn.results import report, storage, strata
 from dcnn.results.records import Result, Table
 from dcnn.results.text import markdown_text
 
-FIGURE = "ratios.svg"
-
 
 def write(
     results: Mapping[str, Result], by: str, notes: Sequence[str], command: str, out: pathlib.Path
 ) -> None:
-  """Writes the page, its figure, its numbers and what it is made of.
+  """Writes the page, its figures, its numbers and what it is made of.
 
   Args:
     results: The results by the value of a setting, each a joined one; the page links to the reports
@@ -34,7 +32,7 @@ def write(
            for value, place in places(results, out).items()]
   sentences = [f"- {markdown_text(line)}" for line in strata.sentences(results, by, tables)]
   page = [f"# {markdown_text(f'{title}, by {by}')}", "\n".join(sentences),
-          *_figure(results, by, tables, out), *map(markdown_text, notes),
+          *_figures(results, by, tables, out), *map(markdown_text, notes),
           strata.tables_text(results, by, tables), "\n".join(links), f"    {command}"]
   files.write_json(out / storage.SUMMARY_FILE, strata.summary(results, by, tables))
   files.write_file(out / "report.md", ("\n\n".join(page) + "\n").encode())
@@ -56,15 +54,18 @@ def places(results: Mapping[str, Result], out: pathlib.Path) -> dict[str, pathli
   return found
 
 
-def _figure(
+def _figures(
     results: Mapping[str, Result], by: str, tables: Sequence[Table], out: pathlib.Path
 ) -> list[str]:
-  """Writes the figure, and gives the lines of the page that show it, or say why they cannot."""
+  """Writes the figures, and gives the lines of the page that show them, or say why they cannot."""
   try:
-    content = report.load_figures().strata_figure(results, by, tables)
+    contents = report.load_figures().strata_figures(results, by, tables)
   except Exception as error:  # of a library of fonts, images and layouts: anything
-    return [markdown_text(f"The figure could not be drawn: {first_line(error)}")]
+    return [markdown_text(f"The figures could not be drawn: {first_line(error)}")]
   (out / storage.FIGURES).mkdir(parents=True, exist_ok=True)
-  files.write_file(out / storage.FIGURES / FIGURE, content)
-  return [f"![Ratios of errors to the baseline]({storage.FIGURES}/{FIGURE})",
-          markdown_text(f"The dots of a row are, from above, {', '.join(results)}.")]
+  shown = []
+  for metric, content in contents.items():
+    name = f"ratios_{metric}.svg"
+    files.write_file(out / storage.FIGURES / name, content)
+    shown.append(f"![{metric} relative to the baseline]({storage.FIGURES}/{name})")
+  return [*shown, markdown_text(f"The dots of a row are, from above, {', '.join(results)}.")]

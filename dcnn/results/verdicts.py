@@ -82,9 +82,9 @@ def _metric(
 ) -> dict[str, Any]:
   """What a table says of one error: in a sentence, in a headline, and for each arm."""
   reach = planning.reach(result, asked, metric, summaries)
-  unit = result.unit(metric).name
-  return {"name": metric, "unit": unit, "heading": text.heading(metric, unit),
-          "answer": answers.answer(asked, summaries, reach),
+  unit = result.unit(metric)
+  return {"name": metric, "unit": unit.name, "heading": text.heading(metric, unit.name),
+          "answer": answers.answer(asked, summaries, reach, unit),
           "headline": _headline(result, asked, metric, summaries),
           "sentences": _sentences(asked, metric, summaries, reach)}
 
