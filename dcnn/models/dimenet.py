@@ -18,12 +18,12 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Float
 
-from dcnn.base import System
-from dcnn.models import layers, primitives, spherical, triplets
+from dcnn.base import System, text
+from dcnn.models import layers, primitives, radial, spherical, triplets
 
 LARGEST_ATOMIC_NUMBER = 118
-OUTPUT_LAYERS = 3
-RESIDUALS_AFTER = 2
+OUTPUT_LAYERS, RESIDUALS_AFTER = 3, 2
+ANGLES = ("differentiated", "detached")
 
 _PRODUCT = (((1,), (0,)), ((), ()))
 
@@ -42,18 +42,16 @@ def uniform(bound: float) -> nn.initializers.Initializer:
 def inverse_envelope(x: Float[Array, " edges"]) -> Float[Array, " edges"]:
   """u(x) = 1/x - 28 x^5 + 48 x^6 - 21 x^7 up to x = 1, and 0 beyond; 0 at x = 0, too.
 
-  Its value and its first two derivatives vanish at 1. At 0 are the edges that are none.
+  This is `radial.polynomial_cutoff` with p = 6, over x. At 0 are the edges that are none.
 
   Args:
     x: Distances over the cutoff.
 
   References:
-    arXiv:2003.03123, Eq. 8 with p = 6, over x.
+    arXiv:2003.03123, Eq. 8.
   """
-  inside = jnp.minimum(x, 1.0)
-  some = jnp.where(inside > 0, inside, 1.0)
-  power = some ** 5
-  return jnp.where(inside > 0, 1.0 / some - power * (28.0 - some * (48.0 - 21.0 * some)), 0.0)
+  some = jnp.where(x > 0, x, 1.0)
+  return jnp.where(x > 0, radial.polynomial_cutoff(some, 1.0, power=6) / some, 0.0)
 
 
 class DimeNetPlusPlus(nn.Module):
@@ -127,33 +125,39 @@ class DimeNetPlusPlus(nn.Module):
     envelope = inverse_envelope(x)[:, None]
     frequencies = self.param(
         "frequencies", lambda key: np.pi * jnp.arange(1, self.bessel + 1, dtype=jnp.float32))
-    radial = envelope * jnp.sin(x[:, None] * frequencies)
+    waves = envelope * jnp.sin(x[:, None] * frequencies)
     terms = len(spherical.bessel_table(self.spherical, self.bessel))
     polynomials = envelope * spherical.chebyshev(jnp.minimum(x, 1.0), terms)
-    start = self._start(system, radial)
+    start = self._start(system, waves)
     # Each kind of block is compiled once, with its weights along a first axis `blocks`.
     interactions = nn.scan(
         _Interaction, variable_axes={"params": 0}, split_rngs={"params": True},
         in_axes=nn.broadcast, length=self.blocks)
     _, messages = interactions(
         self.activation, self.bessel, self.basis_features, self.triplet_features,
-        name="interaction")(start, radial, polynomials, self._harmonics(edges))
+        name="interaction")(start, waves, polynomials, self._harmonics(edges))
     outputs = nn.vmap(
         _Output, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=(0, None))
     energies = outputs(
         self.activation, self.output_activation or self.activation, self.output_features,
-        name="output")(jnp.concatenate([start[None], messages]), radial)
+        name="output")(jnp.concatenate([start[None], messages]), waves)
     return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
 
   def _harmonics(self, edges: triplets.Edges) -> Float[Array, "orders atoms atoms atoms"]:
-    """Those of the angle between the directions of two messages: not of the one at the centre."""
+    """Those of the angle between the directions of two messages: not of the one at the centre.
+
+    Raises:
+      ValueError: If the field `angles` is none of `ANGLES`.
+    """
+    if self.angles not in ANGLES:
+      raise ValueError(text.unknown("angles", self.angles, ANGLES))
     cosines = -triplets.cosines(edges.direction)
     if self.angles == "detached":
       cosines = jax.lax.stop_gradient(cosines)
     return triplets.harmonics(cosines, self.spherical)
 
   def _start(
-      self, system: System, radial: Float[Array, "edges radial"]
+      self, system: System, waves: Float[Array, "edges radial"]
   ) -> Float[Array, "edges features"]:
     """Messages from the elements and the distance of the two atoms."""
     size, act = self.features, self.activation
@@ -162,7 +166,7 @@ class DimeNetPlusPlus(nn.Module):
             system.species)
     narrow, wide = uniform((3 * size) ** -0.5), uniform(self.bessel ** -0.5)
     hidden = act(layers.dense(
-        size, kernel_init=wide, bias_init=wide, name="start_radial")(radial))
+        size, kernel_init=wide, bias_init=wide, name="start_radial")(waves))
     parts = (
         layers.dense(size, kernel_init=narrow, use_bias=False, name="start_to"),
         layers.dense(size, kernel_init=narrow, use_bias=False, name="start_from"),
@@ -196,12 +200,12 @@ class _Interaction(nn.Module):
 
   @nn.compact
   def __call__(
-      self, messages: Float[Array, "edges features"], radial: Float[Array, "edges radial"],
+      self, messages: Float[Array, "edges features"], waves: Float[Array, "edges radial"],
       polynomials: Float[Array, "edges terms"],
       harmonics: Float[Array, "orders atoms atoms atoms"],
   ) -> tuple[Float[Array, "edges features"], Float[Array, "edges features"]]:
     act, size, atoms = self.activation, messages.shape[-1], harmonics.shape[-1]
-    reduced = _dense(self.basis_features, use_bias=False, name="radial_down")(radial)
+    reduced = _dense(self.basis_features, use_bias=False, name="radial_down")(waves)
     sent = act(_dense(size, act, name="send")(messages))
     sent *= _dense(size, use_bias=False, name="radial_up")(reduced)
     sent = act(_dense(self.triplet_features, act, use_bias=False, name="down")(sent))
@@ -248,10 +252,10 @@ class _Output(nn.Module):
 
   @nn.compact
   def __call__(
-      self, messages: Float[Array, "edges features"], radial: Float[Array, "edges radial"],
+      self, messages: Float[Array, "edges features"], waves: Float[Array, "edges radial"],
   ) -> Float[Array, " atoms"]:
     act, read, (edges, size) = self.output_activation, None, messages.shape
-    weights = _dense(size, use_bias=False, name="radial")(radial)
+    weights = _dense(size, use_bias=False, name="radial")(waves)
     hidden = jnp.sum((weights * messages).reshape(math.isqrt(edges), -1, size), axis=1)
     hidden = _dense(self.features, self.activation, name="up")(hidden)
     for index in range(OUTPUT_LAYERS):
