@@ -26,7 +26,7 @@ from dcnn.configs.settings import (
     positive_whole,
     require,
 )
-from dcnn.models import normalisers
+from dcnn.models import dimenet, gemnet, normalisers
 from dcnn.models.layers import MOST_LAYERS
 from dcnn.tasks import forcefield
 from dcnn.tasks.base import Fitted, Task
@@ -82,6 +82,27 @@ SETTINGS = (
     Setting("model.radial", 32, "Number of radial basis functions.", role="program"),
     Setting("model.cutoff", 5.0, "Distance beyond which atoms do not interact.", "angstrom",
             role="program"),
+    Setting("model.envelope", "smooth",
+            "How filters of PaiNN end at the cutoff: smoothly enough for training on forces, or as "
+            "in its paper (faithful).", choices=("smooth", "faithful"), role="program"),
+    Setting("model.bessel", 6, "Number of spherical Bessel functions of each order.",
+            role="program"),
+    Setting("model.spherical", 7, "Number of orders of the functions of angles.", role="program"),
+    Setting("model.basis_features", 8,
+            "What the functions of distances and angles are reduced to.", role="program"),
+    Setting("model.triplet_features", 32, "Size of what a triplet of atoms passes on.",
+            role="program"),
+    Setting("model.bilinear_features", 32, "Size of the sum over triplets of GemNetT.",
+            role="program"),
+    Setting("model.atom_features", 64, "Size of the atom features of GemNetT.", role="program"),
+    Setting("model.output_features", 64, "Size of the output blocks of DimeNetPlusPlus.",
+            role="program"),
+    Setting("model.angles", "differentiated",
+            "What forces see of the angles of DimeNetPlusPlus: all, or nothing (detached).",
+            choices=dimenet.ANGLES, role="program", prefixed=True),
+    Setting("model.scales", "fitted",
+            "The scale factors of GemNetT: fitted at initialisation, or those of OC20.",
+            choices=gemnet.SCALES, role="program", prefixed=True),
     Setting("model.hidden", (64, 64), "Sizes of the hidden layers of MLP.", role="program"),
     Setting("model.normaliser", "none",
             "The normalisation of features: a name, or a function that makes a layer.",

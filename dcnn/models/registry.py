@@ -17,12 +17,15 @@ from typing import Any, NamedTuple
 
 from dcnn.base import System, text
 from dcnn.models.dimenet import DimeNetPlusPlus
+from dcnn.models.gemnet import GemNetT
 from dcnn.models.mlp import MLP
+from dcnn.models.painn import PaiNN
 from dcnn.models.schnet import SchNet
 
 MODELS: Mapping[str, type] = {
-    "SchNet": SchNet, "MLP": MLP,
+    "SchNet": SchNet, "MLP": MLP, "PaiNN": PaiNN,
     "DimeNetPlusPlus": DimeNetPlusPlus,
+    "GemNetT": GemNetT,
 }
 _TAKEN = ("output_activation", "normaliser")  # fields that mean the same in all networks
 _OF_FLAX = ("parent", "name")

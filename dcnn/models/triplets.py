@@ -5,6 +5,8 @@ with a centre a are its edges [a, from] against its other edges [a, out], so tha
 one matrix product for each centre. No edge is ever looked up by an index.
 """
 
+import functools
+import operator
 from typing import NamedTuple
 
 import jax
@@ -68,28 +70,41 @@ def check(systems: System, network: str) -> None:
 
 def cosines(direction: Float[Array, "3 atoms atoms"]) -> Float[Array, "atoms atoms atoms"]:
   """Cosines of the angles at each centre between its edges: arrays [centre, out, from]."""
-  return sum(each[:, :, None] * each[:, None, :] for each in direction)  # pyright: ignore
+  x, y, z = direction
+  return sum((each[:, :, None] * each[:, None, :] for each in (y, z)),
+             start=x[:, :, None] * x[:, None, :])
 
 
-def angular_filters(
-    cosines: Float[Array, "atoms atoms atoms"],
-    coefficients: Float[Array, "atoms out from orders features"],
-) -> Float[Array, "atoms atoms atoms features"]:
-  """Sums of zonal harmonics: filters[centre, out, from] = sum over l of Y_l(cosine) coefficients.
+def harmonics(
+    cosines: Float[Array, "atoms atoms atoms"], orders: int
+) -> Float[Array, "orders atoms atoms atoms"]:
+  """Zonal harmonics Y_l of all angles [l, centre, out, from].
 
-  The edge from a centre to an atom receives nothing from that atom: its filter is 0.
+  They are 0 where `out` and `from` are the same atom: what goes to an atom sees nothing from it.
 
   Args:
     cosines: Cosines [centre, out, from].
-    coefficients: Coefficients [centre, out, from, l] for each feature; an axis out or from on which
+    orders: Number of orders l.
+  """
+  others = 1.0 - jnp.eye(len(cosines), dtype=cosines.dtype)
+  return others * jnp.stack(zonal_harmonics(cosines, orders))
+
+
+def angular_filters(
+    harmonics: Float[Array, "orders atoms atoms atoms"],
+    coefficients: Float[Array, "atoms out from orders basis"],
+) -> Float[Array, "atoms atoms atoms basis"]:
+  """Sums of harmonics: filters[centre, out, from] = sum over l of Y_l coefficients_l.
+
+  Args:
+    harmonics: From `harmonics`.
+    coefficients: Coefficients [centre, out, from, l] of each filter; an axis out or from on which
       they do not depend has the length 1.
   """
-  atoms, orders = cosines.shape[0], coefficients.shape[-2]
-  others = 1.0 - jnp.eye(atoms, dtype=cosines.dtype)
-  harmonics = zonal_harmonics(cosines, orders)
   # Written out, because XLA does not vectorise a sum that is not along memory.
-  return sum((others * harmonic)[..., None] * coefficients[..., order, :]  # pyright: ignore
-             for order, harmonic in enumerate(harmonics))
+  terms = (harmonics[order][..., None] * coefficients[..., order, :]
+           for order in range(len(harmonics)))
+  return functools.reduce(operator.add, terms)
 
 
 def triplet_sums(
