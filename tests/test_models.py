@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from dcnn import activations, derivatives, models
 from dcnn.base import System
-from dcnn.models import MLP, NORMALISERS, Nonlinearity, SchNet, layers, mlp, schnet
+from dcnn.models import MLP, NORMALISERS, Nonlinearity, SchNet, layers, mlp
 
 ETHANOL = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
 irelu = functools.partial(activations.irelu, c=0.5)
@@ -139,14 +139,6 @@ def test_batched_equals_one_by_one():
   batched = jax.jit(jax.vmap(model.apply, (None, 0)))(variables, stacked)
   single = [model.apply(variables, system) for system in systems]
   np.testing.assert_allclose(batched, single, rtol=1e-5)
-
-
-def test_cutoff_and_its_first_three_derivatives_vanish_smoothly(x64):
-  function = functools.partial(schnet.smooth_cutoff, cutoff=5.0)
-  for order in range(4):
-    at = jnp.array(5.0 - 1e-7)
-    assert abs(function(at)) < 1e-5 and function(jnp.array(6.0)) == 0, order
-    function = jax.grad(function)
 
 
 def test_filters_count_each_pair_once_and_are_symmetric():
