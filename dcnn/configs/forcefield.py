@@ -200,9 +200,9 @@ def build(
 
 
 def with_neighbours(dataset: Dataset, arms: Mapping[str, ConfigDict]) -> Dataset:
-  """The data with neighbour lists, where they are periodic or large and a network has a cutoff.
+  """The data with neighbour lists, where they are periodic or large and a network reads lists.
 
-  One list serves all arms: it reaches as far as the largest of their cutoffs.
+  One list serves all arms: it reaches as far as the largest cutoff of those networks.
 
   Args:
     dataset: The configurations, float64.
@@ -212,8 +212,9 @@ def with_neighbours(dataset: Dataset, arms: Mapping[str, ConfigDict]) -> Dataset
     ValueError: if the neighbours of a frame cannot be listed.
   """
   systems = dataset.systems
-  cutoffs = [float(settings.model.cutoff) for settings in arms.values()
-             if "cutoff" in models.resolve(settings.model.name).settings]
+  networks_of = ((settings, models.resolve(settings.model.name)) for settings in arms.values())
+  cutoffs = [float(settings.model.cutoff) for settings, network in networks_of
+             if network.listed and "cutoff" in network.settings]
   if not cutoffs or systems.cell is None and systems.species.shape[1] < LISTED_FROM:
     return dataset
   try:

@@ -5,11 +5,12 @@ as fields, so that a user swaps a function and never edits a layer. Batching is 
 `jax.vmap`.
 """
 
+from dcnn.models.dimenet import DimeNetPlusPlus
 from dcnn.models.layers import Nonlinearity
 from dcnn.models.mlp import MLP, FrameError
 from dcnn.models.normalisers import NORMALISERS, resolve_normaliser
 from dcnn.models.registry import MODELS, Network, resolve
 from dcnn.models.schnet import SchNet
 
-__all__ = ["MLP", "MODELS", "NORMALISERS", "FrameError", "Network", "Nonlinearity", "SchNet",
-           "resolve", "resolve_normaliser"]
+__all__ = ["MLP", "MODELS", "NORMALISERS", "DimeNetPlusPlus", "FrameError", "Network",
+           "Nonlinearity", "SchNet", "resolve", "resolve_normaliser"]

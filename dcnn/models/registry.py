@@ -4,6 +4,8 @@ A network says on its class what it needs; each of these may be missing:
 
 - `LIMITS`: the least and the largest value of some of its settings, by name.
 - `check(systems)`: a static method that raises a ValueError on data that the network cannot take.
+- `LISTED`: False where the network has no form for neighbour lists: it takes all pairs of a
+  molecule and ignores a list. True where it is missing.
 - `statistics(systems)`: a static method that gives fields from the training configurations, whose
   names `STATISTICS` lists.
 """
@@ -14,10 +16,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dcnn.base import System, text
+from dcnn.models.dimenet import DimeNetPlusPlus
 from dcnn.models.mlp import MLP
 from dcnn.models.schnet import SchNet
 
-MODELS: Mapping[str, type] = {"SchNet": SchNet, "MLP": MLP}
+MODELS: Mapping[str, type] = {
+    "SchNet": SchNet, "MLP": MLP,
+    "DimeNetPlusPlus": DimeNetPlusPlus,
+}
 _TAKEN = ("output_activation", "normaliser")  # fields that mean the same in all networks
 _OF_FLAX = ("parent", "name")
 
@@ -33,6 +39,7 @@ class Network(NamedTuple):
     defaults: Default values of those settings that have one; the others are required.
     limits: Least and largest values of some settings, by name.
     takes: Which of `output_activation` and `normaliser` the network has.
+    listed: Whether the network reads neighbour lists.
     statistics: Gives further fields from the training configurations (positions (frames, atoms, 3)
       in angstrom, species (frames, atoms)); None where the network needs no such field.
     check: Raises a ValueError if the network cannot take these configurations; None where it takes
@@ -45,6 +52,7 @@ class Network(NamedTuple):
   defaults: Mapping[str, Any]
   limits: Mapping[str, tuple[int | float, int | float]]
   takes: tuple[str, ...]
+  listed: bool
   statistics: Callable[[System], Mapping[str, Any]] | None
   check: Callable[[System], None] | None
 
@@ -96,4 +104,5 @@ def resolve(spec: Any) -> Network:
                 if value is not inspect.Parameter.empty},
       limits=getattr(source, "LIMITS", {}),
       takes=tuple(key for key in _TAKEN if key in fields),
+      listed=getattr(source, "LISTED", True),
       statistics=getattr(source, "statistics", None), check=getattr(source, "check", None))
