@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from dcnn.base import System
 from dcnn.models import layers
-from dcnn.models import layers
 from dcnn.models.checks import check_free_space
 from dcnn.models.normalisers import Normaliser, none, normalised
 
