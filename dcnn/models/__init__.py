@@ -5,12 +5,14 @@ as fields, so that a user swaps a function and never edits a layer. Batching is 
 `jax.vmap`.
 """
 
+from dcnn.models.cgcnn import CGCNN
 from dcnn.models.dimenet import DimeNetPlusPlus
+from dcnn.models.forcenet import ForceNet
 from dcnn.models.layers import Nonlinearity
 from dcnn.models.mlp import MLP, FrameError
 from dcnn.models.normalisers import NORMALISERS, resolve_normaliser
 from dcnn.models.registry import MODELS, Network, resolve
 from dcnn.models.schnet import SchNet
 
-__all__ = ["MLP", "MODELS", "NORMALISERS", "DimeNetPlusPlus", "FrameError", "Network",
-           "Nonlinearity", "SchNet", "resolve", "resolve_normaliser"]
+__all__ = ["CGCNN", "MLP", "MODELS", "NORMALISERS", "DimeNetPlusPlus", "ForceNet", "FrameError",
+           "Network", "Nonlinearity", "SchNet", "resolve", "resolve_normaliser"]

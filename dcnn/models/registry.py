@@ -16,13 +16,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dcnn.base import System, text
+from dcnn.models.cgcnn import CGCNN
 from dcnn.models.dimenet import DimeNetPlusPlus
+from dcnn.models.forcenet import ForceNet
 from dcnn.models.mlp import MLP
 from dcnn.models.schnet import SchNet
 
 MODELS: Mapping[str, type] = {
     "SchNet": SchNet, "MLP": MLP,
     "DimeNetPlusPlus": DimeNetPlusPlus,
+    "CGCNN": CGCNN,
+    "ForceNet": ForceNet,
 }
 _TAKEN = ("output_activation", "normaliser")  # fields that mean the same in all networks
 _OF_FLAX = ("parent", "name")
