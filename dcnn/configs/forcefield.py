@@ -82,6 +82,9 @@ SETTINGS = (
     Setting("model.radial", 32, "Number of radial basis functions.", role="program"),
     Setting("model.cutoff", 5.0, "Distance beyond which atoms do not interact.", "angstrom",
             role="program"),
+    Setting("model.envelope", "smooth",
+            "How filters of PaiNN end at the cutoff: smoothly enough for training on forces, or as "
+            "in its paper (faithful).", choices=("smooth", "faithful"), role="program"),
     Setting("model.hidden", (64, 64), "Sizes of the hidden layers of MLP.", role="program"),
     Setting("model.normaliser", "none",
             "The normalisation of features: a name, or a function that makes a layer.",

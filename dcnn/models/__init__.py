@@ -11,8 +11,9 @@ from dcnn.models.forcenet import ForceNet
 from dcnn.models.layers import Nonlinearity
 from dcnn.models.mlp import MLP, FrameError
 from dcnn.models.normalisers import NORMALISERS, resolve_normaliser
+from dcnn.models.painn import PaiNN
 from dcnn.models.registry import MODELS, Network, resolve
 from dcnn.models.schnet import SchNet
 
 __all__ = ["CGCNN", "MLP", "MODELS", "NORMALISERS", "DimeNetPlusPlus", "ForceNet", "FrameError",
-           "Network", "Nonlinearity", "SchNet", "resolve", "resolve_normaliser"]
+           "Network", "Nonlinearity", "PaiNN", "SchNet", "resolve", "resolve_normaliser"]

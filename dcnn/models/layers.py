@@ -16,6 +16,7 @@ from dcnn.models import primitives
 
 MOST_UNITS = 1_000_000  # in a layer; more fit no machine
 MOST_LAYERS = 64  # in sequence; more compile for many minutes
+LARGEST_ATOMIC_NUMBER = 118
 
 Activation = Callable[[Array], Array]
 
@@ -71,6 +72,13 @@ def dense(
   return nn.Dense(
       features, kernel_init=lambda key, shape, dtype: gain * base(key, shape, dtype),
       dot_general=primitives.dot_general, **kwargs)
+
+
+def embedding(features: int) -> nn.Embed:
+  """A layer named `embedding` that gives each atomic number features of its own, from N(0, 1)."""
+  return nn.Embed(
+      LARGEST_ATOMIC_NUMBER + 1, features, embedding_init=nn.initializers.normal(1.0),
+      name="embedding")
 
 
 def check_limits(network: Any) -> None:

@@ -1,8 +1,14 @@
 """Functions of a distance: cutoffs, and bases in which networks expand it."""
 
+from collections.abc import Callable, Mapping
+
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
+
+from dcnn.base import text
+
+Cutoff = Callable[[Array, float], Array]
 
 
 def smooth_cutoff(distance: Float[Array, "*pairs"], cutoff: float) -> Float[Array, "*pairs"]:
@@ -71,6 +77,25 @@ def polynomial_cutoff(
   """
   x, p = jnp.minimum(distance / cutoff, 1.0), power
   return 1.0 + x**p * (-(p + 1) * (p + 2) / 2 + x * (p * (p + 2) - x * (p * (p + 1) / 2)))
+
+
+def envelope(name: str, faithful: Cutoff) -> Cutoff:
+  """The cutoff function that a network's field `envelope` names.
+
+  Args:
+    name: `smooth`, which is `smooth_cutoff`, or `faithful`.
+    faithful: The cutoff function of the network's paper.
+
+  Raises:
+    ValueError: If the name is another.
+
+  >>> envelope("faithful", cosine_cutoff) is cosine_cutoff
+  True
+  """
+  choices: Mapping[str, Cutoff] = {"smooth": smooth_cutoff, "faithful": faithful}
+  if name not in choices:
+    raise ValueError(text.unknown("envelope", name, choices))
+  return choices[name]
 
 
 def gaussian_basis(

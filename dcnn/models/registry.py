@@ -20,6 +20,7 @@ from dcnn.models.cgcnn import CGCNN
 from dcnn.models.dimenet import DimeNetPlusPlus
 from dcnn.models.forcenet import ForceNet
 from dcnn.models.mlp import MLP
+from dcnn.models.painn import PaiNN
 from dcnn.models.schnet import SchNet
 
 MODELS: Mapping[str, type] = {
@@ -27,6 +28,7 @@ MODELS: Mapping[str, type] = {
     "DimeNetPlusPlus": DimeNetPlusPlus,
     "CGCNN": CGCNN,
     "ForceNet": ForceNet,
+    "PaiNN": PaiNN,
 }
 _TAKEN = ("output_activation", "normaliser")  # fields that mean the same in all networks
 _OF_FLAX = ("parent", "name")

@@ -17,9 +17,6 @@ from dcnn.base import System
 from dcnn.models import layers, radial
 from dcnn.models.normalisers import Normaliser, none, normalised
 
-LARGEST_ATOMIC_NUMBER = 118
-
-
 class SchNet(nn.Module):
   """Energy as a sum over atoms, whose features are refined by distance-filtered messages.
 
@@ -60,10 +57,7 @@ class SchNet(nn.Module):
     """Scaled energy of one configuration."""
     layers.check_limits(self)
     act, output_act = self.activation, self.output_activation or self.activation
-    embedding = nn.Embed(
-        LARGEST_ATOMIC_NUMBER + 1, self.features, embedding_init=nn.initializers.normal(1.0),
-        name="embedding")
-    atoms = embedding(system.species)
+    atoms = layers.embedding(self.features)(system.species)
     pairs = layers.pairs(system, self.cutoff)
     real = (system.species > 0).astype(atoms.dtype)
     for block, filters in enumerate(self._filters(pairs)):
