@@ -13,12 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 from jaxtyping import Float
 
 from dcnn.base import text
 
+AnyArray = Array | np.ndarray
 Layer = Callable[..., Array]
 Normaliser = Callable[[], Layer]
 
@@ -65,7 +67,8 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(
-      self, features: Float[Array, "*rows features"], real: Float[Array, "*rows"] | None = None
+      self, features: Float[AnyArray, "*rows features"],
+      real: Float[AnyArray, "*rows"] | None = None,
   ) -> Float[Array, "*rows features"]:
     """Normalised features; `real` is the weight of each row, 1 where it counts and 0 on padding."""
     if real is None:
@@ -94,7 +97,7 @@ class BatchNorm(nn.Module):
 
 
 def _moments(
-    features: Float[Array, "*rows features"], real: Float[Array, "*rows"]
+    features: Float[AnyArray, "*rows features"], real: Float[Array, "*rows"]
 ) -> tuple[Float[Array, " features"], Float[Array, " features"], Float[Array, ""]]:
   """Mean and biased variance of each feature over the rows of a batch, and their number."""
   rows = tuple(range(real.ndim))
