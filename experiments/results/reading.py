@@ -7,6 +7,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from dcnn import stats
+
 HERE = pathlib.Path(__file__).parent
 MEV = 1000.0
 
@@ -119,6 +123,12 @@ def errors_of(name: str, arm: str, metric: str) -> dict[int, float]:
   with (HERE / name / "results.csv").open(newline="") as file:
     return {int(row["seed"]): float(row["value"]) for row in csv.DictReader(file)
             if (row["arm"], row["metric"], row["split"]) == (arm, metric, "test")}
+
+
+def paired(name: str, arm: str, baseline: str, metric: str) -> stats.Interval:
+  """The ratio of two arms that no table compares, with its interval, over the seeds of both."""
+  mine, others = (errors_of(name, each, metric) for each in (arm, baseline))
+  return stats.geometric_mean(np.array([mine[seed] / others[seed] for seed in mine]))
 
 
 def config(name: str) -> Mapping[str, Any]:
