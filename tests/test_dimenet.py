@@ -31,8 +31,8 @@ def variables_of(weights):
     own = {ours: layer(f"{of}.{theirs}") for ours, theirs in (
         ("radial_down", "lin_rbf1"), ("radial_up", "lin_rbf2"), ("send", "lin_kj"),
         ("keep", "lin_ji"), ("down", "lin_down"), ("up", "lin_up"), ("join", "lin"))}
-    own |= {f"angular_{way}": layer(f"{of}.lin_sbf{number}")["kernel"]
-            for number, way in ((1, "down"), (2, "up"))}
+    own |= {"angular_down": layer(f"{of}.lin_sbf1")["kernel"],
+            "angular_up": layer(f"{of}.lin_sbf2")}
     for ours, theirs in (("before", "before_skip.0"), ("0", "after_skip.0"), ("1", "after_skip.1")):
       own[f"residual_{ours}_hidden"] = layer(f"{of}.layers_{theirs}.lin1")
       own[f"residual_{ours}"] = layer(f"{of}.layers_{theirs}.lin2")

@@ -127,23 +127,25 @@ class DimeNetPlusPlus(nn.Module):
         "frequencies", lambda key: np.pi * jnp.arange(1, self.bessel + 1, dtype=jnp.float32))
     waves = envelope * jnp.sin(x[:, None] * frequencies)
     terms = len(spherical.bessel_table(self.spherical, self.bessel))
-    polynomials = envelope * spherical.chebyshev(jnp.minimum(x, 1.0), terms)
+    series = envelope * spherical.cosines(jnp.minimum(x, 1.0), terms)
     start = self._start(system, waves)
     # Each kind of block is compiled once, with its weights along a first axis `blocks`.
+    same: Any = nn.broadcast  # Flax's own types allow whole numbers alone
     interactions = nn.scan(
         _Interaction, variable_axes={"params": 0}, split_rngs={"params": True},
-        in_axes=nn.broadcast, length=self.blocks)
+        in_axes=same, length=self.blocks)
     _, messages = interactions(
         self.activation, self.bessel, self.basis_features, self.triplet_features,
-        name="interaction")(start, waves, polynomials, self._harmonics(edges))
+        name="interaction")(start, waves, series, self._harmonics(edges))
+    per_block: Any = (0, None)
     outputs = nn.vmap(
-        _Output, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=(0, None))
+        _Output, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=per_block)
     energies = outputs(
         self.activation, self.output_activation or self.activation, self.output_features,
         name="output")(jnp.concatenate([start[None], messages]), waves)
     return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
 
-  def _harmonics(self, edges: triplets.Edges) -> Float[Array, "orders atoms atoms atoms"]:
+  def _harmonics(self, edges: triplets.Edges) -> Float[Array, "atoms atoms atoms orders"]:
     """Those of the angle between the directions of two messages: not of the one at the centre.
 
     Raises:
@@ -201,17 +203,16 @@ class _Interaction(nn.Module):
   @nn.compact
   def __call__(
       self, messages: Float[Array, "edges features"], waves: Float[Array, "edges radial"],
-      polynomials: Float[Array, "edges terms"],
-      harmonics: Float[Array, "orders atoms atoms atoms"],
+      series: Float[Array, "edges terms"], harmonics: Float[Array, "atoms atoms atoms orders"],
   ) -> tuple[Float[Array, "edges features"], Float[Array, "edges features"]]:
-    act, size, atoms = self.activation, messages.shape[-1], harmonics.shape[-1]
+    act, size, atoms = self.activation, messages.shape[-1], len(harmonics)
     reduced = _dense(self.basis_features, use_bias=False, name="radial_down")(waves)
     sent = act(_dense(size, act, name="send")(messages))
     sent *= _dense(size, use_bias=False, name="radial_up")(reduced)
     sent = act(_dense(self.triplet_features, act, use_bias=False, name="down")(sent))
-    up = self.param("angular_up", glorot_orthogonal, (self.basis_features, self.triplet_features))
-    received = triplets.triplet_sums(
-        self._filters(polynomials, harmonics), sent.reshape(atoms, atoms, 1, -1) * up)
+    received = triplets.triplet_sums(harmonics, (
+        sent[:, None, :] * self._filters(series, harmonics.shape[-1])).reshape(
+            atoms, atoms, -1, self.triplet_features))
     received = triplets.swap(received.reshape(len(messages), -1), atoms)
     hidden = act(_dense(size, act, name="keep")(messages))
     hidden += act(_dense(size, act, use_bias=False, name="up")(received))
@@ -222,18 +223,16 @@ class _Interaction(nn.Module):
     return messages, messages
 
   def _filters(
-      self, polynomials: Float[Array, "edges terms"],
-      harmonics: Float[Array, "orders atoms atoms atoms"],
-  ) -> Float[Array, "atoms atoms atoms basis"]:
-    """The basis of angles, reduced: its radial part first, of which there are no triplets."""
-    orders, atoms = harmonics.shape[:2]
-    weights = self.param(
+      self, series: Float[Array, "edges terms"], orders: int
+  ) -> Float[Array, "edges orders features"]:
+    """W_2 W_1 a, without the factors Y_l, of which alone there is one for each triplet."""
+    down = self.param(
         "angular_down", glorot_orthogonal, (orders * self.bessel, self.basis_features))
-    table = jnp.asarray(spherical.bessel_table(orders, self.bessel), polynomials.dtype)
-    series = jnp.einsum("tln,lnb->tlb", table, weights.reshape(orders, self.bessel, -1))
-    reduced = primitives.dot_general(polynomials, series.reshape(len(table), -1), _PRODUCT)
-    return triplets.angular_filters(
-        harmonics, reduced.reshape(atoms, 1, atoms, orders, -1))
+    table = jnp.asarray(spherical.bessel_table(orders, self.bessel), series.dtype)
+    radial_part = jnp.einsum("tln,lnb->tlb", table, down.reshape(orders, self.bessel, -1))
+    reduced = primitives.dot_general(series, radial_part.reshape(len(table), -1), _PRODUCT)
+    up = _dense(self.triplet_features, use_bias=False, name="angular_up")
+    return up(reduced.reshape(-1, self.basis_features)).reshape(len(series), orders, -1)
 
   def _residual(
       self, messages: Float[Array, "edges features"], name: str

@@ -165,7 +165,8 @@ class GemNetT(nn.Module):
     layers.check_limits(self)
     act, edges = self.activation, triplets.edges(system)
     x = edges.distance.reshape(-1) / self.cutoff
-    real = _Samples(((x > 0) & (x < 1)).astype(x.dtype), (system.species > 0).astype(x.dtype))
+    real = _Samples(((x > 0) & (x < 1)).astype(x.dtype),
+                    (jnp.asarray(system.species) > 0).astype(x.dtype))
     envelope = (x > 0) * radial.polynomial_cutoff(x, 1.0, power=5)
     basis = envelope[:, None] * radial.gaussian_basis(x, self.radial, 1.0)
     to_triplets, to_atoms, to_outputs = (
@@ -180,14 +181,16 @@ class GemNetT(nn.Module):
     interaction_scales, output_scales = self._given_scales()
     # Each kind of block is compiled once, with its weights along a first axis `blocks`.
     collections: Any = {"params": 0, "scales": 0}
+    of_interactions: Any = (0, *4 * (nn.broadcast,))
+    of_outputs: Any = (0, 0, None, None)
     interactions = nn.scan(
         _Interaction, variable_axes=collections, split_rngs={"params": True},
-        in_axes=(0, *4 * (nn.broadcast,)), length=self.blocks)
+        in_axes=of_interactions, length=self.blocks)
     _, messages = interactions(
         act, self.triplet_features, self.bilinear_features, name="interaction")(
             (atoms, start), interaction_scales, to_triplets, to_atoms, filters, real)
     outputs = nn.vmap(
-        _Output, variable_axes=collections, split_rngs={"params": True}, in_axes=(0, 0, None, None))
+        _Output, variable_axes=collections, split_rngs={"params": True}, in_axes=of_outputs)
     energies = outputs(
         act, self.output_activation or act, self.atom_features, name="output")(
             jnp.concatenate([start[None], messages]), output_scales, to_outputs, real)
@@ -198,12 +201,12 @@ class GemNetT(nn.Module):
   ) -> Float[Array, "atoms atoms atoms basis"]:
     """The functions of distance and angle of a triplet, reduced, which all blocks share."""
     harmonics = triplets.harmonics(triplets.cosines(edges.direction), self.spherical)
-    atoms = harmonics.shape[-1]
+    atoms = len(harmonics)
     reduced = layers.dense(
         self.spherical * self.basis_features, use_bias=False, name="angular",
         kernel_init=he_orthogonal(inputs=self.radial * self.spherical))(basis)
-    return triplets.angular_filters(
-        harmonics, reduced.reshape(atoms, atoms, 1, self.spherical, -1))
+    return jnp.einsum(
+        "cofl,colb->cofb", harmonics, reduced.reshape(atoms, atoms, self.spherical, -1))
 
   def _given_scales(self) -> tuple[Array | None, Array | None]:
     """The factors of the interaction blocks and of the output blocks; None where they are fitted.

@@ -70,15 +70,14 @@ def check(systems: System, network: str) -> None:
 
 def cosines(direction: Float[Array, "3 atoms atoms"]) -> Float[Array, "atoms atoms atoms"]:
   """Cosines of the angles at each centre between its edges: arrays [centre, out, from]."""
-  x, y, z = direction
-  return sum((each[:, :, None] * each[:, None, :] for each in (y, z)),
-             start=x[:, :, None] * x[:, None, :])
+  products = (each[:, :, None] * each[:, None, :] for each in direction)
+  return functools.reduce(operator.add, products)
 
 
 def harmonics(
     cosines: Float[Array, "atoms atoms atoms"], orders: int
-) -> Float[Array, "orders atoms atoms atoms"]:
-  """Zonal harmonics Y_l of all angles [l, centre, out, from].
+) -> Float[Array, "atoms atoms atoms orders"]:
+  """Zonal harmonics Y_l of all angles [centre, out, from, l].
 
   They are 0 where `out` and `from` are the same atom: what goes to an atom sees nothing from it.
 
@@ -87,24 +86,7 @@ def harmonics(
     orders: Number of orders l.
   """
   others = 1.0 - jnp.eye(len(cosines), dtype=cosines.dtype)
-  return others * jnp.stack(zonal_harmonics(cosines, orders))
-
-
-def angular_filters(
-    harmonics: Float[Array, "orders atoms atoms atoms"],
-    coefficients: Float[Array, "atoms out from orders basis"],
-) -> Float[Array, "atoms atoms atoms basis"]:
-  """Sums of harmonics: filters[centre, out, from] = sum over l of Y_l coefficients_l.
-
-  Args:
-    harmonics: From `harmonics`.
-    coefficients: Coefficients [centre, out, from, l] of each filter; an axis out or from on which
-      they do not depend has the length 1.
-  """
-  # Written out, because XLA does not vectorise a sum that is not along memory.
-  terms = (harmonics[order][..., None] * coefficients[..., order, :]
-           for order in range(len(harmonics)))
-  return functools.reduce(operator.add, terms)
+  return jnp.stack([others * each for each in zonal_harmonics(cosines, orders)], axis=-1)
 
 
 def triplet_sums(
@@ -113,8 +95,8 @@ def triplet_sums(
   """received[centre, out] = sum over from and basis of filters[centre, out, from] sent.
 
   Args:
-    filters: From `angular_filters`.
-    sent: What each edge [centre, from] sends, for each function of the filters' basis.
+    filters: Functions of the angles, such as `harmonics`.
+    sent: What each edge [centre, from] sends, for each of the functions.
   """
   atoms, features = sent.shape[0], sent.shape[-1]
   return jax.lax.dot_general(
