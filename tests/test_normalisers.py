@@ -1,9 +1,8 @@
-"""Normalisers: PyTorch's batch statistics on real rows, the leak, and what statistics go through."""
+"""Normalisers: PyTorch's batch statistics on real rows, the leak, and where they are kept."""
 
 import contextlib
 import functools
 
-import dcnn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ import tiny
 from flax import linen as nn
 from test_training import absolute, adam, data, hypers, make_program, take
 
+import dcnn
 from dcnn import derivatives, jobs, sweeps
 from dcnn.base import System
 from dcnn.models import MLP, NORMALISERS, SchNet, layers, normalisers
@@ -216,7 +216,7 @@ def test_layers_of_ones_own_are_given_what_they_take(own):
 
 
 def test_a_network_that_names_no_rows_is_told_how():
-  with pytest.raises(ValueError, match=r"normalisers.normalised\(features, self.normaliser, real"):
+  with pytest.raises(ValueError, match=r"normalisers.normalised\(features, self.normaliser\(\), real"):
     normalisers.BatchNorm().init(jax.random.key(0), jnp.ones((2, 3)))
 
 

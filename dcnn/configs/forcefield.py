@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
-from dcnn import data, labels, losses, models, optimizers
+from dcnn import activations, data, labels, losses, models, optimizers
 from dcnn.base import Dataset, System, known_forces, objects, rounding, wording
 from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Indices
@@ -27,6 +27,7 @@ from dcnn.configs.settings import (
     require,
 )
 from dcnn.models import dimenet, gemnet, normalisers
+from dcnn.models.forcenet import NODE_UPDATES
 from dcnn.models.layers import MOST_LAYERS
 from dcnn.tasks import forcefield
 from dcnn.tasks.base import Fitted, Task
@@ -83,8 +84,8 @@ SETTINGS = (
     Setting("model.cutoff", 5.0, "Distance beyond which atoms do not interact.", "angstrom",
             role="program"),
     Setting("model.envelope", "smooth",
-            "How filters of PaiNN end at the cutoff: smoothly enough for training on forces, or as "
-            "in its paper (faithful).", choices=("smooth", "faithful"), role="program"),
+            "How messages end at the cutoff: smoothly enough for training on forces, or as in the "
+            "network's paper (faithful).", choices=("smooth", "faithful"), role="program"),
     Setting("model.bessel", 6, "Number of spherical Bessel functions of each order.",
             role="program"),
     Setting("model.spherical", 7, "Number of orders of the functions of angles.", role="program"),
@@ -104,6 +105,11 @@ SETTINGS = (
             "The scale factors of GemNetT: fitted at initialisation, or those of OC20.",
             choices=gemnet.SCALES, role="program", prefixed=True),
     Setting("model.hidden", (64, 64), "Sizes of the hidden layers of MLP.", role="program"),
+    Setting("model.output_layers", 3, "Number of hidden layers of the head of CGCNN.",
+            role="program"),
+    Setting("model.node_update", "described",
+            "What a block of ForceNet adds to atoms: as described, or as the paper's code ran it.",
+            choices=NODE_UPDATES, role="program"),
     Setting("model.normaliser", "none",
             "The normalisation of features: a name, or a function that makes a layer.",
             choices=tuple(models.NORMALISERS), role="program", objects=True),
@@ -365,7 +371,8 @@ def _make_model(
     options |= network.statistics(dataset.take(splits[0].train).systems)
   if "normaliser" in network.takes:
     options["normaliser"] = models.resolve_normaliser(config.model.normaliser)
-  fields = networks.activation_fields(config)
+  fields = networks.activation_fields(
+      config, elsewhere=network.elsewhere or activations.silu)
 
   def make_model(hypers: Mapping) -> Any:
     activations = fields(hypers)
@@ -435,13 +442,13 @@ def _check_network(config: ConfigDict) -> None:
     if f"model.{name}" in values:
       _require_within(values[f"model.{name}"], f"model.{name}", least, most)
   with naming("model.normaliser"):
-    normaliser = models.resolve_normaliser(config.model.normaliser)
-    require(callable(normaliser()),
+    layer = models.resolve_normaliser(config.model.normaliser)()
+    require(callable(layer),
             "expected a function that makes a layer, received one that makes none: take "
             "flax.linen.LayerNorm, or lambda: layer")
   require(config.model.normaliser == "none" or "normaliser" in network.takes,
           f"{network.name} has no field normaliser: leave model.normaliser at none")
-  if normalisers.couples(normaliser):
+  if normalisers.couples(layer):
     _require_statistics_can_serve(
         config, f"model.normaliser={objects.name_of(config.model.normaliser)}")
   require(config.activation.where == "everywhere" or "output_activation" in network.takes,

@@ -97,30 +97,29 @@ class CGCNN(nn.Module):
     real = (system.species > 0).astype(basis.dtype)
     read = None  # the first convolution reads the embedding, not an activation
     for block in range(self.blocks):
-      messages = self._messages(block, atoms, read, edges, basis, weights)
-      normaliser = NORMALISERS["layer"] if couples(self.normaliser) else self.normaliser
-      atoms = self.activation(normalised(messages, normaliser, real) + atoms)
-      read = self.activation
+      gates = self._gates(block, atoms, read, edges, basis)
+      layer = self.normaliser()
+      if couples(layer):
+        gates, layer = normalised(gates, layer, weights), NORMALISERS["layer"]()
+      opening, core = jnp.split(gates, 2, axis=-1)
+      messages = weights[:, None] * jax.nn.sigmoid(opening) * self.activation(core)
+      received = normalised(edge_lib.sums(edges, messages), layer, real)
+      atoms, read = self.activation(received + atoms), self.activation
     mean = jnp.sum(real[:, None] * atoms, axis=0) / jnp.maximum(jnp.sum(real), 1.0)
     return self._energy(mean[None, :])
 
-  def _messages(
+  def _gates(
       self, block: int, atoms: Float[Array, "atoms features"], read: layers.Activation | None,
-      edges: edge_lib.Edges, basis: Float[Array, "edges radial"], weights: Float[Array, " edges"],
-  ) -> Float[Array, "atoms features"]:
-    """What each atom receives in a convolution. One layer reads receiver, sender and edge."""
+      edges: edge_lib.Edges, basis: Float[Array, "edges radial"],
+  ) -> Float[Array, "edges gates"]:
+    """(g, c) of each edge: one layer reads receiver, sender and edge."""
     size = 2 * self.features
     draw = xavier(size + self.radial, size)
     receive = layers.dense(size, reads=read, use_bias=False, name=f"receive_{block}", **draw)
     send = layers.dense(size, reads=read, use_bias=False, name=f"send_{block}", **draw)
     gates = layers.dense(size, name=f"edge_{block}", **draw)(basis)
     gates += edge_lib.of_receivers(edges, receive(atoms))
-    gates += edge_lib.of_senders(edges, send(atoms))
-    if couples(self.normaliser):
-      gates = normalised(gates, self.normaliser, weights)
-    opening, core = jnp.split(gates, 2, axis=-1)
-    messages = jax.nn.sigmoid(opening) * self.activation(core)
-    return edge_lib.sums(edges, weights[:, None] * messages)
+    return gates + edge_lib.of_senders(edges, send(atoms))
 
   def _energy(self, features: Float[Array, "1 features"]) -> Float[Array, ""]:
     """The head, on the features of the whole configuration."""

@@ -5,7 +5,8 @@ import functools
 import numpy as np
 from jaxtyping import Float
 
-from dcnn.base import System, text
+from dcnn.base import System
+from dcnn.models.layers import LARGEST_ATOMIC_NUMBER
 from dcnn.models.mlp import FrameError
 
 BITS = 92

@@ -43,7 +43,7 @@ def unit_basis(
     number: Number of Gaussians, at least 2.
 
   Returns:
-    exp(-(v - k D)^2 / 2 D^2), D = 1 / (number - 1), for k = 0 to number - 1; all values of the first
+    exp(-(v - k D)^2 / 2 D^2), D = 1 / (number - 1), for k = 0 to number - 1; those of the first
     Gaussian come first.
 
   >>> print(unit_basis(jnp.array([[0.0, 1.0]]), 2).round(2))
@@ -167,7 +167,7 @@ class ForceNet(nn.Module):
     own = self.param(f"own_{block}", uniform((6.0 / (1 + size)) ** 0.5), (1, size))
     received = edge_lib.sums(edges, filters * edge_lib.of_senders(edges, sent)) + own * sent
     hidden = layers.dense(size, name=f"receive_{block}", **draw)(received)
-    hidden = normalised(hidden, self.normaliser, real)
+    hidden = normalised(hidden, self.normaliser(), real)
     if self.node_update == "as_run":
       return act(jax.nn.silu(hidden))
     return layers.dense(size, reads=act, name=f"update_{block}", **draw)(act(hidden))

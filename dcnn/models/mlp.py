@@ -94,7 +94,7 @@ class MLP(nn.Module):
       act = self.output_activation or self.activation if is_last else self.activation
       layer = layers.dense(size, reads=read, name=f"hidden_{index}")
       # A row is a whole molecule, which is real.
-      features = act(normalised(layer(features), self.normaliser, jnp.ones((), features.dtype)))
+      features = act(normalised(layer(features), self.normaliser(), jnp.ones((), features.dtype)))
       read = act
     return layers.dense(1, reads=read, name="output")(features)[0]
 

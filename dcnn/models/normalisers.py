@@ -74,7 +74,7 @@ class BatchNorm(nn.Module):
     if real is None:
       raise ValueError(
           "normaliser=batch averages over rows, and this network does not say which of them are "
-          "real: in its code write normalisers.normalised(features, self.normaliser, real) in "
+          "real: in its code write normalisers.normalised(features, self.normaliser(), real) in "
           "place of self.normaliser()(features)")
     size, dtype = features.shape[-1:], features.dtype
     scale = self.param("scale", nn.initializers.ones, size)
@@ -122,32 +122,31 @@ NORMALISERS: Mapping[str, Normaliser] = {
 
 
 def normalised(
-    features: Float[Array, "*rows features"], normaliser: Normaliser, real: Float[Array, "*rows"]
+    features: Float[Array, "*rows features"], layer: Layer, real: Float[Array, "*rows"]
 ) -> Float[Array, "*rows features"]:
-  """Features after a layer that a normaliser makes, in a network's `__call__`.
+  """Features after a layer that a normaliser has made.
 
   Args:
     features: The features of each row.
-    normaliser: A network's field.
+    layer: What the network's field `normaliser` makes when it is called; each call makes another.
     real: The weight of each row in averages over rows, 1 where it counts and 0 on padding; given to
       a layer whose call has an argument `real`.
 
   Returns:
     The layer's output. That of padding has no meaning.
   """
-  layer = normaliser()
   if "real" in inspect.signature(layer).parameters:
     return layer(features, real)
   return layer(features)
 
 
-def couples(normaliser: Normaliser) -> bool:
-  """Whether a normaliser averages over the configurations of a batch and keeps statistics of them.
+def couples(layer: Layer) -> bool:
+  """Whether a layer averages over the configurations of a batch and keeps statistics of them.
 
-  >>> couples(NORMALISERS["batch"]), couples(NORMALISERS["layer"])
+  >>> couples(NORMALISERS["batch"]()), couples(NORMALISERS["layer"]())
   (True, False)
   """
-  return isinstance(normaliser(), BatchNorm | nn.BatchNorm)
+  return isinstance(layer, BatchNorm | nn.BatchNorm)
 
 
 def resolve_normaliser(spec: Any) -> Normaliser:

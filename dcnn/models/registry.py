@@ -4,6 +4,7 @@ A network says on its class what it needs; each of these may be missing:
 
 - `LIMITS`: the least and the largest value of some of its settings, by name.
 - `check(systems)`: a static method that raises a ValueError on data that the network cannot take.
+- `ELSEWHERE`: the activation where another stands in the output block alone.
 - `LISTED`: False where the network has no form for neighbour lists: it takes all pairs of a
   molecule and ignores a list. True where it is missing.
 - `statistics(systems)`: a static method that gives fields from the training configurations, whose
@@ -42,6 +43,7 @@ class Network(NamedTuple):
     defaults: Default values of those settings that have one; the others are required.
     limits: Least and largest values of some settings, by name.
     takes: Which of `output_activation` and `normaliser` the network has.
+    elsewhere: The activation where another stands in the output block alone; None is silu.
     listed: Whether the network reads neighbour lists.
     statistics: Gives further fields from the training configurations (positions (frames, atoms, 3)
       in angstrom, species (frames, atoms)); None where the network needs no such field.
@@ -55,6 +57,7 @@ class Network(NamedTuple):
   defaults: Mapping[str, Any]
   limits: Mapping[str, tuple[int | float, int | float]]
   takes: tuple[str, ...]
+  elsewhere: Callable[[Any], Any] | None
   listed: bool
   statistics: Callable[[System], Mapping[str, Any]] | None
   check: Callable[[System], None] | None
@@ -107,5 +110,6 @@ def resolve(spec: Any) -> Network:
                 if value is not inspect.Parameter.empty},
       limits=getattr(source, "LIMITS", {}),
       takes=tuple(key for key in _TAKEN if key in fields),
+      elsewhere=getattr(source, "ELSEWHERE", None),
       listed=getattr(source, "LISTED", True),
       statistics=getattr(source, "statistics", None), check=getattr(source, "check", None))

@@ -63,7 +63,7 @@ class SchNet(nn.Module):
     real = (system.species > 0).astype(atoms.dtype)
     for block, filters in enumerate(self._filters(pairs)):
       sent = layers.dense(self.features, use_bias=False, name=f"send_{block}")(
-          normalised(atoms, self.normaliser, real))
+          normalised(atoms, self.normaliser(), real))
       received = layers.exchange(pairs, filters, sent)
       hidden = act(layers.dense(self.features, name=f"receive_{block}")(received))
       atoms += layers.dense(self.features, reads=act, name=f"update_{block}")(hidden)
