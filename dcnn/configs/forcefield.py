@@ -84,6 +84,14 @@ SETTINGS = (
     Setting("model.envelope", "smooth",
             "How filters of PaiNN end at the cutoff: smoothly enough for training on forces, or as "
             "in its paper (faithful).", choices=("smooth", "faithful"), role="program"),
+    Setting("model.degree", 2, "Largest degree of the harmonics that an atom of GridACE receives.",
+            role="program"),
+    Setting("model.passed", 1, "Largest degree of what an atom of GridACE sends in later blocks.",
+            role="program"),
+    Setting("model.filter_features", 64, "Size of the hidden layers of GridACE's filters.",
+            role="program"),
+    Setting("model.neighbours", 10.0, "Usual number of neighbours of an atom, for GridACE.",
+            role="program"),
     Setting("model.hidden", (64, 64), "Sizes of the hidden layers of MLP.", role="program"),
     Setting("model.normaliser", "none",
             "The normalisation of features: a name, or a function that makes a layer.",
@@ -336,6 +344,9 @@ def _make_model(
   if network.statistics is not None:
     # All seeds have the same training data, or `check` has refused.
     options |= network.statistics(dataset.take(splits[0].train).systems)
+  if "elements" in network.takes:
+    species = np.asarray(dataset.systems.species)
+    options["elements"] = tuple(np.unique(species[species > 0]).tolist())
   if "normaliser" in network.takes:
     options["normaliser"] = models.resolve_normaliser(config.model.normaliser)
   fields = networks.activation_fields(config)

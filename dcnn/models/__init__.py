@@ -11,6 +11,7 @@ from dcnn.models.normalisers import NORMALISERS, resolve_normaliser
 from dcnn.models.painn import PaiNN
 from dcnn.models.registry import MODELS, Network, resolve
 from dcnn.models.schnet import SchNet
+from dcnn.models.sphere import GridACE
 
-__all__ = ["MLP", "MODELS", "NORMALISERS", "FrameError", "Network", "Nonlinearity", "PaiNN",
-           "SchNet", "resolve", "resolve_normaliser"]
+__all__ = ["MLP", "MODELS", "NORMALISERS", "FrameError", "GridACE", "Network", "Nonlinearity",
+           "PaiNN", "SchNet", "resolve", "resolve_normaliser"]

@@ -145,5 +145,5 @@ class PaiNN(nn.Module):
 
 
 def _three(features: Float[Array, "rows features"]) -> Float[Array, "rows components"]:
-  """The same features for each component; not `jnp.tile`, whose transpose XLA does not vectorise."""
+  """The features for each component; not `jnp.tile`, whose transpose XLA does not vectorise."""
   return jnp.concatenate([features] * 3, axis=-1)

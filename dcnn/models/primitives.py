@@ -138,7 +138,8 @@ def _square(values: AnyArray, atoms: int, parity: int) -> Array:
   square = _gather(values, number)
   if parity == 1:
     return jnp.where(apart, square, 0)
-  return square * np.sign(np.arange(atoms) - np.arange(atoms)[:, None])[..., None].astype(values.dtype)
+  sign = np.sign(np.arange(atoms) - np.arange(atoms)[:, None])[..., None]
+  return square * sign.astype(values.dtype)
 
 
 def _pair_products(one: AnyArray, other: AnyArray, *, parity: int) -> Array:

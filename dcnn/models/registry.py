@@ -17,9 +17,12 @@ from dcnn.base import System, text
 from dcnn.models.mlp import MLP
 from dcnn.models.painn import PaiNN
 from dcnn.models.schnet import SchNet
+from dcnn.models.sphere import GridACE
 
-MODELS: Mapping[str, type] = {"SchNet": SchNet, "MLP": MLP, "PaiNN": PaiNN}
-_TAKEN = ("output_activation", "normaliser")  # fields that mean the same in all networks
+MODELS: Mapping[str, type] = {
+    "SchNet": SchNet, "MLP": MLP, "PaiNN": PaiNN, "GridACE": GridACE}
+# Fields that mean the same in all networks.
+_TAKEN = ("output_activation", "normaliser", "elements")
 _OF_FLAX = ("parent", "name")
 
 
@@ -33,7 +36,8 @@ class Network(NamedTuple):
     settings: Names of the fields that a configuration sets.
     defaults: Default values of those settings that have one; the others are required.
     limits: Least and largest values of some settings, by name.
-    takes: Which of `output_activation` and `normaliser` the network has.
+    takes: Which of `output_activation`, `normaliser` and `elements`, the atomic numbers that occur
+      in the data, the network has.
     statistics: Gives further fields from the training configurations (positions (frames, atoms, 3)
       in angstrom, species (frames, atoms)); None where the network needs no such field.
     check: Raises a ValueError if the network cannot take these configurations; None where it takes
@@ -54,7 +58,7 @@ def resolve(spec: Any) -> Network:
   """The network of a name, of a Flax class of the user's own, or of a function that makes one.
 
   Its settings are the arguments that it is made with, other than `activation`,
-  `output_activation`, `normaliser` and those listed in its `STATISTICS`.
+  `output_activation`, `normaliser`, `elements` and those listed in its `STATISTICS`.
 
   Args:
     spec: A name of `MODELS`; or a class or a function that takes `activation` and makes a pair of

@@ -17,6 +17,7 @@ from dcnn.base import System
 from dcnn.models import layers, radial
 from dcnn.models.normalisers import Normaliser, none
 
+
 class SchNet(nn.Module):
   """Energy as a sum over atoms, whose features are refined by distance-filtered messages.
 
