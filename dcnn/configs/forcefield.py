@@ -104,6 +104,14 @@ SETTINGS = (
     Setting("model.scales", "fitted",
             "The scale factors of GemNetT: fitted at initialisation, or those of OC20.",
             choices=gemnet.SCALES, role="program", prefixed=True),
+    Setting("model.degree", 2, "Largest degree of the harmonics that an atom of GridACE receives.",
+            role="program"),
+    Setting("model.passed", 1, "Largest degree of what an atom of GridACE sends in later blocks.",
+            role="program"),
+    Setting("model.filter_features", 64, "Size of the hidden layers of GridACE's filters.",
+            role="program"),
+    Setting("model.neighbours", 10.0, "Usual number of neighbours of an atom, for GridACE.",
+            role="program"),
     Setting("model.hidden", (64, 64), "Sizes of the hidden layers of MLP.", role="program"),
     Setting("model.output_layers", 3, "Number of hidden layers of the head of CGCNN.",
             role="program"),
@@ -369,6 +377,9 @@ def _make_model(
   if network.statistics is not None:
     # All seeds have the same training data, or `check` has refused.
     options |= network.statistics(dataset.take(splits[0].train).systems)
+  if "elements" in network.takes:
+    species = np.asarray(dataset.systems.species)
+    options["elements"] = tuple(np.unique(species[species > 0]).tolist())
   if "normaliser" in network.takes:
     options["normaliser"] = models.resolve_normaliser(config.model.normaliser)
   fields = networks.activation_fields(

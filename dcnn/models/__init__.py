@@ -15,7 +15,8 @@ from dcnn.models.normalisers import NORMALISERS, resolve_normaliser
 from dcnn.models.painn import PaiNN
 from dcnn.models.registry import MODELS, Network, resolve
 from dcnn.models.schnet import SchNet
+from dcnn.models.sphere import GridACE
 
 __all__ = ["CGCNN", "MLP", "MODELS", "NORMALISERS", "DimeNetPlusPlus", "ForceNet", "FrameError",
-           "GemNetT", "Network", "Nonlinearity", "PaiNN", "SchNet", "resolve",
+           "GemNetT", "GridACE", "Network", "Nonlinearity", "PaiNN", "SchNet", "resolve",
            "resolve_normaliser"]

@@ -135,8 +135,11 @@ def _square(values: AnyArray, atoms: int, parity: int) -> Array:
   number = np.zeros((atoms, atoms), np.int32)
   number[first, second] = number[second, first] = np.arange(len(first))
   apart = ~np.eye(atoms, dtype=bool)[..., None]
-  square = jnp.where(apart, _gather(values, number), 0)
-  return square if parity == 1 else jnp.where(np.tri(atoms, dtype=bool)[..., None], -square, square)
+  square = _gather(values, number)
+  if parity == 1:
+    return jnp.where(apart, square, 0)
+  sign = np.sign(np.arange(atoms) - np.arange(atoms)[:, None])[..., None]
+  return square * sign.astype(values.dtype)
 
 
 def _pair_products(one: AnyArray, other: AnyArray, *, parity: int) -> Array:

@@ -24,11 +24,13 @@ from dcnn.models.gemnet import GemNetT
 from dcnn.models.mlp import MLP
 from dcnn.models.painn import PaiNN
 from dcnn.models.schnet import SchNet
+from dcnn.models.sphere import GridACE
 
 MODELS: Mapping[str, type] = {
-    "SchNet": SchNet, "PaiNN": PaiNN, "CGCNN": CGCNN, "ForceNet": ForceNet,
+    "SchNet": SchNet, "PaiNN": PaiNN, "GridACE": GridACE, "CGCNN": CGCNN, "ForceNet": ForceNet,
     "DimeNetPlusPlus": DimeNetPlusPlus, "GemNetT": GemNetT, "MLP": MLP}
-_TAKEN = ("output_activation", "normaliser")  # fields that mean the same in all networks
+# Fields that mean the same in all networks.
+_TAKEN = ("output_activation", "normaliser", "elements")
 _OF_FLAX = ("parent", "name")
 
 
@@ -42,7 +44,8 @@ class Network(NamedTuple):
     settings: Names of the fields that a configuration sets.
     defaults: Default values of those settings that have one; the others are required.
     limits: Least and largest values of some settings, by name.
-    takes: Which of `output_activation` and `normaliser` the network has.
+    takes: Which of `output_activation`, `normaliser` and `elements`, the atomic numbers that occur
+      in the data, the network has.
     elsewhere: The activation where another stands in the output block alone; None is silu.
     listed: Whether the network reads neighbour lists.
     statistics: Gives further fields from the training configurations (positions (frames, atoms, 3)
@@ -67,7 +70,7 @@ def resolve(spec: Any) -> Network:
   """The network of a name, of a Flax class of the user's own, or of a function that makes one.
 
   Its settings are the arguments that it is made with, other than `activation`,
-  `output_activation`, `normaliser` and those listed in its `STATISTICS`.
+  `output_activation`, `normaliser`, `elements` and those listed in its `STATISTICS`.
 
   Args:
     spec: A name of `MODELS`; or a class or a function that takes `activation` and makes a pair of
