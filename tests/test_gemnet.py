@@ -7,14 +7,11 @@ import reference_networks
 
 from dcnn import derivatives
 from dcnn.models import GemNetT
+from dcnn.models.gemnet import scaled_silu
 
 BLOCKS = 2
 SMALL = {"features": 16, "atom_features": 16, "blocks": BLOCKS, "radial": 16,
          "triplet_features": 8, "bilinear_features": 8, "basis_features": 4}
-
-
-def scaled_silu(x):
-  return jax.nn.silu(x) / 0.6
 
 
 def variables_of(weights):

@@ -129,20 +129,17 @@ class DimeNetPlusPlus(nn.Module):
     terms = len(spherical.bessel_table(self.spherical, self.bessel))
     series = envelope * spherical.cosines(jnp.minimum(x, 1.0), terms)
     start = self._start(system, waves)
-    # Each kind of block is compiled once, with its weights along a first axis `blocks`.
-    same: Any = nn.broadcast  # Flax's own types allow whole numbers alone
-    interactions = nn.scan(
-        _Interaction, variable_axes={"params": 0}, split_rngs={"params": True},
-        in_axes=same, length=self.blocks)
+    new = self.is_initializing()
+    interactions = triplets.in_sequence(_Interaction, self.blocks, new, in_axes=nn.broadcast)
     _, messages = interactions(
         self.activation, self.bessel, self.basis_features, self.triplet_features,
         name="interaction")(start, waves, series, self._harmonics(edges))
-    per_block: Any = (0, None)
-    outputs = nn.vmap(
-        _Output, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=per_block)
-    energies = outputs(
+    outputs = triplets.in_sequence(_Output, self.blocks + 1, new, in_axes=(0, nn.broadcast))
+    energies, _ = outputs(
         self.activation, self.output_activation or self.activation, self.output_features,
-        name="output")(jnp.concatenate([start[None], messages]), waves)
+        name="output")(
+            jnp.zeros_like(x[:len(system.species)]), jnp.concatenate([start[None], messages]),
+            waves)
     return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
 
   def _harmonics(self, edges: triplets.Edges) -> Float[Array, "atoms atoms atoms orders"]:
@@ -251,8 +248,9 @@ class _Output(nn.Module):
 
   @nn.compact
   def __call__(
-      self, messages: Float[Array, "edges features"], waves: Float[Array, "edges radial"],
-  ) -> Float[Array, " atoms"]:
+      self, energies: Float[Array, " atoms"], messages: Float[Array, "edges features"],
+      waves: Float[Array, "edges radial"],
+  ) -> tuple[Float[Array, " atoms"], None]:
     act, read, (edges, size) = self.output_activation, None, messages.shape
     weights = _dense(size, use_bias=False, name="radial")(waves)
     hidden = jnp.sum((weights * messages).reshape(math.isqrt(edges), -1, size), axis=1)
@@ -260,5 +258,6 @@ class _Output(nn.Module):
     for index in range(OUTPUT_LAYERS):
       hidden = act(_dense(self.features, read, name=f"hidden_{index}")(hidden))
       read = act
-    return layers.dense(1, reads=read, kernel_init=nn.initializers.zeros, use_bias=False,
-                        name="energy")(hidden)[:, 0]
+    own = layers.dense(
+        1, reads=read, kernel_init=nn.initializers.zeros, use_bias=False, name="energy")(hidden)
+    return energies + own[:, 0], None
