@@ -34,7 +34,7 @@ CORRELATION = 3  # how many functions are multiplied, at most
 
 def harmonics(
     direction: Float[Array | np.ndarray, "*points 3"], degree: int
-) -> list[Float[Array | np.ndarray, "*points orders"]]:
+) -> list[Float[Array | np.ndarray, "*points _"]]:
   """Real spherical harmonics of the degrees 0 to `degree`, with a mean square of 1 on the sphere.
 
   They are homogeneous polynomials: those of even degree do not change as the direction is
@@ -101,28 +101,27 @@ def grid(order: int) -> Grid:
 
 
 def evaluate(
-    functions: Sequence[Float[Array, "orders atoms features"]], at: Grid
-) -> list[Float[Array, "points atoms features"]]:
+    functions: Sequence[Float[Array, "atoms _ features"]], at: Grid
+) -> list[Float[Array, "atoms points features"]]:
   """The part of each degree of functions on the sphere, at the points of a grid."""
-  tables = harmonics(at.points, len(functions) - 1)
-  return [functions[0], *(
-      _multiply(table, each) for table, each in zip(tables[1:], functions[1:], strict=True))]
+  return [primitives.combine(table, each) for table, each in zip(
+      harmonics(at.points, len(functions) - 1), functions, strict=True)]
 
 
 def project(
-    even: Float[Array, "points atoms features"], odd: Float[Array, "points atoms features"],
+    even: Float[Array, "atoms points features"], odd: Float[Array, "atoms points features"],
     at: Grid, degree: int,
-) -> list[Float[Array, "orders atoms features"]]:
+) -> list[Float[Array, "atoms _ features"]]:
   """The functions on the sphere, up to a degree, whose even and odd parts have values on a grid."""
   return [
-      _multiply((at.weights[:, None] * table).T, odd if index % 2 else even)
+      primitives.combine((at.weights[:, None] * table).T, odd if index % 2 else even)
       for index, table in enumerate(harmonics(at.points, degree))]
 
 
-def _multiply(
-    matrix: Float[np.ndarray, "outputs inputs"], values: Float[Array, "inputs atoms features"]
-) -> Float[Array, "outputs atoms features"]:
-  return jnp.tensordot(jnp.asarray(matrix, values.dtype), values, 1)
+def _repeat(
+    features: Float[Array, "rows features"], number: int
+) -> Float[Array, "rows number features"]:
+  return primitives.combine(np.ones((number, 1)), features[:, None])
 
 
 class GridACE(nn.Module):
@@ -196,7 +195,7 @@ class GridACE(nn.Module):
     dtype = pairs.distance.dtype
     element = (species[:, None] == jnp.asarray(self.elements)).astype(dtype)
     angular = harmonics(pairs.direction, self.degree)
-    carried = [self._of_element("embedding", element, 1, 1.0)[0][None]]
+    carried = [self._of_element("embedding", element, 1, 1.0)[0][:, None]]
     energies = jnp.zeros(len(species), dtype)
     for block, filters in enumerate(self._filters(pairs)):
       received = self._messages(block, pairs, filters, angular, carried)
@@ -205,7 +204,7 @@ class GridACE(nn.Module):
       carried = [
           self._update(block, degree, element, product, carried)
           for degree, product in enumerate(products)]
-      energies += self._energies(block, carried[0][0], is_last)
+      energies += self._energies(block, carried[0][:, 0], is_last)
     known = jnp.where(jnp.any(element > 0, axis=1), energies, jnp.nan)
     return jnp.sum(jnp.where(species > 0, known, 0.0))
 
@@ -240,13 +239,13 @@ class GridACE(nn.Module):
 
   def _messages(
       self, block: int, pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
-      angular: Sequence[Float[Array, "pairs orders"]],
-      carried: Sequence[Float[Array, "orders atoms features"]],
-  ) -> list[Float[Array, "orders atoms features"]]:
+      angular: Sequence[Float[Array, "pairs _"]],
+      carried: Sequence[Float[Array, "atoms _ features"]],
+  ) -> list[Float[Array, "atoms _ features"]]:
     """What each atom receives, by degree, mixed over features."""
     sent = [self._mixed(f"send_{block}_{degree}", each) for degree, each in enumerate(carried)]
     if len(sent) == 1:
-      received = _from_scalars(pairs, filters, angular, sent[0][0])
+      received = _from_scalars(pairs, filters, angular, sent[0][:, 0])
     else:
       received = _from_functions(pairs, filters, angular, sent, grid(
           2 * self.degree + len(sent) - 1))
@@ -254,28 +253,29 @@ class GridACE(nn.Module):
             for degree, each in enumerate(received)]
 
   def _mixed(
-      self, name: str, values: Float[Array, "orders atoms features"]
-  ) -> Float[Array, "orders atoms features"]:
+      self, name: str, values: Float[Array, "atoms orders features"]
+  ) -> Float[Array, "atoms orders features"]:
     rows = self._linear(name, self.features)(values.reshape(-1, values.shape[-1]))
     return rows.reshape(*values.shape[:-1], -1)
 
   def _products(
       self, block: int, element: Float[Array, "atoms elements"],
-      functions: Sequence[Float[Array, "orders atoms features"]], degree: int,
-  ) -> list[Float[Array, "orders atoms features"]]:
+      functions: Sequence[Float[Array, "atoms _ features"]], degree: int,
+  ) -> list[Float[Array, "atoms _ features"]]:
     """B_l up to a degree, for each feature by itself."""
     number = len(functions)
     powers = self._of_element(f"powers_{block}", element, CORRELATION, 1.0)
     factors = self._of_element(f"factors_{block}", element, CORRELATION * number, 1.0 / number)
     at = grid(CORRELATION * self.degree + degree)
+    powers = [_repeat(power, len(at.points)) for power in powers]
     values = evaluate(functions, at)
     parts = []
     for index in range(CORRELATION):
-      own = [factor * value for factor, value in zip(
+      own = [_repeat(factor, len(at.points)) * value for factor, value in zip(
           factors[index * number:(index + 1) * number], values, strict=True)]
       parts.append((sum(own[::2]), sum(own[1::2])))
 
-    def product(sign: int) -> Float[Array, "points atoms features"]:
+    def product(sign: int) -> Float[Array, "atoms points features"]:
       first, second, third = (even + sign * odd for even, odd in parts)
       return first * (powers[0] + second * (powers[1] + third * powers[2]))
 
@@ -284,16 +284,16 @@ class GridACE(nn.Module):
 
   def _update(
       self, block: int, degree: int, element: Float[Array, "atoms elements"],
-      product: Float[Array, "orders atoms features"],
-      carried: Sequence[Float[Array, "orders atoms features"]],
-  ) -> Float[Array, "orders atoms features"]:
+      product: Float[Array, "atoms orders features"],
+      carried: Sequence[Float[Array, "atoms _ features"]],
+  ) -> Float[Array, "atoms orders features"]:
     """The functions of a degree after a block; the first block keeps nothing of what was."""
     updated = self._mixed(f"update_{block}_{degree}", product)
     if block == 0 or degree >= len(carried):
       return updated
     before = carried[degree]
-    each = (before[:, :, None] * element[:, :, None]).reshape(*before.shape[:2], -1)
-    return updated + self._mixed(f"keep_{block}_{degree}", each)
+    each = [before * here[:, None] for here in jnp.split(element, element.shape[1], axis=1)]
+    return updated + self._mixed(f"keep_{block}_{degree}", jnp.concatenate(each, axis=-1))
 
   def _energies(
       self, block: int, scalars: Float[Array, "atoms features"], is_last: bool
@@ -307,55 +307,41 @@ class GridACE(nn.Module):
 
 def _from_scalars(
     pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
-    angular: Sequence[Float[Array, "pairs orders"]], sent: Float[Array, "atoms features"],
-) -> list[Float[Array, "orders atoms features"]]:
+    angular: Sequence[Float[Array, "pairs _"]], sent: Float[Array, "atoms features"],
+) -> list[Float[Array, "atoms _ features"]]:
   """sum_j R_l Y_lm x_j of all degrees, where what is sent are scalars."""
-  received: list[Array] = [sent] * len(filters)
-  for first, parity in ((0, 1), (1, -1)):
-    degrees = range(first, len(filters), 2)
-    if not degrees:
-      continue
-    parts = [_outer(angular[degree], filters[degree]) for degree in degrees]
-    orders = [2 * degree + 1 for degree in degrees]
-    together = layers.exchange(
-        pairs, jnp.concatenate(parts, axis=-1),
-        jnp.concatenate([sent] * sum(orders), axis=-1), parity)
-    split = jnp.split(_by_order(together, sum(orders)), np.cumsum(orders)[:-1])
-    for degree, each in zip(degrees, split, strict=True):
-      received[degree] = each
-  return received
+  return [
+      _exchange(pairs, _times(orders, filter), _repeat(sent, orders.shape[1]), (-1) ** degree)
+      for degree, (filter, orders) in enumerate(zip(filters, angular, strict=True))]
 
 
 def _from_functions(
     pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
-    angular: Sequence[Float[Array, "pairs orders"]],
-    sent: Sequence[Float[Array, "orders atoms features"]], at: Grid,
-) -> list[Float[Array, "orders atoms features"]]:
+    angular: Sequence[Float[Array, "pairs _"]], sent: Sequence[Float[Array, "atoms _ features"]],
+    at: Grid,
+) -> list[Float[Array, "atoms _ features"]]:
   """The projection of sum_j f_ij(n) x_j(n), f = sum_l R_l (2 l + 1) P_l(u . n)."""
-  points, degree = len(at.points), len(filters) - 1
-  tables = [jnp.asarray(table.T, filters[0].dtype) for table in harmonics(at.points, degree)]
-  around = [_outer(each @ table, filter) for each, table, filter in zip(
-      angular, tables, filters, strict=True)]
-  values = [jnp.broadcast_to(each, (points, *each.shape[1:])) for each in evaluate(sent, at)]
-  even, odd = (jnp.moveaxis(sum(values[first::2]), 0, 1).reshape(values[0].shape[1], -1)
-               for first in (0, 1))
-  same, turned = [jnp.concatenate([even, odd], axis=-1), jnp.concatenate([odd, even], axis=-1)]
-  filters_even, filters_odd = (sum(around[first::2]) for first in (0, 1))
-  received = layers.exchange(pairs, jnp.concatenate([filters_even] * 2, axis=-1), same) + (
-      layers.exchange(pairs, jnp.concatenate([filters_odd] * 2, axis=-1), turned, parity=-1))
-  received_even, received_odd = jnp.split(_by_order(received, 2 * points), 2)
-  return project(received_even, received_odd, at, degree)
+  degree = len(filters) - 1
+  around = [_times(orders @ jnp.asarray(table.T, orders.dtype), filter) for orders, table, filter
+            in zip(angular, harmonics(at.points, degree), filters, strict=True)]
+  values = evaluate(sent, at)
+  (filter_even, filter_odd), (even, odd) = (
+      (sum(each[::2]), sum(each[1::2])) for each in (around, values))
+  return project(
+      _exchange(pairs, filter_even, even, 1) + _exchange(pairs, filter_odd, odd, -1),
+      _exchange(pairs, filter_even, odd, 1) + _exchange(pairs, filter_odd, even, -1), at, degree)
 
 
-def _outer(
-    coefficients: Float[Array, "rows orders"], features: Float[Array, "rows features"]
-) -> Float[Array, "rows both"]:
-  """The product of each coefficient with all features; written out, as sums over rows of it are."""
-  return jnp.concatenate(
-      [column * features for column in jnp.split(coefficients, coefficients.shape[1], axis=1)],
-      axis=-1)
+def _times(
+    coefficients: Float[Array, "pairs orders"], filter: Float[Array, "pairs features"]
+) -> Float[Array, "pairs orders features"]:
+  return coefficients[:, :, None] * _repeat(filter, coefficients.shape[1])
 
 
-def _by_order(
-    rows: Float[Array, "atoms both"], orders: int) -> Float[Array, "orders atoms features"]:
-  return jnp.moveaxis(rows.reshape(len(rows), orders, -1), 1, 0)
+def _exchange(
+    pairs: layers.Pairs, filters: Float[Array, "pairs orders features"],
+    sent: Float[Array, "atoms orders features"], parity: int,
+) -> Float[Array, "atoms orders features"]:
+  return layers.exchange(
+      pairs, filters.reshape(len(filters), -1), sent.reshape(len(sent), -1), parity
+  ).reshape(sent.shape)
