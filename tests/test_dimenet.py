@@ -27,25 +27,26 @@ def variables_of(weights):
       "frequencies": weights["rbf.freq"], "embedding": {"embedding": embedding},
       "start_radial": layer("emb.lin_rbf"), "start_to": {"kernel": to},
       "start_from": {"kernel": origin}, "start_edge": {"kernel": edge, "bias": start["bias"]}}
-  for block in range(BLOCKS):
-    of = f"interaction_blocks.{block}"
-    params |= {f"{ours}_{block}": layer(f"{of}.{theirs}") for ours, theirs in (
+  def interaction(of):
+    own = {ours: layer(f"{of}.{theirs}") for ours, theirs in (
         ("radial_down", "lin_rbf1"), ("radial_up", "lin_rbf2"), ("send", "lin_kj"),
-        ("keep", "lin_ji"), ("down", "lin_down"), ("up", "lin_up"), ("join", "lin"),
-        ("residual", "layers_before_skip.0.lin2"))}
-    params |= {f"angular_{way}_{block}": layer(f"{of}.lin_sbf{number}")["kernel"]
-               for number, way in ((1, "down"), (2, "up"))}
-    params[f"residual_{block}_hidden"] = layer(f"{of}.layers_before_skip.0.lin1")
-    for index in range(2):
-      params[f"residual_{block}_{index}"] = layer(f"{of}.layers_after_skip.{index}.lin2")
-      params[f"residual_{block}_{index}_hidden"] = layer(f"{of}.layers_after_skip.{index}.lin1")
-  for block in range(BLOCKS + 1):
-    of = f"output_blocks.{block}"
-    params[f"output_radial_{block}"] = layer(f"{of}.lin_rbf")
-    params[f"output_up_{block}"] = {"bias": np.zeros(16), **layer(f"{of}.lin_up")}
-    params |= {f"output_hidden_{block}_{index}": layer(f"{of}.lins.{index}")
-               for index in range(3)}
-    params[f"output_{block}"] = layer(f"{of}.lin")
+        ("keep", "lin_ji"), ("down", "lin_down"), ("up", "lin_up"), ("join", "lin"))}
+    own |= {"angular_down": layer(f"{of}.lin_sbf1")["kernel"],
+            "angular_up": layer(f"{of}.lin_sbf2")}
+    for ours, theirs in (("before", "before_skip.0"), ("0", "after_skip.0"), ("1", "after_skip.1")):
+      own[f"residual_{ours}_hidden"] = layer(f"{of}.layers_{theirs}.lin1")
+      own[f"residual_{ours}"] = layer(f"{of}.layers_{theirs}.lin2")
+    return own
+
+  def output(of):
+    return {"radial": layer(f"{of}.lin_rbf"), "energy": layer(f"{of}.lin"),
+            "up": {"bias": np.zeros(SMALL["output_features"]), **layer(f"{of}.lin_up")},
+            **{f"hidden_{index}": layer(f"{of}.lins.{index}") for index in range(3)}}
+
+  params["interaction"] = reference_networks.stacked(
+      interaction(f"interaction_blocks.{block}") for block in range(BLOCKS))
+  params["output"] = reference_networks.stacked(
+      output(f"output_blocks.{block}") for block in range(BLOCKS + 1))
   return {"params": jax.tree.map(jnp.asarray, params)}
 
 

@@ -26,8 +26,7 @@ from dcnn.configs.settings import (
     positive_whole,
     require,
 )
-from dcnn.models import normalisers
-from dcnn.models.forcenet import NODE_UPDATES
+from dcnn.models import dimenet, forcenet, gemnet, normalisers
 from dcnn.models.layers import MOST_LAYERS
 from dcnn.tasks import forcefield
 from dcnn.tasks.base import Fitted, Task
@@ -86,12 +85,31 @@ SETTINGS = (
     Setting("model.envelope", "smooth",
             "How messages end at the cutoff: smoothly enough for training on forces, or as in the "
             "network's paper (faithful).", choices=("smooth", "faithful"), role="program"),
+    Setting("model.bessel", 6, "Number of spherical Bessel functions of each order.",
+            role="program"),
+    Setting("model.spherical", 7, "Number of orders of the functions of angles.", role="program"),
+    Setting("model.basis_features", 8,
+            "What the functions of distances and angles are reduced to.", role="program"),
+    Setting("model.triplet_features", 32, "Size of what a triplet of atoms passes on.",
+            role="program"),
+    Setting("model.bilinear_features", 32, "Size of the sum over triplets of GemNetT.",
+            role="program"),
+    Setting("model.atom_features", 64, "Size of the atom features of GemNetT.", role="program"),
+    Setting("model.output_features", 64,
+            "Size of the output blocks of DimeNetPlusPlus, and of the head of CGCNN.",
+            role="program"),
+    Setting("model.angles", "differentiated",
+            "What forces see of the angles of DimeNetPlusPlus: all, or nothing (detached).",
+            choices=dimenet.ANGLES, role="program", prefixed=True),
+    Setting("model.scales", "fitted",
+            "The scale factors of GemNetT: fitted at initialisation, or those of OC20.",
+            choices=gemnet.SCALES, role="program", prefixed=True),
     Setting("model.hidden", (64, 64), "Sizes of the hidden layers of MLP.", role="program"),
     Setting("model.output_layers", 3, "Number of hidden layers of the head of CGCNN.",
             role="program"),
     Setting("model.node_update", "described",
             "What a block of ForceNet adds to atoms: as described, or as the paper's code ran it.",
-            choices=NODE_UPDATES, role="program"),
+            choices=forcenet.NODE_UPDATES, role="program"),
     Setting("model.normaliser", "none",
             "The normalisation of features: a name, or a function that makes a layer.",
             choices=tuple(models.NORMALISERS), role="program", objects=True),

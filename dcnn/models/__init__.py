@@ -8,6 +8,7 @@ as fields, so that a user swaps a function and never edits a layer. Batching is 
 from dcnn.models.cgcnn import CGCNN
 from dcnn.models.dimenet import DimeNetPlusPlus
 from dcnn.models.forcenet import ForceNet
+from dcnn.models.gemnet import GemNetT
 from dcnn.models.layers import Nonlinearity
 from dcnn.models.mlp import MLP, FrameError
 from dcnn.models.normalisers import NORMALISERS, resolve_normaliser
@@ -16,4 +17,4 @@ from dcnn.models.registry import MODELS, Network, resolve
 from dcnn.models.schnet import SchNet
 
 __all__ = ["CGCNN", "MLP", "MODELS", "NORMALISERS", "DimeNetPlusPlus", "ForceNet", "FrameError",
-           "Network", "Nonlinearity", "PaiNN", "SchNet", "resolve", "resolve_normaliser"]
+           "GemNetT", "Network", "Nonlinearity", "PaiNN", "SchNet", "resolve", "resolve_normaliser"]

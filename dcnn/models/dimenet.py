@@ -7,6 +7,7 @@ References:
   message passing for non-equilibrium molecules, arXiv:2011.14115.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -17,12 +18,12 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Float
 
-from dcnn.base import System
-from dcnn.models import layers, primitives, spherical, triplets
+from dcnn.base import System, text
+from dcnn.models import layers, primitives, radial, spherical, triplets
 
 LARGEST_ATOMIC_NUMBER = 118
-OUTPUT_LAYERS = 3
-RESIDUALS_AFTER = 2
+OUTPUT_LAYERS, RESIDUALS_AFTER = 3, 2
+ANGLES = ("differentiated", "detached")
 
 _PRODUCT = (((1,), (0,)), ((), ()))
 
@@ -41,18 +42,16 @@ def uniform(bound: float) -> nn.initializers.Initializer:
 def inverse_envelope(x: Float[Array, " edges"]) -> Float[Array, " edges"]:
   """u(x) = 1/x - 28 x^5 + 48 x^6 - 21 x^7 up to x = 1, and 0 beyond; 0 at x = 0, too.
 
-  Its value and its first two derivatives vanish at 1. At 0 are the edges that are none.
+  This is `radial.polynomial_cutoff` with p = 6, over x. At 0 are the edges that are none.
 
   Args:
     x: Distances over the cutoff.
 
   References:
-    arXiv:2003.03123, Eq. 8 with p = 6, over x.
+    arXiv:2003.03123, Eq. 8.
   """
-  inside = jnp.minimum(x, 1.0)
-  some = jnp.where(inside > 0, inside, 1.0)
-  power = some ** 5
-  return jnp.where(inside > 0, 1.0 / some - power * (28.0 - some * (48.0 - 21.0 * some)), 0.0)
+  some = jnp.where(x > 0, x, 1.0)
+  return jnp.where(x > 0, radial.polynomial_cutoff(some, 1.0, power=6) / some, 0.0)
 
 
 class DimeNetPlusPlus(nn.Module):
@@ -126,38 +125,38 @@ class DimeNetPlusPlus(nn.Module):
     envelope = inverse_envelope(x)[:, None]
     frequencies = self.param(
         "frequencies", lambda key: np.pi * jnp.arange(1, self.bessel + 1, dtype=jnp.float32))
-    radial = envelope * jnp.sin(x[:, None] * frequencies)
-    filters = self._filters(x, envelope, edges)
-    messages = self._start(system, radial)
-    energies = self._output(0, messages, radial)
-    for block in range(self.blocks):
-      messages = self._interaction(block, messages, radial, filters[block])
-      energies += self._output(block + 1, messages, radial)
+    waves = envelope * jnp.sin(x[:, None] * frequencies)
+    terms = len(spherical.bessel_table(self.spherical, self.bessel))
+    series = envelope * spherical.cosines(jnp.minimum(x, 1.0), terms)
+    start = self._start(system, waves)
+    new = self.is_initializing()
+    interactions = triplets.in_sequence(_Interaction, self.blocks, new, in_axes=nn.broadcast)
+    _, messages = interactions(
+        self.activation, self.bessel, self.basis_features, self.triplet_features,
+        name="interaction")(start, waves, series, self._harmonics(edges))
+    outputs = triplets.in_sequence(_Output, self.blocks + 1, new, in_axes=(0, nn.broadcast))
+    energies, _ = outputs(
+        self.activation, self.output_activation or self.activation, self.output_features,
+        name="output")(
+            jnp.zeros_like(x[:len(system.species)]), jnp.concatenate([start[None], messages]),
+            waves)
     return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
 
-  def _filters(
-      self, x: Float[Array, " edges"], envelope: Float[Array, "edges 1"], edges: triplets.Edges,
-  ) -> list[Float[Array, "atoms atoms atoms basis"]]:
-    """The filters of each block, W_1 a: the radial part of the basis is reduced first."""
-    cosines = triplets.cosines(edges.direction)
+  def _harmonics(self, edges: triplets.Edges) -> Float[Array, "atoms atoms atoms orders"]:
+    """Those of the angle between the directions of two messages: not of the one at the centre.
+
+    Raises:
+      ValueError: If the field `angles` is none of `ANGLES`.
+    """
+    if self.angles not in ANGLES:
+      raise ValueError(text.unknown("angles", self.angles, ANGLES))
+    cosines = -triplets.cosines(edges.direction)
     if self.angles == "detached":
       cosines = jax.lax.stop_gradient(cosines)
-    table = jnp.asarray(spherical.bessel_table(self.spherical, self.bessel), x.dtype)
-    polynomials = envelope * spherical.chebyshev(jnp.minimum(x, 1.0), len(table))
-    atoms, filters = len(cosines), []
-    for block in range(self.blocks):
-      weights = self.param(f"angular_down_{block}", glorot_orthogonal,
-                           (self.spherical * self.bessel, self.basis_features))
-      series = jnp.einsum("tln,lnb->tlb", table, weights.reshape(*table.shape[1:], -1))
-      reduced = primitives.dot_general(
-          polynomials, series.reshape(len(table), -1), _PRODUCT)
-      # The angle is that between the directions of the two messages, not the one at the centre.
-      filters.append(triplets.angular_filters(
-          -cosines, reduced.reshape(atoms, 1, atoms, self.spherical, -1)))
-    return filters
+    return triplets.harmonics(cosines, self.spherical)
 
   def _start(
-      self, system: System, radial: Float[Array, "edges radial"]
+      self, system: System, waves: Float[Array, "edges radial"]
   ) -> Float[Array, "edges features"]:
     """Messages from the elements and the distance of the two atoms."""
     size, act = self.features, self.activation
@@ -166,61 +165,99 @@ class DimeNetPlusPlus(nn.Module):
             system.species)
     narrow, wide = uniform((3 * size) ** -0.5), uniform(self.bessel ** -0.5)
     hidden = act(layers.dense(
-        size, kernel_init=wide, bias_init=wide, name="start_radial")(radial))
+        size, kernel_init=wide, bias_init=wide, name="start_radial")(waves))
     parts = (
         layers.dense(size, kernel_init=narrow, use_bias=False, name="start_to"),
         layers.dense(size, kernel_init=narrow, use_bias=False, name="start_from"),
         layers.dense(size, reads=act, kernel_init=narrow, bias_init=narrow, name="start_edge"))
     return act(triplets.joined(atoms, hidden, parts))
 
-  def _dense(self, size: int, name: str, **kwargs: Any) -> nn.Dense:
-    return layers.dense(size, kernel_init=glorot_orthogonal, name=name, **kwargs)
+  @staticmethod
+  def check(systems: System) -> None:
+    """Makes sure that all frames are molecules in free space, and small enough.
+
+    Args:
+      systems: All configurations, those to be tested on included.
+
+    Raises:
+      ValueError: If there are cells, or more than `triplets.MOST_ATOMS` atoms.
+    """
+    triplets.check(systems, "DimeNetPlusPlus")
+
+
+def _dense(size: int, reads: layers.Activation | None = None, **kwargs: Any) -> nn.Dense:
+  return layers.dense(size, reads, kernel_init=glorot_orthogonal, **kwargs)
+
+
+class _Interaction(nn.Module):
+  """A block: from messages to messages that have seen the messages to their sender."""
+
+  activation: layers.Activation
+  bessel: int
+  basis_features: int
+  triplet_features: int
+
+  @nn.compact
+  def __call__(
+      self, messages: Float[Array, "edges features"], waves: Float[Array, "edges radial"],
+      series: Float[Array, "edges terms"], harmonics: Float[Array, "atoms atoms atoms orders"],
+  ) -> tuple[Float[Array, "edges features"], Float[Array, "edges features"]]:
+    act, size, atoms = self.activation, messages.shape[-1], len(harmonics)
+    reduced = _dense(self.basis_features, use_bias=False, name="radial_down")(waves)
+    sent = act(_dense(size, act, name="send")(messages))
+    sent *= _dense(size, use_bias=False, name="radial_up")(reduced)
+    sent = act(_dense(self.triplet_features, act, use_bias=False, name="down")(sent))
+    received = triplets.triplet_sums(harmonics, (
+        sent[:, None, :] * self._filters(series, harmonics.shape[-1])).reshape(
+            atoms, atoms, -1, self.triplet_features))
+    received = triplets.swap(received.reshape(len(messages), -1), atoms)
+    hidden = act(_dense(size, act, name="keep")(messages))
+    hidden += act(_dense(size, act, use_bias=False, name="up")(received))
+    hidden = self._residual(hidden, "residual_before")
+    messages += act(_dense(size, act, name="join")(hidden))
+    for index in range(RESIDUALS_AFTER):
+      messages = self._residual(messages, f"residual_{index}")
+    return messages, messages
+
+  def _filters(
+      self, series: Float[Array, "edges terms"], orders: int
+  ) -> Float[Array, "edges orders features"]:
+    """W_2 W_1 a, without the factors Y_l, of which alone there is one for each triplet."""
+    down = self.param(
+        "angular_down", glorot_orthogonal, (orders * self.bessel, self.basis_features))
+    table = jnp.asarray(spherical.bessel_table(orders, self.bessel), series.dtype)
+    radial_part = jnp.einsum("tln,lnb->tlb", table, down.reshape(orders, self.bessel, -1))
+    reduced = primitives.dot_general(series, radial_part.reshape(len(table), -1), _PRODUCT)
+    up = _dense(self.triplet_features, use_bias=False, name="angular_up")
+    return up(reduced.reshape(-1, self.basis_features)).reshape(len(series), orders, -1)
 
   def _residual(
       self, messages: Float[Array, "edges features"], name: str
   ) -> Float[Array, "edges features"]:
-    act = self.activation
-    hidden = act(self._dense(self.features, f"{name}_hidden", reads=act)(messages))
-    return messages + act(self._dense(self.features, name, reads=act)(hidden))
+    act, size = self.activation, messages.shape[-1]
+    hidden = act(_dense(size, act, name=f"{name}_hidden")(messages))
+    return messages + act(_dense(size, act, name=name)(hidden))
 
-  def _interaction(
-      self, block: int, messages: Float[Array, "edges features"],
-      radial: Float[Array, "edges radial"], filters: Float[Array, "atoms atoms atoms basis"],
-  ) -> Float[Array, "edges features"]:
-    """Messages that have seen the messages to their sender."""
-    act, size, atoms = self.activation, self.features, len(filters)
-    reduced = self._dense(self.basis_features, f"radial_down_{block}", use_bias=False)(radial)
-    sent = act(self._dense(size, f"send_{block}", reads=act)(messages))
-    sent *= self._dense(size, f"radial_up_{block}", use_bias=False)(reduced)
-    sent = act(self._dense(
-        self.triplet_features, f"down_{block}", reads=act, use_bias=False)(sent))
-    up = self.param(
-        f"angular_up_{block}", glorot_orthogonal, (self.basis_features, self.triplet_features))
-    received = triplets.triplet_sums(
-        filters, sent.reshape(atoms, atoms, 1, -1) * up).reshape(atoms * atoms, -1)
-    hidden = act(self._dense(size, f"keep_{block}", reads=act)(messages))
-    hidden += act(self._dense(size, f"up_{block}", reads=act, use_bias=False)(
-        triplets.swap(received, atoms)))
-    hidden = self._residual(hidden, f"residual_{block}")
-    messages += act(self._dense(size, f"join_{block}", reads=act)(hidden))
-    for index in range(RESIDUALS_AFTER):
-      messages = self._residual(messages, f"residual_{block}_{index}")
-    return messages
 
-  def _output(
-      self, block: int, messages: Float[Array, "edges features"],
-      radial: Float[Array, "edges radial"],
-  ) -> Float[Array, " atoms"]:
-    """What a block adds to the energies of the atoms."""
-    act, read = self.output_activation or self.activation, None
-    weights = self._dense(self.features, f"output_radial_{block}", use_bias=False)(radial)
-    atoms = round(len(messages) ** 0.5)
-    hidden = jnp.sum((weights * messages).reshape(atoms, atoms, -1), axis=1)
-    hidden = self._dense(
-        self.output_features, f"output_up_{block}", reads=self.activation)(hidden)
+class _Output(nn.Module):
+  """What the messages of a block add to the energies of the atoms."""
+
+  activation: layers.Activation
+  output_activation: layers.Activation
+  features: int
+
+  @nn.compact
+  def __call__(
+      self, energies: Float[Array, " atoms"], messages: Float[Array, "edges features"],
+      waves: Float[Array, "edges radial"],
+  ) -> tuple[Float[Array, " atoms"], None]:
+    act, read, (edges, size) = self.output_activation, None, messages.shape
+    weights = _dense(size, use_bias=False, name="radial")(waves)
+    hidden = jnp.sum((weights * messages).reshape(math.isqrt(edges), -1, size), axis=1)
+    hidden = _dense(self.features, self.activation, name="up")(hidden)
     for index in range(OUTPUT_LAYERS):
-      hidden = act(self._dense(
-          self.output_features, f"output_hidden_{block}_{index}", reads=read)(hidden))
+      hidden = act(_dense(self.features, read, name=f"hidden_{index}")(hidden))
       read = act
-    return layers.dense(1, reads=read, kernel_init=nn.initializers.zeros, use_bias=False,
-                        name=f"output_{block}")(hidden)[:, 0]
+    own = layers.dense(
+        1, reads=read, kernel_init=nn.initializers.zeros, use_bias=False, name="energy")(hidden)
+    return energies + own[:, 0], None

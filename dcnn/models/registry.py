@@ -20,16 +20,17 @@ from dcnn.base import System, text
 from dcnn.models.cgcnn import CGCNN
 from dcnn.models.dimenet import DimeNetPlusPlus
 from dcnn.models.forcenet import ForceNet
+from dcnn.models.gemnet import GemNetT
 from dcnn.models.mlp import MLP
 from dcnn.models.painn import PaiNN
 from dcnn.models.schnet import SchNet
 
 MODELS: Mapping[str, type] = {
-    "SchNet": SchNet, "MLP": MLP,
+    "SchNet": SchNet, "MLP": MLP, "PaiNN": PaiNN,
     "DimeNetPlusPlus": DimeNetPlusPlus,
     "CGCNN": CGCNN,
     "ForceNet": ForceNet,
-    "PaiNN": PaiNN,
+    "GemNetT": GemNetT,
 }
 _TAKEN = ("output_activation", "normaliser")  # fields that mean the same in all networks
 _OF_FLAX = ("parent", "name")

@@ -5,7 +5,9 @@ with a centre a are its edges [a, from] against its other edges [a, out], so tha
 one matrix product for each centre. No edge is ever looked up by an index.
 """
 
-from typing import NamedTuple
+import functools
+import operator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,28 +70,23 @@ def check(systems: System, network: str) -> None:
 
 def cosines(direction: Float[Array, "3 atoms atoms"]) -> Float[Array, "atoms atoms atoms"]:
   """Cosines of the angles at each centre between its edges: arrays [centre, out, from]."""
-  return sum(each[:, :, None] * each[:, None, :] for each in direction)  # pyright: ignore
+  products = (each[:, :, None] * each[:, None, :] for each in direction)
+  return functools.reduce(operator.add, products)
 
 
-def angular_filters(
-    cosines: Float[Array, "atoms atoms atoms"],
-    coefficients: Float[Array, "atoms out from orders features"],
-) -> Float[Array, "atoms atoms atoms features"]:
-  """Sums of zonal harmonics: filters[centre, out, from] = sum over l of Y_l(cosine) coefficients.
+def harmonics(
+    cosines: Float[Array, "atoms atoms atoms"], orders: int
+) -> Float[Array, "atoms atoms atoms orders"]:
+  """Zonal harmonics Y_l of all angles [centre, out, from, l].
 
-  The edge from a centre to an atom receives nothing from that atom: its filter is 0.
+  They are 0 where `out` and `from` are the same atom: what goes to an atom sees nothing from it.
 
   Args:
     cosines: Cosines [centre, out, from].
-    coefficients: Coefficients [centre, out, from, l] for each feature; an axis out or from on which
-      they do not depend has the length 1.
+    orders: Number of orders l.
   """
-  atoms, orders = cosines.shape[0], coefficients.shape[-2]
-  others = 1.0 - jnp.eye(atoms, dtype=cosines.dtype)
-  harmonics = zonal_harmonics(cosines, orders)
-  # Written out, because XLA does not vectorise a sum that is not along memory.
-  return sum((others * harmonic)[..., None] * coefficients[..., order, :]  # pyright: ignore
-             for order, harmonic in enumerate(harmonics))
+  others = 1.0 - jnp.eye(len(cosines), dtype=cosines.dtype)
+  return jnp.stack([others * each for each in zonal_harmonics(cosines, orders)], axis=-1)
 
 
 def triplet_sums(
@@ -98,8 +95,8 @@ def triplet_sums(
   """received[centre, out] = sum over from and basis of filters[centre, out, from] sent.
 
   Args:
-    filters: From `angular_filters`.
-    sent: What each edge [centre, from] sends, for each function of the filters' basis.
+    filters: Functions of the angles, such as `harmonics`.
+    sent: What each edge [centre, from] sends, for each of the functions.
   """
   atoms, features = sent.shape[0], sent.shape[-1]
   return jax.lax.dot_general(
@@ -131,3 +128,20 @@ def joined(
       layers, (atoms, atoms, edge), strict=True))
   both = to[:, None, :] + origin[None, :, :]
   return both.reshape(own.shape) + own
+
+
+def in_sequence(block: type[nn.Module], blocks: int, is_initialising: bool, **axes: Any) -> Any:
+  """A Flax module of blocks of one kind, whose variables have a first axis of blocks.
+
+  Weights of all blocks are drawn by one program, which takes a third of the time to compile. The
+  blocks themselves are written out, because a loop runs slower, and more so when differentiated.
+
+  Args:
+    block: The module of a block: (carried, *inputs) -> (carried, output).
+    blocks: Number of blocks.
+    is_initialising: Whether variables are made.
+    axes: `in_axes` of `flax.linen.scan`.
+  """
+  return nn.scan(
+      block, variable_axes={"params": 0, "scales": 0}, split_rngs={"params": True}, length=blocks,
+      unroll=1 if is_initialising else blocks, **axes)
