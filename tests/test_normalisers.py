@@ -18,7 +18,7 @@ from dcnn.models import MLP, NORMALISERS, SchNet, layers, normalisers
 from dcnn.sweeps import training
 from dcnn.tasks import forcefield
 
-SMALL = {"features": 8, "blocks": 2, "radial": 6}
+SMALL = {"features": 4, "blocks": 2, "radial": 4}
 
 
 def schnet(normaliser=normalisers.BatchNorm, **fields):
@@ -26,10 +26,10 @@ def schnet(normaliser=normalisers.BatchNorm, **fields):
 
 
 def mlp():
-  return MLP(jax.nn.silu, hidden=(8, 8), normaliser=normalisers.BatchNorm)
+  return MLP(jax.nn.silu, hidden=(4, 4), normaliser=normalisers.BatchNorm)
 
 
-NETWORKS = {"schnet": schnet, "mlp": mlp}
+NETWORKS = {"schnet": schnet(), "mlp": mlp()}
 
 
 def batch(seed=0, sizes=(9, 9, 9)):
@@ -46,6 +46,7 @@ def system(systems, index):
   return jax.tree.map(lambda leaf: leaf[index], systems)
 
 
+@functools.cache
 def trained(model):
   """Energies, forces and new statistics of a batch in training."""
   function = derivatives.energy_forces_and_state(
@@ -53,13 +54,14 @@ def trained(model):
   return jax.jit(jax.vmap(function, (None, 0), (0, None), axis_name=normalisers.SYSTEMS))
 
 
+@functools.cache
 def evaluated(model):
   return jax.jit(jax.vmap(derivatives.energy_and_forces(model.apply), (None, 0)))
 
 
 def some_variables(model, systems, seed=0):
   """Initial variables, moved at random, so that no scale is 1 and no bias 0."""
-  variables = model.init(jax.random.key(seed), system(systems, 0))
+  variables = jax.jit(model.init)(jax.random.key(seed), system(systems, 0))
   leaves, tree = jax.tree.flatten(variables)
   generator = np.random.default_rng(seed)
   return jax.tree.unflatten(tree, [
@@ -67,12 +69,15 @@ def some_variables(model, systems, seed=0):
       for leaf in leaves])
 
 
+LAYER = normalisers.BatchNorm()
+_layer_in_training = jax.jit(jax.vmap(
+    functools.partial(LAYER.apply, mutable=[normalisers.STATISTICS]), (None, 0, 0), (0, None),
+    axis_name=normalisers.SYSTEMS))
+
+
 def layer_in_training(features, real, variables=None):
-  layer = normalisers.BatchNorm()
-  variables = variables or layer.init(jax.random.key(0), features[0], real[0])
-  return jax.vmap(
-      functools.partial(layer.apply, mutable=[normalisers.STATISTICS]), (None, 0, 0), (0, None),
-      axis_name=normalisers.SYSTEMS)(variables, features, real)
+  variables = variables or LAYER.init(jax.random.key(0), features[0], real[0])
+  return _layer_in_training(variables, features, real)
 
 
 def test_rows_are_normalised_over_all_real_rows_of_the_batch(x64):
@@ -154,7 +159,7 @@ def test_a_batch_is_one_configuration_of_molecules_far_apart(x64):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_atom_of_another_molecule_moves_the_forces_in_training_alone(name, x64):
-  model, systems = NETWORKS[name](), batch()
+  model, systems = NETWORKS[name], batch()
   variables = some_variables(model, systems)
   moved = systems._replace(positions=systems.positions.at[2, 4, 0].add(0.3))
   (_, before), _ = trained(model)(variables, systems)
@@ -166,13 +171,13 @@ def test_an_atom_of_another_molecule_moves_the_forces_in_training_alone(name, x6
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_forces_on_a_molecule_sum_to_zero_in_training(name, x64):
-  model, systems = NETWORKS[name](), batch()
+  model, systems = NETWORKS[name], batch()
   (_, forces), _ = trained(model)(some_variables(model, systems), systems)
   np.testing.assert_allclose(forces.sum(axis=1), 0, atol=1e-12 * np.abs(forces).max())
 
 
 def test_forces_in_training_are_derivatives_of_the_sum_of_energies(x64):
-  model, systems = schnet(), batch(sizes=(9, 6, 3))
+  model, systems = NETWORKS["schnet"], batch(sizes=(9, 6, 3))
   variables = some_variables(model, systems)
   (_, forces), _ = trained(model)(variables, systems)
   step = 1e-5
@@ -208,25 +213,29 @@ class OfReal(nn.Module):
     ids=["function", "function of rows", "class", "partial", "class of rows"])
 def test_layers_of_ones_own_are_given_what_they_take(own):
   model, systems = schnet(own), batch(sizes=(9, 5))
-  variables = model.init(jax.random.key(0), system(systems, 0))
   padded = system(systems, 1)
   cut = jax.tree.map(lambda leaf: leaf[:5], padded)
+  variables = model.init(jax.random.key(0), cut)
   np.testing.assert_allclose(
       model.apply(variables, padded), model.apply(variables, cut), rtol=1e-5)
 
 
 def test_a_network_that_names_no_rows_is_told_how():
-  with pytest.raises(ValueError, match=r"normalisers.normalised\(features, self.normaliser\(\), real"):
+  with pytest.raises(ValueError, match=r"normalised\(features, self.normaliser\(\), real\)"):
     normalisers.BatchNorm().init(jax.random.key(0), jnp.ones((2, 3)))
 
 
 # What training does with the state.
 
 
-def batch_program(normaliser=normalisers.BatchNorm):
-  return make_program(
-      lambda numbers: SchNet(jax.nn.silu, features=4, blocks=1, radial=4, normaliser=normaliser),
-      adam)
+@functools.cache
+def run():
+  """A program with batch statistics, its first state, its compiled step and data for it."""
+  program = make_program(
+      lambda numbers: SchNet(jax.nn.silu, features=4, blocks=1, radial=4,
+                             normaliser=normalisers.BatchNorm), adam)
+  state = jax.jit(functools.partial(training.init, program))(jax.random.key(0), hypers())
+  return program, state, jax.jit(functools.partial(training.step, program)), data()
 
 
 def statistics(variables):
@@ -234,24 +243,20 @@ def statistics(variables):
 
 
 def test_a_step_hands_on_statistics_and_an_evaluation_reads_them():
-  program, frames = batch_program(), data()
+  program, state, step, frames = run()
   first = take(frames, np.arange(4))
-  state = training.init(program, jax.random.key(0), hypers())
-  step = jax.jit(functools.partial(training.step, program))
   moved, _ = step(state, hypers(), first, jax.random.key(1))
   assert (statistics(state.variables)["mean"] == 0).all()
   assert (statistics(moved.variables)["mean"] != 0).all()
-  counted = jnp.ones(4, bool)
-  before, after = (program.task.evaluate(
+  predict = jax.jit(program.task.predict)
+  before, after = (predict(
       {"params": moved.variables["params"], "batch_stats": each.variables["batch_stats"]},
-      hypers(), first, counted) for each in (state, moved))
-  assert before["energy_absolute"] != after["energy_absolute"]
+      hypers(), first) for each in (state, moved))
+  assert (before.energy != after.energy).all()
 
 
 def test_the_best_checkpoint_keeps_its_own_statistics():
-  program, frames = batch_program(), data()
-  state = training.init(program, jax.random.key(0), hypers())
-  step = jax.jit(functools.partial(training.step, program))
+  program, state, step, frames = run()
   better, worse = ({"energy_absolute": jnp.full(1, error), "frames": jnp.ones(1),
                     "force_absolute": jnp.zeros(1), "components": jnp.ones(1)}
                    for error in (1.0, 2.0))
@@ -265,36 +270,34 @@ def test_the_best_checkpoint_keeps_its_own_statistics():
 
 
 def test_a_diverged_run_keeps_its_statistics():
-  program, frames = batch_program(), data()
-  state = training.init(program, jax.random.key(0), hypers())
+  _, state, step, frames = run()
   bad = take(frames, np.arange(4))
   bad = bad._replace(labels=bad.labels._replace(energy=bad.labels.energy.at[0].set(jnp.inf)))
-  after, _ = training.step(program, state, hypers(), bad, jax.random.key(1))
+  after, _ = step(state, hypers(), bad, jax.random.key(1))
   assert after.diverged_at == 0
   jax.tree.map(np.testing.assert_array_equal, after.variables, state.variables)
 
 
 def test_runs_in_one_map_keep_statistics_of_their_own():
-  program, frames = batch_program(), data()
-  keys = jax.random.split(jax.random.key(3), 2)
+  _, state, step, frames = run()
   numbers = [hypers(scale=scale) for scale in (1.0, 0.3)]
-  states = [training.init(program, key, each) for key, each in zip(keys, numbers, strict=True)]
   batches = [take(frames, np.arange(4)), take(frames, np.arange(4, 8))]
   stack = functools.partial(jax.tree.map, lambda *leaves: jnp.stack(leaves))
-  step = functools.partial(training.step, program)
-  together, _ = jax.vmap(step)(stack(*states), stack(*numbers), stack(*batches), keys)
-  for run in range(2):
-    alone, _ = step(states[run], numbers[run], batches[run], keys[run])
-    jax.tree.map(lambda leaf, mine, run=run: np.testing.assert_allclose(
-        leaf[run], mine, rtol=1e-4, atol=1e-6), together.variables, alone.variables)
+  together, _ = jax.jit(jax.vmap(step, (None, 0, 0, None)))(
+      state, stack(*numbers), stack(*batches), jax.random.key(0))
+  for i in range(2):
+    alone, _ = step(state, numbers[i], batches[i], jax.random.key(0))
+    jax.tree.map(lambda leaf, mine, i=i: np.testing.assert_allclose(
+        leaf[i], mine, rtol=1e-4, atol=1e-6), together.variables, alone.variables)
 
 
 def test_energies_alone_are_trained_with_statistics_too():
   task = forcefield.make_task(
-      lambda numbers: schnet(), system(data()[0], 0), energy_penalty=absolute,
+      lambda numbers: NETWORKS["schnet"], system(data()[0], 0), energy_penalty=absolute,
       force_penalty=absolute, use_forces=False)
-  variables = task.init(jax.random.key(0), hypers())
-  terms, state = task.loss(variables, hypers(), take(data(), np.arange(4)), jax.random.key(1))
+  variables = jax.jit(task.init)(jax.random.key(0), hypers())
+  terms, state = jax.jit(task.loss)(
+      variables, hypers(), take(data(), np.arange(4)), jax.random.key(1))
   assert set(terms) == {"energy"} and (statistics(state)["mean"] != 0).all()
 
 

@@ -26,8 +26,7 @@ from dcnn.configs.settings import (
     positive_whole,
     require,
 )
-from dcnn.models import dimenet, gemnet, normalisers
-from dcnn.models.forcenet import NODE_UPDATES
+from dcnn.models import dimenet, forcenet, gemnet, normalisers
 from dcnn.models.layers import MOST_LAYERS
 from dcnn.tasks import forcefield
 from dcnn.tasks.base import Fitted, Task
@@ -96,7 +95,8 @@ SETTINGS = (
     Setting("model.bilinear_features", 32, "Size of the sum over triplets of GemNetT.",
             role="program"),
     Setting("model.atom_features", 64, "Size of the atom features of GemNetT.", role="program"),
-    Setting("model.output_features", 64, "Size of the output blocks of DimeNetPlusPlus.",
+    Setting("model.output_features", 64,
+            "Size of the output blocks of DimeNetPlusPlus, and of the head of CGCNN.",
             role="program"),
     Setting("model.angles", "differentiated",
             "What forces see of the angles of DimeNetPlusPlus: all, or nothing (detached).",
@@ -117,7 +117,7 @@ SETTINGS = (
             role="program"),
     Setting("model.node_update", "described",
             "What a block of ForceNet adds to atoms: as described, or as the paper's code ran it.",
-            choices=NODE_UPDATES, role="program"),
+            choices=forcenet.NODE_UPDATES, role="program"),
     Setting("model.normaliser", "none",
             "The normalisation of features: a name, or a function that makes a layer.",
             choices=tuple(models.NORMALISERS), role="program", objects=True),

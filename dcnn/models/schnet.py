@@ -18,7 +18,6 @@ from dcnn.models import layers, radial
 from dcnn.models.normalisers import Normaliser, none, normalised
 
 
-
 class SchNet(nn.Module):
   """Energy as a sum over atoms, whose features are refined by distance-filtered messages.
 
