@@ -133,7 +133,7 @@ def check(systems: System, network: str, known: Float[np.ndarray, "elements prop
   Raises:
     FrameError: Naming the first frame with an element that lacks some.
   """
-  missing = ~np.isfinite(known).all(axis=1)
+  missing = np.asarray(~np.isfinite(known).all(axis=1))
   species = np.asarray(systems.species)
   frames = np.flatnonzero(missing[species].any(axis=1))
   if frames.size:
@@ -200,7 +200,7 @@ def radii() -> Float[np.ndarray, "119 1"]:
 
 
 def _rows() -> list[list[str]]:
-  return [line.split() for line in _TABLE.strip().splitlines()]
+  return [[str(word) for word in line.split()] for line in _TABLE.strip().splitlines()]
 
 
 def _unknown(columns: int) -> np.ndarray:

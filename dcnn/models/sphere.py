@@ -104,7 +104,7 @@ def evaluate(
     functions: Sequence[Float[Array, "atoms _ features"]], at: Grid
 ) -> list[Float[Array, "atoms points features"]]:
   """The part of each degree of functions on the sphere, at the points of a grid."""
-  return [primitives.combine(table, each) for table, each in zip(
+  return [primitives.combine(np.asarray(table), each) for table, each in zip(
       harmonics(at.points, len(functions) - 1), functions, strict=True)]
 
 
@@ -194,7 +194,7 @@ class GridACE(nn.Module):
     pairs = layers.pairs(system, self.cutoff)
     dtype = pairs.distance.dtype
     element = (species[:, None] == jnp.asarray(self.elements)).astype(dtype)
-    angular = harmonics(pairs.direction, self.degree)
+    angular = [jnp.asarray(each) for each in harmonics(pairs.direction, self.degree)]
     carried = [self._of_element("embedding", element, 1, 1.0)[0][:, None]]
     energies = jnp.zeros(len(species), dtype)
     for block, filters in enumerate(self._filters(pairs)):
@@ -326,7 +326,8 @@ def _from_functions(
             in zip(angular, harmonics(at.points, degree), filters, strict=True)]
   values = evaluate(sent, at)
   (filter_even, filter_odd), (even, odd) = (
-      (sum(each[::2]), sum(each[1::2])) for each in (around, values))
+      tuple(functools.reduce(jnp.add, each[parity::2]) for parity in (0, 1))
+      for each in (around, values))
   return project(
       _exchange(pairs, filter_even, even, 1) + _exchange(pairs, filter_odd, odd, -1),
       _exchange(pairs, filter_even, odd, 1) + _exchange(pairs, filter_odd, even, -1), at, degree)

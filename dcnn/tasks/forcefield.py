@@ -51,7 +51,7 @@ class Network(Protocol):
     ...
 
   @property
-  def apply(self) -> Callable[[Variables, System], Any]:
+  def apply(self) -> Callable[..., Any]:
     """`(variables, system) -> scaled energy`.
 
     Where the variables have a collection `batch_stats`, `apply(variables, system,
