@@ -340,7 +340,7 @@ def _command(name: str) -> str:
   """The command that made a result, without the options that name folders."""
   words = [word for word in shlex.split(config(name)["command"])
            if not word.startswith("--workdir")]
-  return " ".join(f'"{word}"' if "'" in word else word for word in words)
+  return " ".join(f'"{word}"' if set("'()") & set(word) else word for word in words)
 
 
 def page() -> str:
