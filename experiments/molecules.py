@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> configs.ConfigDict:
     raise ValueError(f"unknown variant {arg!r}; known are {', '.join(MOLECULES)}, each also with "
                      f"{BLOCKS} after it")
   config = configs.default()
-  config.experiment = f"molecules:{molecule}"
+  config.experiment = f"molecules:{arg or MOLECULES[0]}"
   config.question = (
       "Do label scaling, constant and activation matter for other molecules as for ethanol?")
   config.dataset = molecule
