@@ -42,7 +42,10 @@ class Nonlinearity:
     return self.function(inputs)
 
 
-def dense(features: int, reads: Activation | None = None, **kwargs: Any) -> nn.Dense:
+def dense(
+    features: int, reads: Activation | None = None, *,
+    kernel_init: nn.initializers.Initializer | None = None, **kwargs: Any,
+) -> nn.Dense:
   """A dense layer whose initial weights have the standard deviation gain / sqrt(inputs).
 
   The gain is that of the activation that the layer reads, and may be traced: the arms of a vmapped
@@ -52,6 +55,7 @@ def dense(features: int, reads: Activation | None = None, **kwargs: Any) -> nn.D
     features: Number of outputs.
     reads: The activation whose output is the input of this layer. A plain function has a gain of
       1, and so has a layer that reads no activation, which is None.
+    kernel_init: Draws the weights in place of LeCun's normal distribution, before the gain.
     kwargs: Further settings of `flax.linen.Dense`, such as `name` and `use_bias`.
 
   Returns:
@@ -64,7 +68,7 @@ def dense(features: int, reads: Activation | None = None, **kwargs: Any) -> nn.D
   [[2. 2.]]
   """
   gain = reads.gain if isinstance(reads, Nonlinearity) else 1.0
-  base = nn.initializers.lecun_normal()
+  base = kernel_init or nn.initializers.lecun_normal()
   return nn.Dense(
       features, kernel_init=lambda key, shape, dtype: gain * base(key, shape, dtype),
       dot_general=primitives.dot_general, **kwargs)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from dcnn.base import System
 from dcnn.models import layers, radial
-from dcnn.models.normalisers import Normaliser, none
+from dcnn.models.normalisers import Normaliser, none, normalised
 
 # Under the root of squared lengths, whose derivatives are infinite at 0; as the reference has it.
 LENGTH_FLOOR = 1e-8
@@ -81,10 +81,13 @@ class PaiNN(nn.Module):
     output_act = self.output_activation or self.activation
     pairs = layers.pairs(system, self.cutoff)
     scalars = layers.embedding(self.features)(system.species)
+    real = (system.species > 0).astype(scalars.dtype)
     vectors = None  # as rows of three components, each of all features
     directions = jnp.repeat(pairs.direction, self.features, axis=-1)
     for block, filters in enumerate(self._filters(pairs)):
-      scalars, vectors = self._messages(block, pairs, filters, directions, scalars, vectors)
+      normal = normalised(scalars, self.normaliser(), real)
+      scalars, vectors = self._messages(
+          block, pairs, filters, directions, normal, scalars, vectors)
       scalars, vectors = self._mix(block, scalars, vectors)
     hidden = output_act(layers.dense(self.features // 2, name="output_hidden")(scalars))
     energies = layers.dense(1, reads=output_act, name="output")(hidden)[:, 0]
@@ -102,12 +105,12 @@ class PaiNN(nn.Module):
 
   def _messages(
       self, block: int, pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
-      directions: Float[Array, "pairs components"], scalars: Float[Array, "atoms features"],
-      vectors: Float[Array, "atoms components"] | None,
+      directions: Float[Array, "pairs components"], normal: Float[Array, "atoms features"],
+      scalars: Float[Array, "atoms features"], vectors: Float[Array, "atoms components"] | None,
   ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms components"]]:
     """Scalars and vectors with what the neighbours send; None are vectors that are all zero."""
     act, size = self.activation, self.features
-    hidden = act(layers.dense(size, name=f"send_hidden_{block}")(self.normaliser()(scalars)))
+    hidden = act(layers.dense(size, name=f"send_hidden_{block}")(normal))
     sent = jnp.split(
         layers.dense(len(filters) * size, reads=act, name=f"send_{block}")(hidden), len(filters),
         axis=-1)

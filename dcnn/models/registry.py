@@ -4,6 +4,9 @@ A network says on its class what it needs; each of these may be missing:
 
 - `LIMITS`: the least and the largest value of some of its settings, by name.
 - `check(systems)`: a static method that raises a ValueError on data that the network cannot take.
+- `ELSEWHERE`: the activation where another stands in the output block alone.
+- `LISTED`: False where the network has no form for neighbour lists: it takes all pairs of a
+  molecule and ignores a list. True where it is missing.
 - `statistics(systems)`: a static method that gives fields from the training configurations, whose
   names `STATISTICS` lists.
 """
@@ -14,13 +17,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dcnn.base import System, text
+from dcnn.models.cgcnn import CGCNN
+from dcnn.models.dimenet import DimeNetPlusPlus
+from dcnn.models.forcenet import ForceNet
+from dcnn.models.gemnet import GemNetT
 from dcnn.models.mlp import MLP
 from dcnn.models.painn import PaiNN
 from dcnn.models.schnet import SchNet
 from dcnn.models.sphere import GridACE
 
 MODELS: Mapping[str, type] = {
-    "SchNet": SchNet, "MLP": MLP, "PaiNN": PaiNN, "GridACE": GridACE}
+    "SchNet": SchNet, "MLP": MLP, "PaiNN": PaiNN, "GridACE": GridACE,
+    "DimeNetPlusPlus": DimeNetPlusPlus,
+    "CGCNN": CGCNN,
+    "ForceNet": ForceNet,
+    "GemNetT": GemNetT,
+}
 # Fields that mean the same in all networks.
 _TAKEN = ("output_activation", "normaliser", "elements")
 _OF_FLAX = ("parent", "name")
@@ -38,6 +50,8 @@ class Network(NamedTuple):
     limits: Least and largest values of some settings, by name.
     takes: Which of `output_activation`, `normaliser` and `elements`, the atomic numbers that occur
       in the data, the network has.
+    elsewhere: The activation where another stands in the output block alone; None is silu.
+    listed: Whether the network reads neighbour lists.
     statistics: Gives further fields from the training configurations (positions (frames, atoms, 3)
       in angstrom, species (frames, atoms)); None where the network needs no such field.
     check: Raises a ValueError if the network cannot take these configurations; None where it takes
@@ -50,6 +64,8 @@ class Network(NamedTuple):
   defaults: Mapping[str, Any]
   limits: Mapping[str, tuple[int | float, int | float]]
   takes: tuple[str, ...]
+  elsewhere: Callable[[Any], Any] | None
+  listed: bool
   statistics: Callable[[System], Mapping[str, Any]] | None
   check: Callable[[System], None] | None
 
@@ -101,4 +117,6 @@ def resolve(spec: Any) -> Network:
                 if value is not inspect.Parameter.empty},
       limits=getattr(source, "LIMITS", {}),
       takes=tuple(key for key in _TAKEN if key in fields),
+      elsewhere=getattr(source, "ELSEWHERE", None),
+      listed=getattr(source, "LISTED", True),
       statistics=getattr(source, "statistics", None), check=getattr(source, "check", None))

@@ -1,0 +1,62 @@
+"""DimeNet++: reference values, and what its messages see."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_networks
+
+from dcnn import derivatives
+from dcnn.models import DimeNetPlusPlus
+
+BLOCKS = 2
+SMALL = {"features": 16, "blocks": BLOCKS, "triplet_features": 8, "basis_features": 4,
+         "output_features": 16}
+
+
+def variables_of(weights):
+  """The variables of the network from those of torch, whose layers are (outputs, inputs)."""
+  def layer(name):
+    return reference_networks.dense(weights, name)
+
+  start, size = layer("emb.lin"), SMALL["features"]
+  to, origin, edge = np.split(start["kernel"], [size, 2 * size])
+  embedding = np.zeros((119, size))
+  embedding[:95] = weights["emb.emb.weight"]
+  params = {
+      "frequencies": weights["rbf.freq"], "embedding": {"embedding": embedding},
+      "start_radial": layer("emb.lin_rbf"), "start_to": {"kernel": to},
+      "start_from": {"kernel": origin}, "start_edge": {"kernel": edge, "bias": start["bias"]}}
+  def interaction(of):
+    own = {ours: layer(f"{of}.{theirs}") for ours, theirs in (
+        ("radial_down", "lin_rbf1"), ("radial_up", "lin_rbf2"), ("send", "lin_kj"),
+        ("keep", "lin_ji"), ("down", "lin_down"), ("up", "lin_up"), ("join", "lin"))}
+    own |= {"angular_down": layer(f"{of}.lin_sbf1")["kernel"],
+            "angular_up": layer(f"{of}.lin_sbf2")}
+    for ours, theirs in (("before", "before_skip.0"), ("0", "after_skip.0"), ("1", "after_skip.1")):
+      own[f"residual_{ours}_hidden"] = layer(f"{of}.layers_{theirs}.lin1")
+      own[f"residual_{ours}"] = layer(f"{of}.layers_{theirs}.lin2")
+    return own
+
+  def output(of):
+    return {"radial": layer(f"{of}.lin_rbf"), "energy": layer(f"{of}.lin"),
+            "up": {"bias": np.zeros(SMALL["output_features"]), **layer(f"{of}.lin_up")},
+            **{f"hidden_{index}": layer(f"{of}.lins.{index}") for index in range(3)}}
+
+  params["interaction"] = reference_networks.stacked(
+      interaction(f"interaction_blocks.{block}") for block in range(BLOCKS))
+  params["output"] = reference_networks.stacked(
+      output(f"output_blocks.{block}") for block in range(BLOCKS + 1))
+  return {"params": jax.tree.map(jnp.asarray, params)}
+
+
+@pytest.mark.parametrize("name, cutoff, angles", [
+    ("dimenet_pp", 6.0, "detached"), ("dimenet_pp_pyg", 5.0, "differentiated")])
+def test_energies_and_forces_are_those_of_the_reference(name, cutoff, angles, x64):
+  """To what the reference keeps: the roots of its Bessel functions are float32."""
+  reference = reference_networks.load(name)
+  network = DimeNetPlusPlus(jax.nn.silu, cutoff=cutoff, angles=angles, **SMALL)
+  predict = jax.jit(jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
+  energy, forces = predict(variables_of(reference.weights), reference.systems)
+  for ours, theirs in ((energy, reference.evaluated.energy), (forces, reference.evaluated.forces)):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
