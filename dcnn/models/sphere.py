@@ -253,8 +253,9 @@ class GridACE(nn.Module):
             for degree, each in enumerate(received)]
 
   def _mixed(
-      self, name: str, values: Float[Array, "atoms orders features"]
+      self, name: str, values: Float[Array, "atoms orders inputs"]
   ) -> Float[Array, "atoms orders features"]:
+    """Linear combinations of the functions of each atom, all orders alike."""
     rows = self._linear(name, self.features)(values.reshape(-1, values.shape[-1]))
     return rows.reshape(*values.shape[:-1], -1)
 
