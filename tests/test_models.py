@@ -113,8 +113,12 @@ def rotation(seed=1):
   return jnp.asarray(q * np.sign(np.linalg.det(q)))
 
 
+# Their laws are in test_triplets, read off one batch, because they take long to compile.
+TRIPLETS = {"DimeNetPlusPlus", "GemNetT"}
+
+
 def test_every_network_is_catalogued():
-  assert set(models.MODELS) <= set(networks())
+  assert set(models.MODELS) - TRIPLETS <= set(networks())
 
 
 @of()
