@@ -7,6 +7,7 @@ import pytest
 import tiny
 from scipy import special
 
+from dcnn import derivatives
 from dcnn.base import System
 from dcnn.configs import build
 from dcnn.models import GridACE, sphere
@@ -152,9 +153,15 @@ def test_a_grid_of_higher_order_changes_nothing(monkeypatch):
 
 def test_an_element_that_was_not_named_is_not_passed_over_in_silence():
   network = GridACE(jax.nn.silu, (1, 8), **SMALL)
-  energy, variables = jax.jit(network.init_with_output)(jax.random.key(0), pair_of())
-  assert np.isfinite(energy)
-  assert np.isnan(jax.jit(network.apply)(variables, pair_of(first=6)))
+  predict = jax.jit(derivatives.energy_and_forces(network.apply))
+  variables = jax.jit(network.init)(jax.random.key(0), pair_of())
+  assert all(np.isfinite(each).all() for each in predict(variables, pair_of()))
+  assert all(np.isnan(each).all() for each in predict(variables, pair_of(first=6)))
+
+
+def test_elements_are_needed():
+  with pytest.raises(ValueError, match="received none: pass elements"):
+    GridACE(jax.nn.silu, (), **SMALL).init(jax.random.key(0), pair_of())
 
 
 def test_a_degree_that_is_not_received_cannot_be_passed():
