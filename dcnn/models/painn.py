@@ -85,7 +85,9 @@ class PaiNN(nn.Module):
     vectors = None  # as rows of three components, each of all features
     directions = jnp.repeat(pairs.direction, self.features, axis=-1)
     for block, filters in enumerate(self._filters(pairs)):
-      scalars, vectors = self._messages(block, pairs, filters, directions, scalars, vectors, real)
+      normal = normalised(scalars, self.normaliser(), real)
+      scalars, vectors = self._messages(
+          block, pairs, filters, directions, normal, scalars, vectors)
       scalars, vectors = self._mix(block, scalars, vectors)
     hidden = output_act(layers.dense(self.features // 2, name="output_hidden")(scalars))
     energies = layers.dense(1, reads=output_act, name="output")(hidden)[:, 0]
@@ -103,12 +105,11 @@ class PaiNN(nn.Module):
 
   def _messages(
       self, block: int, pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
-      directions: Float[Array, "pairs components"], scalars: Float[Array, "atoms features"],
-      vectors: Float[Array, "atoms components"] | None, real: Float[Array, " atoms"],
+      directions: Float[Array, "pairs components"], normal: Float[Array, "atoms features"],
+      scalars: Float[Array, "atoms features"], vectors: Float[Array, "atoms components"] | None,
   ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms components"]]:
     """Scalars and vectors with what the neighbours send; None are vectors that are all zero."""
     act, size = self.activation, self.features
-    normal = normalised(scalars, self.normaliser(), real)
     hidden = act(layers.dense(size, name=f"send_hidden_{block}")(normal))
     sent = jnp.split(
         layers.dense(len(filters) * size, reads=act, name=f"send_{block}")(hidden), len(filters),
