@@ -341,6 +341,15 @@ def batch_net(activation, normaliser=normalisers.none):
   return Net()
 
 
+class Whitened(nn.Module):
+  """A layer of one's own that keeps statistics."""
+
+  @nn.compact
+  def __call__(self, features):
+    mean = self.variable("batch_stats", "mean", jnp.zeros, features.shape[-1:])
+    return features - mean.value
+
+
 ONES_OWN = {"model__name": batch_net}
 REFUSED = {
     "average": ({"optimizer__ema_decay": 0.9}, "optimizer.ema_decay must be 0 with"),
@@ -355,7 +364,8 @@ REFUSED = {
 @pytest.mark.parametrize("network, what", [
     (BATCH, "model.normaliser=batch"),
     ({"model__normaliser": normalisers.BatchNorm}, "model.normaliser=BatchNorm"),
-    (ONES_OWN, "the batch statistics of batch_net")], ids=["name", "class", "network"])
+    ({"model__normaliser": Whitened}, "the batch statistics of SchNet"),
+    (ONES_OWN, "the batch statistics of batch_net")], ids=["name", "class", "own", "network"])
 def test_statistics_are_refused_where_they_cannot_serve(network, what, kind):
   options, words = REFUSED[kind]
   with pytest.raises(ValueError, match=words) as refusal:
