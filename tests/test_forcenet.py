@@ -85,8 +85,7 @@ def ethanol():
   return reference_networks.load("forcenet").systems
 
 
-@pytest.mark.parametrize("envelope", ["smooth", "faithful"])
-@pytest.mark.parametrize("normaliser", ["none", "batch"])
+@pytest.mark.parametrize("normaliser, envelope", [("none", "faithful"), ("batch", "smooth")])
 def test_neighbour_lists_and_padding_change_nothing(normaliser, envelope, x64):
   model, systems = network(normaliser, envelope=envelope, cutoff=3.0), ethanol()
   found = some(model, systems)
