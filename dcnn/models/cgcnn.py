@@ -94,7 +94,7 @@ class CGCNN(nn.Module):
     basis = radial.gaussian_basis(edges.distance, self.radial, self.cutoff)
     bits = jnp.asarray(elements.bits(), basis.dtype)[system.species]
     atoms = layers.dense(self.features, name="embedding", **torch_default(elements.BITS))(bits)
-    real = (system.species > 0).astype(basis.dtype)
+    real = jnp.asarray(system.species > 0, basis.dtype)
     read = None  # the first convolution reads the embedding, not an activation
     for block in range(self.blocks):
       gates = self._gates(block, atoms, read, edges, basis)

@@ -120,7 +120,7 @@ class ForceNet(nn.Module):
     known = unit_basis(properties, self.radial)
     atoms = layers.dense(
         self.features, name="embedding", **torch_default(known.shape[-1]))(known)
-    real = (system.species > 0).astype(basis.dtype)
+    real = jnp.asarray(system.species > 0, basis.dtype)
     for block in range(self.blocks):
       filters = weights * self._filters(block, basis, atoms, edges)
       atoms += self._update(block, filters, atoms, edges, real)

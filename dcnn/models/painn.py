@@ -81,7 +81,7 @@ class PaiNN(nn.Module):
     output_act = self.output_activation or self.activation
     pairs = layers.pairs(system, self.cutoff)
     scalars = layers.embedding(self.features)(system.species)
-    real = (system.species > 0).astype(scalars.dtype)
+    real = jnp.asarray(system.species > 0, scalars.dtype)
     vectors = None  # as rows of three components, each of all features
     directions = jnp.repeat(pairs.direction, self.features, axis=-1)
     for block, filters in enumerate(self._filters(pairs)):

@@ -60,7 +60,7 @@ class SchNet(nn.Module):
     act, output_act = self.activation, self.output_activation or self.activation
     atoms = layers.embedding(self.features)(system.species)
     pairs = layers.pairs(system, self.cutoff)
-    real = (system.species > 0).astype(atoms.dtype)
+    real = jnp.asarray(system.species > 0, atoms.dtype)
     for block, filters in enumerate(self._filters(pairs)):
       sent = layers.dense(self.features, use_bias=False, name=f"send_{block}")(
           normalised(atoms, self.normaliser(), real))
