@@ -18,6 +18,12 @@ NORMALISER = {"cgcnn": "batch", "cgcnn_no_bn": "layer"}
 HEAD = ("conv_to_fc.0", "fcs.0", "fcs.2")
 
 
+# Most of the time here is that of the compiler.
+quickly_compiled = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.cache
 def network(normaliser="none", **fields):
   return CGCNN(jax.nn.softplus, **{
       **SIZES, "normaliser": NORMALISERS[normaliser], "envelope": "faithful", **fields})
@@ -56,10 +62,17 @@ def variables(weights):
   return found
 
 
+@functools.cache
 def in_training(model):
   function = derivatives.energy_forces_and_state(
       functools.partial(model.apply, mutable=[normalisers.STATISTICS]))
-  return jax.vmap(function, (None, 0), (0, None), axis_name=normalisers.SYSTEMS)
+  return quickly_compiled(
+      jax.vmap(function, (None, 0), (0, None), axis_name=normalisers.SYSTEMS))
+
+
+@functools.cache
+def in_evaluation(model):
+  return quickly_compiled(jax.vmap(derivatives.energy_and_forces(model.apply), (None, 0)))
 
 
 def assert_equal(found, expected):
@@ -70,8 +83,8 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize("name", NORMALISER)
 def test_evaluation_gives_the_reference(name, x64):
   reference = reference_networks.load(name)
-  function = derivatives.energy_and_forces(network(NORMALISER[name]).apply)
-  found = jax.vmap(function, (None, 0))(variables(reference.weights), reference.systems)
+  found = in_evaluation(network(NORMALISER[name]))(
+      variables(reference.weights), reference.systems)
   assert_equal(found, reference.evaluated)
 
 
@@ -83,7 +96,8 @@ def test_training_gives_the_reference(x64):
 
 def some(model, systems, seed=0):
   """Initial variables, moved at random, so that no scale is 1 and no bias 0."""
-  found = model.init(jax.random.key(seed), jax.tree.map(lambda leaf: leaf[0], systems))
+  found = quickly_compiled(model.init)(
+      jax.random.key(seed), jax.tree.map(lambda leaf: leaf[0], systems))
   generator = np.random.default_rng(seed)
   return jax.tree.map(
       lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)
@@ -94,8 +108,8 @@ def ethanol():
   return reference_networks.load("cgcnn").systems
 
 
-@pytest.mark.parametrize("envelope", ["smooth", "faithful"])
-@pytest.mark.parametrize("normaliser", NORMALISERS)
+@pytest.mark.parametrize("normaliser, envelope", [
+    ("none", "smooth"), ("layer", "faithful"), ("batch", "smooth")])
 def test_neighbour_lists_and_padding_change_nothing(normaliser, envelope, x64):
   model, systems = network(normaliser, envelope=envelope, cutoff=3.0), ethanol()
   found = some(model, systems)
@@ -117,10 +131,11 @@ def test_many_equal_molecules_far_apart_have_the_energy_of_one(x64):
   one = jax.tree.map(lambda leaf: leaf[0], systems)
   found = some(model, systems)
   two = System(jnp.concatenate([one.positions, one.positions + 50.0]), jnp.tile(one.species, 2))
-  np.testing.assert_allclose(model.apply(found, two), model.apply(found, one), rtol=1e-12)
+  energy = quickly_compiled(model.apply)
+  np.testing.assert_allclose(energy(found, two), energy(found, one), rtol=1e-12)
 
 
-def jumps(model, found, normaliser="none", place=1.3):
+def jumps(model, found, normaliser="none"):
   """How far energy and forces jump as an atom passes the cutoff of another, over their spread."""
   species = jnp.array([6, 8, 1])
   positions = np.array([[0.0, 0.0, 0.0], [1.1, 0.4, 0.2], [2.0, 0.3, 0.1]])
@@ -132,11 +147,11 @@ def jumps(model, found, normaliser="none", place=1.3):
     if normaliser == "batch":
       (energy, forces), _ = in_training(model)(found, system)
     else:
-      energy, forces = jax.vmap(
-          derivatives.energy_and_forces(model.apply), (None, 0))(found, system)
+      energy, forces = in_evaluation(model)(found, system)
     return np.concatenate([np.ravel(energy), np.ravel(forces)])
 
-  step, cutoff = 1e-7, model.cutoff
+  # Between a step so short nothing but a jump remains; few edges make batch statistics stiff.
+  step, cutoff = 1e-9, model.cutoff
   inside, outside, further = at(cutoff - step), at(cutoff + step), at(cutoff - 0.3)
   return np.abs(inside - outside).max() / np.abs(further - outside).max()
 
@@ -149,10 +164,11 @@ def test_the_faithful_variant_alone_jumps_at_the_cutoff(envelope, normaliser, x6
   assert jump < 1e-5 if envelope == "smooth" else jump > 1e-2
 
 
-def test_the_bits_are_one_of_each_property():
+def test_the_bits_are_at_most_one_of_each_property():
   bits = elements.bits()[1:101]
-  np.testing.assert_array_equal(bits.sum(axis=1), 9)
-  assert len(np.unique(bits, axis=0)) > 60  # many rare earths share theirs
+  assert set(np.unique(bits)) == {0, 1}
+  assert ((bits.sum(axis=1) >= 6) & (bits.sum(axis=1) <= 9)).all()  # some are not known
+  assert len(np.unique(bits, axis=0)) == 92  # some of the heaviest share theirs
 
 
 @pytest.mark.parametrize("atomic_number", [101, 118])

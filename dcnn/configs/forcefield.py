@@ -225,7 +225,7 @@ def build(
                     f"labels={settings.labels}; take atomic_reference or atomic/SCALE",
                     stacklevel=2)
     _check_systems(config, sources, settings)
-    if not isinstance(settings.model.name, str):
+    if not (isinstance(settings.model.name, str) and isinstance(settings.model.normaliser, str)):
       _check_own_statistics(settings, dataset, splits)
   return Parts(
       problem=forcefield.make_problem(dataset, own_metrics(config)),
@@ -396,7 +396,7 @@ def _make_model(
 
 def _check_own_statistics(
     config: ConfigDict, dataset: Dataset, splits: Sequence[Indices]) -> None:
-  """As `_require_statistics_can_serve`, of a network of the user's own that may keep some."""
+  """As `_require_statistics_can_serve`, of parts of the user's own, which may keep some unseen."""
   hypers = {**networks.parameters(config), "init_gain": networks.init_gain(config)}
   model = _make_model(config, dataset, splits)(hypers)
   variables = jax.eval_shape(model.init, jax.random.key(0), _example(dataset))

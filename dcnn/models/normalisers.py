@@ -122,7 +122,7 @@ NORMALISERS: Mapping[str, Normaliser] = {
 
 
 def normalised(
-    features: Float[Array, "*rows features"], layer: Layer, real: Float[Array, "*rows"]
+    features: Float[Array, "*rows features"], layer: Layer, real: Float[AnyArray, "*rows"]
 ) -> Float[Array, "*rows features"]:
   """Features after a layer that a normaliser has made.
 
