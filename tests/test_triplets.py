@@ -65,7 +65,7 @@ def test_the_table_holds_in_single_precision_near_0():
 def test_zonal_harmonics_are_legendre_polynomials_normalised_on_the_sphere(x64):
   points, weights = np.polynomial.legendre.leggauss(20)
   found = np.stack(spherical.zonal_harmonics(jnp.asarray(points), 7))
-  np.testing.assert_allclose(2 * np.pi * (found * weights) @ found.T, np.eye(7), atol=1e-14)
+  np.testing.assert_allclose(2 * np.pi * (found * weights) @ found.T, np.eye(7), atol=1e-13)
   assert (np.stack(spherical.zonal_harmonics(jnp.ones(1), 7)) > 0).all()
 
 
