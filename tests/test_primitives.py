@@ -160,6 +160,24 @@ def test_exchange_mapped_and_to_second_order(ours, plain, rows, axes, parity):
   assert "scatter" not in str(jax.make_jaxpr(functools.partial(derivatives, ours))())
 
 
+@pytest.mark.parametrize("axis", [None, 0, 2])
+def test_combinations_are_products_with_a_constant_matrix(axis):
+  matrix = np.asarray(random(4, 3))
+  values = random(3, 2) if axis is None else jnp.moveaxis(random(BATCH, 3, 2), 0, axis)
+
+  def derivatives(function):
+    mapped = function if axis is None else jax.vmap(function, axis)
+    gradient = jax.grad(lambda values: jnp.sum(mapped(values) ** 3))
+    return jax.jit(lambda values: (
+        mapped(values), gradient(values),
+        jax.grad(lambda values: jnp.sum(gradient(values) ** 2))(values),
+        jax.jvp(gradient, (values,), (values,))[1]))(values)
+
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-12),
+               derivatives(functools.partial(primitives.combine, matrix)),
+               derivatives(lambda values: matrix @ values))
+
+
 @pytest.mark.parametrize("axes", [(None, None), (0, None), (None, 0), (0, 0)], ids=str)
 @pytest.mark.parametrize("name, parameters", [
     ("product", {"precision": None}), *((name, {"parity": parity}) for parity in (1, -1)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from dcnn.base import System
 from dcnn.models import layers
 from dcnn.models.checks import check_free_space
-from dcnn.models.normalisers import Normaliser, none
+from dcnn.models.normalisers import Normaliser, none, normalised
 
 MOST_ATOMS = 500  # the first layer reads all pairs
 
@@ -93,7 +93,9 @@ class MLP(nn.Module):
       is_last = index == len(self.hidden) - 1
       act = self.output_activation or self.activation if is_last else self.activation
       layer = layers.dense(size, reads=read, name=f"hidden_{index}")
-      features, read = act(self.normaliser()(layer(features))), act
+      # A row is a whole molecule, which is real.
+      features = act(normalised(layer(features), self.normaliser(), jnp.ones((), features.dtype)))
+      read = act
     return layers.dense(1, reads=read, name="output")(features)[0]
 
   @staticmethod

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from dcnn.base import System
 from dcnn.models import layers, radial
-from dcnn.models.normalisers import Normaliser, none
+from dcnn.models.normalisers import Normaliser, none, normalised
 
 # Under the root of squared lengths, whose derivatives are infinite at 0; as the reference has it.
 LENGTH_FLOOR = 1e-8
@@ -81,9 +81,13 @@ class PaiNN(nn.Module):
     output_act = self.output_activation or self.activation
     pairs = layers.pairs(system, self.cutoff)
     scalars = layers.embedding(self.features)(system.species)
-    vectors = None
+    real = (system.species > 0).astype(scalars.dtype)
+    vectors = None  # as rows of three components, each of all features
+    directions = jnp.repeat(pairs.direction, self.features, axis=-1)
     for block, filters in enumerate(self._filters(pairs)):
-      scalars, vectors = self._messages(block, pairs, filters, scalars, vectors)
+      normal = normalised(scalars, self.normaliser(), real)
+      scalars, vectors = self._messages(
+          block, pairs, filters, directions, normal, scalars, vectors)
       scalars, vectors = self._mix(block, scalars, vectors)
     hidden = output_act(layers.dense(self.features // 2, name="output_hidden")(scalars))
     energies = layers.dense(1, reads=output_act, name="output")(hidden)[:, 0]
@@ -101,40 +105,48 @@ class PaiNN(nn.Module):
 
   def _messages(
       self, block: int, pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
-      scalars: Float[Array, "atoms features"], vectors: Float[Array, "atoms 3 features"] | None,
-  ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms 3 features"]]:
+      directions: Float[Array, "pairs components"], normal: Float[Array, "atoms features"],
+      scalars: Float[Array, "atoms features"], vectors: Float[Array, "atoms components"] | None,
+  ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms components"]]:
     """Scalars and vectors with what the neighbours send; None are vectors that are all zero."""
     act, size = self.activation, self.features
-    hidden = act(layers.dense(size, name=f"send_hidden_{block}")(self.normaliser()(scalars)))
+    hidden = act(layers.dense(size, name=f"send_hidden_{block}")(normal))
     sent = jnp.split(
         layers.dense(len(filters) * size, reads=act, name=f"send_{block}")(hidden), len(filters),
         axis=-1)
-    atoms = len(scalars)
-    towards = (pairs.direction[:, :, None] * filters[1][:, None]).reshape(-1, 3 * size)
-    received = layers.exchange(pairs, towards, jnp.tile(sent[1], 3), parity=-1)
+    towards = layers.exchange(
+        pairs, directions * _three(filters[1]), _three(sent[1]), parity=-1)
     if vectors is None:
-      return (scalars + layers.exchange(pairs, filters[0], sent[0]),
-              received.reshape(atoms, 3, size))
-    even = layers.exchange(
-        pairs, jnp.concatenate([filters[0], jnp.tile(filters[2], 3)], axis=-1),
-        jnp.concatenate([sent[0], (sent[2][:, None] * vectors).reshape(atoms, -1)], axis=-1))
-    received += even[:, size:]
-    return scalars + even[:, :size], vectors + received.reshape(atoms, 3, size)
+      return scalars + layers.exchange(pairs, filters[0], sent[0]), towards
+    along = [sent[2] * component for component in jnp.split(vectors, 3, axis=-1)]
+    received = layers.exchange(
+        pairs, jnp.concatenate([filters[0], *[filters[2]] * 3], axis=-1),
+        jnp.concatenate([sent[0], *along], axis=-1))
+    to_scalars, to_vectors = jnp.split(received, (self.features,), axis=-1)
+    return scalars + to_scalars, vectors + towards + to_vectors
 
   def _mix(
       self, block: int, scalars: Float[Array, "atoms features"],
-      vectors: Float[Array, "atoms 3 features"],
-  ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms 3 features"]]:
+      vectors: Float[Array, "atoms components"],
+  ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms components"]]:
     """Scalars and vectors of each atom, mixed; the vectors of the last block stay as they are."""
     act, size = self.activation, self.features
     mixed = layers.dense(2 * size, use_bias=False, name=f"mix_vectors_{block}")(
         vectors.reshape(-1, size))
-    v, w = jnp.split(mixed.reshape(-1, 3, 2 * size), 2, axis=-1)
-    length = jnp.sqrt(jnp.sum(jnp.square(v), axis=1) + LENGTH_FLOOR)
+    parts = jnp.split(mixed.reshape(len(scalars), -1), 6, axis=-1)
+    v, w = parts[::2], parts[1::2]
+    length = jnp.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2] + LENGTH_FLOOR)
     hidden = act(layers.dense(size, name=f"mix_hidden_{block}")(
         jnp.concatenate([scalars, length], axis=-1)))
     kinds = 2 if block == self.blocks - 1 else 3
     a, c, *b = jnp.split(
         layers.dense(kinds * size, reads=act, name=f"mix_{block}")(hidden), kinds, axis=-1)
-    scalars += a + c * jnp.sum(v * w, axis=1)
-    return scalars, vectors + b[0][:, None] * w if b else vectors
+    scalars += a + c * (v[0] * w[0] + v[1] * w[1] + v[2] * w[2])
+    if b:
+      vectors += jnp.concatenate([b[0] * component for component in w], axis=-1)
+    return scalars, vectors
+
+
+def _three(features: Float[Array, "rows features"]) -> Float[Array, "rows components"]:
+  """The features for each component; not `jnp.tile`, whose transpose XLA does not vectorise."""
+  return jnp.concatenate([features] * 3, axis=-1)

@@ -98,6 +98,23 @@ def pair_products(
   return operations().pair_products(*_promote_types(one, other), parity=parity)
 
 
+def combine(
+    matrix: Float[np.ndarray, "outputs inputs"], values: Float[AnyArray, "*batch inputs features"]
+) -> Float[Array, "*batch outputs features"]:
+  """Linear combinations of rows of features, with constant coefficients: matrix @ values.
+
+  A matrix of ones with one column repeats a row, and one with one row adds rows up. Written as
+  matrix products these would copy the values into another order, and XLA does not vectorise sums
+  that are not along memory.
+
+  Args:
+    matrix: The coefficients of each output.
+    values: The rows that are combined.
+  """
+  return operations().combine(
+      jnp.asarray(values), matrix=tuple(map(tuple, np.asarray(matrix, float).tolist())))
+
+
 def _check_parity(parity: int) -> None:
   if parity not in (1, -1):
     raise ValueError(f"expected a parity of 1 or -1, received {parity}")
@@ -135,8 +152,11 @@ def _square(values: AnyArray, atoms: int, parity: int) -> Array:
   number = np.zeros((atoms, atoms), np.int32)
   number[first, second] = number[second, first] = np.arange(len(first))
   apart = ~np.eye(atoms, dtype=bool)[..., None]
-  square = jnp.where(apart, _gather(values, number), 0)
-  return square if parity == 1 else jnp.where(np.tri(atoms, dtype=bool)[..., None], -square, square)
+  square = _gather(values, number)
+  if parity == 1:
+    return jnp.where(apart, square, 0)
+  sign = np.sign(np.arange(atoms) - np.arange(atoms)[:, None])[..., None]
+  return square * sign.astype(values.dtype)
 
 
 def _pair_products(one: AnyArray, other: AnyArray, *, parity: int) -> Array:
@@ -154,15 +174,22 @@ def _gather(values: AnyArray, index: Int[np.ndarray, "*entries"]) -> Array:
   return jnp.asarray(values).at[..., index, :].get(mode="promise_in_bounds")
 
 
+def _combine(values: AnyArray, *, matrix: Sequence[Sequence[float]]) -> Array:
+  columns = np.asarray(matrix, values.dtype).T[..., None]
+  return functools.reduce(jnp.add, (
+      column * values[..., row, None, :] for row, column in enumerate(columns)))
+
+
 class Operations(NamedTuple):
-  """Functions of arrays; `product` takes `precision`, too, and the others take `parity`."""
+  """Functions of arrays and of `precision`, `parity` or `matrix`, as above."""
 
   product: Callable[..., Array]
   exchange: Callable[..., Array]
   pair_products: Callable[..., Array]
+  combine: Callable[..., Array]
 
 
-PLAIN = Operations(_product, _exchange, _pair_products)
+PLAIN = Operations(_product, _exchange, _pair_products, _combine)
 _deciding = threading.Lock()  # programs are traced in several threads
 
 
@@ -205,13 +232,16 @@ def _try_primitives() -> Operations:
   functions = (functools.partial(tried.product, precision=None),
                *(functools.partial(operation, parity=parity) for parity in (1, -1)
                  for operation in (tried.exchange, tried.pair_products)))
+  combine = functools.partial(tried.combine, matrix=((1.0, 2.0, 3.0),))
+  jax.eval_shape(jax.vmap(jax.grad(lambda array: jnp.sum(combine(array)))), many)
   for function in functions:
     for axes, operands in (((0, 0), (many, many)), ((0, None), (many, one)),
                            ((None, 0), (one, many))):
       mapped = jax.vmap(function, axes)
       jax.eval_shape(
           jax.grad(lambda *each, mapped=mapped: jnp.sum(mapped(*each)), argnums=(0, 1)), *operands)
-  jax.jit(lambda array: [function(array, array) for function in functions]).lower(one)
+  jax.jit(lambda array: (
+      combine(array), [function(array, array) for function in functions])).lower(one)
   return tried
 
 
@@ -234,6 +264,12 @@ def _primitives() -> Operations:
       "pair_products", _pair_products,
       lambda one, other, *, parity: (
           *one.shape[:-2], math.comb(one.shape[-2], 2), one.shape[-1]), ("parity",))
+  combine = _primitive(
+      "combine", _combine,
+      lambda values, *, matrix: (*values.shape[:-2], len(matrix), values.shape[-1]), ("matrix",))
+  ad.deflinear2(
+      combine, lambda cotangent, values, *, matrix: [
+          combine.bind(cotangent, matrix=tuple(zip(*matrix, strict=True)))])
   ad.defbilinear(
       product,
       lambda cotangent, rows, matrix, **kwargs: product.bind(cotangent, matrix.T, **kwargs),
@@ -250,9 +286,9 @@ def _primitives() -> Operations:
       lambda cotangent, one, other, *, parity: _signed(
           exchange.bind(cotangent, one, parity=parity), parity))
   batching.primitive_batchers[product] = functools.partial(_batched_product, product)
-  for primitive in (exchange, pair_products):
+  for primitive in (exchange, pair_products, combine):
     batching.primitive_batchers[primitive] = functools.partial(_leading_batch, primitive)
-  return Operations(product.bind, exchange.bind, pair_products.bind)
+  return Operations(product.bind, exchange.bind, pair_products.bind, combine.bind)
 
 
 def _primitive(

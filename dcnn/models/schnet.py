@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from dcnn.base import System
 from dcnn.models import layers, radial
-from dcnn.models.normalisers import Normaliser, none
+from dcnn.models.normalisers import Normaliser, none, normalised
 
 
 class SchNet(nn.Module):
@@ -60,9 +60,10 @@ class SchNet(nn.Module):
     act, output_act = self.activation, self.output_activation or self.activation
     atoms = layers.embedding(self.features)(system.species)
     pairs = layers.pairs(system, self.cutoff)
+    real = (system.species > 0).astype(atoms.dtype)
     for block, filters in enumerate(self._filters(pairs)):
-      normalised = self.normaliser()(atoms)
-      sent = layers.dense(self.features, use_bias=False, name=f"send_{block}")(normalised)
+      sent = layers.dense(self.features, use_bias=False, name=f"send_{block}")(
+          normalised(atoms, self.normaliser(), real))
       received = layers.exchange(pairs, filters, sent)
       hidden = act(layers.dense(self.features, name=f"receive_{block}")(received))
       atoms += layers.dense(self.features, reads=act, name=f"update_{block}")(hidden)
