@@ -56,7 +56,8 @@ def test_energies_and_forces_are_those_of_the_reference(name, cutoff, angles, x6
   """To what the reference keeps: the roots of its Bessel functions are float32."""
   reference = reference_networks.load(name)
   network = DimeNetPlusPlus(jax.nn.silu, cutoff=cutoff, angles=angles, **SMALL)
-  predict = jax.jit(jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
+  predict = reference_networks.quickly_compiled(
+      jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
   energy, forces = predict(variables_of(reference.weights), reference.systems)
   for ours, theirs in ((energy, reference.evaluated.energy), (forces, reference.evaluated.forces)):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())

@@ -18,6 +18,10 @@ SMALL = {"features": 16, "atom_features": 16, "blocks": BLOCKS, "radial": 16,
          "triplet_features": 8, "bilinear_features": 8, "basis_features": 4}
 
 
+def initialised(network, system):
+  return reference_networks.quickly_compiled(network.init)(jax.random.key(0), system)
+
+
 def variables_of(weights):
   """The variables of the network from those of torch, whose layers are (outputs, inputs)."""
   def layer(name):
@@ -79,7 +83,8 @@ def variables_of(weights):
 def test_energies_and_forces_are_those_of_the_reference(x64):
   reference = reference_networks.load("gemnet_t")
   network = GemNetT(scaled_silu, cutoff=6.0, **SMALL)
-  predict = jax.jit(jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
+  predict = reference_networks.quickly_compiled(
+      jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
   energy, forces = predict(variables_of(reference.weights), reference.systems)
   for ours, theirs in ((energy, reference.evaluated.energy), (forces, reference.evaluated.forces)):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10 * np.abs(theirs).max())
@@ -101,7 +106,7 @@ def test_fitted_scales_give_each_sum_the_variance_of_its_terms(monkeypatch, x64)
   """On the configuration that they are fitted to, applied again as they are stored."""
   system = jax.tree.map(lambda leaf: leaf[0], reference_networks.load("gemnet_t").systems)
   network, found = GemNetT(scaled_silu, **SMALL), []
-  variables = network.init(jax.random.key(0), system)
+  variables = initialised(network, system)
 
   def measured(module, name, values, given, variances):
     wanted, before = variances()
@@ -121,15 +126,14 @@ def test_fitted_scales_give_each_sum_the_variance_of_its_terms(monkeypatch, x64)
 
 def test_scales_are_1_where_there_is_nothing_to_fit_them_to():
   atom = System(jnp.zeros((3, 3)), jnp.array([8, 0, 0]))
-  variables = GemNetT(jax.nn.silu, **SMALL).init(jax.random.key(0), atom)
+  variables = initialised(GemNetT(jax.nn.silu, **SMALL), atom)
   assert all((leaf == 1).all() for leaf in jax.tree.leaves(variables["scales"]))
 
 
 def test_scales_of_oc20_are_those_of_the_reference():
   reference = reference_networks.load("gemnet_t")
   network = GemNetT(scaled_silu, scales="oc20", **SMALL)
-  variables = network.init(
-      jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], reference.systems))
+  variables = initialised(network, jax.tree.map(lambda leaf: leaf[0], reference.systems))
   chex.assert_trees_all_close(
       variables["scales"], variables_of(reference.weights)["scales"], rtol=1e-6)
 

@@ -1,7 +1,6 @@
 """Networks: symmetries, padding, coincident atoms, and the gain of the initialisation."""
 
 import functools
-import operator
 from typing import Any, NamedTuple
 
 import chex
@@ -11,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from dcnn import activations, derivatives, models
 from dcnn.base import System
 from dcnn.models import (
     MLP,
     NORMALISERS,
+    DimeNetPlusPlus,
+    GemNetT,
     GridACE,
     Nonlinearity,
     PaiNN,
@@ -45,7 +47,7 @@ class Catalogued(NamedTuple):
     rotates: Whether energies are invariant under rotation and inversion.
     exchanges: Whether they are invariant under exchange of equal atoms, and take padded atoms.
     extensive: Whether the energy of two molecules far apart is the sum of their energies.
-    readers: Names of the layers that read the activation.
+    readers: Names of the layers that read the activation, "block/layer" within a block.
   """
 
   model: Any
@@ -53,6 +55,10 @@ class Catalogued(NamedTuple):
   rotates: bool = True
   exchanges: bool = True
   extensive: bool = True
+
+
+def within(block, names):
+  return {f"{block}/{name}" for name in names.split()}
 
 
 @functools.cache
@@ -63,12 +69,26 @@ def networks() -> dict[str, Catalogued]:
   mix = {"send_0", "send_1", "mix_0", "mix_1", "output"}
   ace = {"filter_hidden_0", "filter_hidden_1", "filter_0", "filter_1", "output"}
   sizes = {"features": 4, "blocks": 2, "radial": 6}
+  dimenet = {"start_edge", *within("interaction", "send down keep up residual_before_hidden "
+                                   "residual_before join residual_0_hidden residual_0 "
+                                   "residual_1_hidden residual_1"),
+             *within("output", "up hidden_1 hidden_2 energy")}
+  atom_update = ("atom_hidden atom_residual_0_hidden atom_residual_0 atom_residual_1_hidden "
+                 "atom_residual_1 atom_residual_2_hidden atom_residual_2")
+  gemnet = {*within("interaction", f"send down keep up up_reverse residual_before_hidden "
+                    f"residual_before residual_0_hidden residual_0 residual_1_hidden residual_1 "
+                    f"residual_join_hidden residual_join join_edge {atom_update}"),
+            *within("output", f"energy {atom_update}")}
+  triplets = {"features": 4, "blocks": 2, "triplet_features": 2, "basis_features": 2}
   perceptron = {"exchanges": False, "extensive": False}
   return {
       "SchNet": Catalogued(SchNet(irelu, **sizes), update),
       "MLP": Catalogued(MLP(irelu, hidden=(8, 8)), {"hidden_1", "output"}, **perceptron),
       "PaiNN": Catalogued(PaiNN(irelu, **sizes), mix),
       "GridACE": Catalogued(GridACE(irelu, (1, 6, 8), filter_features=4, **sizes), ace),
+      "DimeNetPlusPlus": Catalogued(DimeNetPlusPlus(irelu, output_features=4, **triplets), dimenet),
+      "GemNetT": Catalogued(
+          GemNetT(irelu, radial=6, atom_features=4, bilinear_features=2, **triplets), gemnet),
       "SchNet, layer": Catalogued(SchNet(jax.nn.silu, normaliser=layer, **sizes), update),
       "MLP, layer": Catalogued(
           MLP(jax.nn.silu, hidden=(8, 8), normaliser=layer), {"hidden_1", "output"}, **perceptron),
@@ -91,7 +111,13 @@ def initialised(name, dtype=jnp.float64):
     model, system = networks()[name].model, molecule()
     variables = quickly_compiled(model.init)(jax.random.key(0), system)
     return (quickly_compiled(derivatives.energy_and_forces(model.apply)),
-            jax.tree.map(lambda leaf: leaf.astype(dtype), variables), system)
+            jax.tree.map(functools.partial(away_from_0, dtype), variables), system)
+
+
+def away_from_0(dtype, leaf):
+  """Weights that start at 0 make all energies 0, of which every law would hold."""
+  drawn = np.random.default_rng(3).normal(size=leaf.shape)
+  return jnp.where(jnp.any(leaf != 0), leaf, drawn).astype(dtype)
 
 
 def rotation(seed=1):
@@ -348,15 +374,12 @@ def test_the_gain_is_on_the_weights_that_read_the_activation_and_on_no_other(nam
 
   gains = jnp.array([1.0, 2.0, 0.25])
   stacked = quickly_compiled(jax.vmap(init))(gains)
-  plain = jax.tree.map(operator.itemgetter(0), stacked)
-  readers = networks()[name].readers
-  assert readers <= set(plain)
+  stacked = flatten_dict(stacked, sep="/")
+  read = {f"{layer}/kernel" for layer in networks()[name].readers}
+  assert read <= set(stacked)
   for run, gain in enumerate(gains):
-    expected = {
-        layer: {key: leaf * (gain if layer in readers and key == "kernel" else 1.0)
-                for key, leaf in leaves.items()}
-        for layer, leaves in plain.items()}
-    found = jax.tree.map(operator.itemgetter(run), stacked)
+    expected = {key: leaf[0] * (gain if key in read else 1.0) for key, leaf in stacked.items()}
+    found = {key: leaf[run] for key, leaf in stacked.items()}
     chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference_networks
 from scipy import special
 
 from dcnn import derivatives
@@ -159,7 +160,7 @@ def cases():
 
 def varied(model, system):
   """Random variables: the last weights of DimeNet++ start at 0, and with them all energies."""
-  variables = model.init(jax.random.key(0), system)
+  variables = reference_networks.quickly_compiled(model.init)(jax.random.key(0), system)
   leaves, tree = jax.tree.flatten(variables)
   keys = jax.random.split(jax.random.key(1), len(leaves))
   return jax.tree.unflatten(tree, [
@@ -182,7 +183,7 @@ def results(name):
     gradient, labels = jax.grad(force_loss, has_aux=True)(params)
     return *labels, gradient
 
-  found = jax.jit(jax.vmap(everything, (None, 0)))(variables["params"], systems)
+  found = reference_networks.quickly_compiled(jax.vmap(everything, (None, 0)))(variables["params"], systems)
   return {case: jax.tree.map(lambda leaf, index=index: np.asarray(leaf[index]), found)
           for index, case in enumerate(made)}
 
