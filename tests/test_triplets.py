@@ -149,8 +149,8 @@ def cases():
       "coincident": frame(coincident, species), "one": frame(line[:1], [8]),
       "two": frame(line[:2], [8, 1])}
   for name, step in (("inside", -1e-4), ("at", 0.0), ("outside", 1e-4)):
-    third = np.array([[CUTOFF + step, 0.0, 0.0]])
-    made[name] = frame(np.concatenate([corner, third]), [8, 1, 1, 6])
+    # Within reach of the first atom alone.
+    made[name] = frame(np.concatenate([corner, [[-CUTOFF - step, 0, 0]]]), [8, 1, 1, 6])
   for sign in (1, -1):
     shift = np.zeros((7, 3))
     shift[2, 1] = sign * 1e-5
@@ -183,7 +183,8 @@ def results(name):
     gradient, labels = jax.grad(force_loss, has_aux=True)(params)
     return *labels, gradient
 
-  found = reference_networks.quickly_compiled(jax.vmap(everything, (None, 0)))(variables["params"], systems)
+  found = reference_networks.quickly_compiled(jax.vmap(everything, (None, 0)))(
+      variables["params"], systems)
   return {case: jax.tree.map(lambda leaf, index=index: np.asarray(leaf[index]), found)
           for index, case in enumerate(made)}
 
