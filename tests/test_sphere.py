@@ -4,10 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from scipy import special
 
+from dcnn import derivatives
 from dcnn.base import System
+from dcnn.configs import build
 from dcnn.models import GridACE, sphere
+from dcnn.sweeps import plans
 
 pytestmark = pytest.mark.usefixtures("x64")
 SMALL = {"features": 3, "filter_features": 4, "radial": 3}
@@ -149,11 +153,27 @@ def test_a_grid_of_higher_order_changes_nothing(monkeypatch):
 
 def test_an_element_that_was_not_named_is_not_passed_over_in_silence():
   network = GridACE(jax.nn.silu, (1, 8), **SMALL)
-  energy, variables = jax.jit(network.init_with_output)(jax.random.key(0), pair_of())
-  assert np.isfinite(energy)
-  assert np.isnan(jax.jit(network.apply)(variables, pair_of(first=6)))
+  predict = jax.jit(derivatives.energy_and_forces(network.apply))
+  variables = jax.jit(network.init)(jax.random.key(0), pair_of())
+  assert all(np.isfinite(each).all() for each in predict(variables, pair_of()))
+  assert all(np.isnan(each).all() for each in predict(variables, pair_of(first=6)))
+
+
+def test_elements_are_needed():
+  with pytest.raises(ValueError, match="received none: pass elements"):
+    GridACE(jax.nn.silu, (), **SMALL).init(jax.random.key(0), pair_of())
 
 
 def test_a_degree_that_is_not_received_cannot_be_passed():
   with pytest.raises(ValueError, match="passed up to degree, 1, received 2: lower passed"):
     GridACE(jax.nn.silu, (1, 8), degree=1, passed=2, **SMALL).init(jax.random.key(0), pair_of())
+
+
+def test_the_elements_are_those_of_the_data():
+  """Of all frames, which are ethanol; without them there would be a row for each element known."""
+  config = tiny.config(model__name="GridACE", model__features=2, model__filter_features=2)
+  plan = build.build(config, build.load(config))
+  group = plans.make_groups(plan)[0]
+  variables = jax.eval_shape(
+      group.program.task.init, jax.random.key(0), group.runs[0].hypers)
+  assert variables["params"]["embedding"]["kernel"].shape == (3, 2)

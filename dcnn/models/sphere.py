@@ -154,7 +154,7 @@ class GridACE(nn.Module):
     LIMITS: Least and largest values of the numbers below.
     activation: The activation of the networks of the distance, a function of an array or a
       `layers.Nonlinearity`.
-    elements: The atomic numbers that occur. The energy of others is NaN.
+    elements: The atomic numbers that occur. Energies and forces of systems with others are NaN.
     output_activation: The activation of the output network; None is `activation`.
     features: Number of functions of an atom.
     blocks: Number of blocks.
@@ -187,6 +187,9 @@ class GridACE(nn.Module):
   def __call__(self, system: System) -> Float[Array, ""]:
     """Scaled energy of one configuration."""
     layers.check_limits(self)
+    if not self.elements:
+      raise ValueError("expected GridACE with the atomic numbers that occur, received none: pass "
+                       "elements, such as (1, 6, 8)")
     if self.passed > self.degree:
       raise ValueError(f"expected GridACE with passed up to degree, {self.degree}, received "
                        f"{self.passed}: lower passed or raise degree")
@@ -205,8 +208,9 @@ class GridACE(nn.Module):
           self._update(block, degree, element, product, carried)
           for degree, product in enumerate(products)]
       energies += self._energies(block, carried[0][:, 0], is_last)
-    known = jnp.where(jnp.any(element > 0, axis=1), energies, jnp.nan)
-    return jnp.sum(jnp.where(species > 0, known, 0.0))
+    # A factor, so that forces are NaN, too.
+    sound = jnp.where(jnp.any(element > 0, axis=1) | (species <= 0), 1.0, jnp.nan).astype(dtype)
+    return jnp.sum(jnp.where(species > 0, sound * energies, 0.0))
 
   def _linear(self, name: str, features: int) -> Callable[[Array], Array]:
     return layers.dense(features, use_bias=False, name=name)
@@ -253,8 +257,9 @@ class GridACE(nn.Module):
             for degree, each in enumerate(received)]
 
   def _mixed(
-      self, name: str, values: Float[Array, "atoms orders features"]
+      self, name: str, values: Float[Array, "atoms orders inputs"]
   ) -> Float[Array, "atoms orders features"]:
+    """Linear combinations of the functions of each atom, all orders alike."""
     rows = self._linear(name, self.features)(values.reshape(-1, values.shape[-1]))
     return rows.reshape(*values.shape[:-1], -1)
 
