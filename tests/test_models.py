@@ -15,18 +15,18 @@ from flax.traverse_util import flatten_dict
 from dcnn import activations, derivatives, models
 from dcnn.base import System
 from dcnn.models import (
-    CGCNN,
-    MLP,
-    NORMALISERS,
-    ForceNet,
-    DimeNetPlusPlus,
-    GemNetT,
-    GridACE,
-    Nonlinearity,
-    PaiNN,
-    SchNet,
-    layers,
-    mlp,
+  CGCNN,
+  MLP,
+  NORMALISERS,
+  DimeNetPlusPlus,
+  ForceNet,
+  GemNetT,
+  GridACE,
+  Nonlinearity,
+  PaiNN,
+  SchNet,
+  layers,
+  mlp,
 )
 
 ETHANOL = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
@@ -91,11 +91,6 @@ def networks() -> dict[str, Catalogued]:
       "MLP": Catalogued(MLP(irelu, hidden=(8, 8)), {"hidden_1", "output"}, **perceptron),
       "PaiNN": Catalogued(PaiNN(irelu, **sizes), mix),
       "GridACE": Catalogued(GridACE(irelu, (1, 6, 8), filter_features=4, **sizes), ace),
-<<<<<<< HEAD
-      "DimeNetPlusPlus": Catalogued(DimeNetPlusPlus(irelu, output_features=4, **triplets), dimenet),
-      "GemNetT": Catalogued(
-          GemNetT(irelu, radial=6, atom_features=4, bilinear_features=2, **triplets), gemnet),
-=======
       "CGCNN": Catalogued(
           CGCNN(irelu, output_features=4, **sizes),
           {"receive_1", "send_1", "output_hidden_0", "output_hidden_1", "output_hidden_2",
@@ -104,7 +99,12 @@ def networks() -> dict[str, Catalogued]:
           ForceNet(irelu, **sizes),
           {"filter_0", "filter_1", "filter_hidden_0", "filter_hidden_1", "update_0", "update_1",
            "output"}, rotates=False, extensive=False),
->>>>>>> n1
+      # A square of a square of ... overflows in its 40 layers in sequence.
+      "DimeNetPlusPlus": Catalogued(
+          DimeNetPlusPlus(jax.nn.silu, output_features=4, **triplets), dimenet, step=1e-8),
+      "GemNetT": Catalogued(
+          GemNetT(irelu, radial=6, atom_features=4, bilinear_features=2, **triplets), gemnet,
+          step=1e-8),
       "SchNet, layer": Catalogued(SchNet(jax.nn.silu, normaliser=layer, **sizes), update),
       "MLP, layer": Catalogued(
           MLP(jax.nn.silu, hidden=(8, 8), normaliser=layer), {"hidden_1", "output"}, **perceptron),
@@ -131,17 +131,7 @@ def initialised(name, dtype=jnp.float64):
     params = jax.tree.map(lambda leaf: jnp.asarray(
         leaf + 0.1 * rng.normal(size=leaf.shape), dtype), variables["params"])
     return (quickly_compiled(derivatives.energy_and_forces(model.apply)),
-<<<<<<< HEAD
-            jax.tree.map(functools.partial(away_from_0, dtype), variables), system)
-
-
-def away_from_0(dtype, leaf):
-  """Weights that start at 0 make all energies 0, of which every law would hold."""
-  drawn = np.random.default_rng(3).normal(size=leaf.shape)
-  return jnp.where(jnp.any(leaf != 0), leaf, drawn).astype(dtype)
-=======
             {**variables, "params": params}, system)
->>>>>>> n1
 
 
 def rotation(seed=1):

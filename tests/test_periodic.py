@@ -127,7 +127,8 @@ def test_a_list_serves_only_networks_that_read_it(monkeypatch):
   dataset = configs_forcefield.load(alone).dataset
 
   def listed(*arms):
-    return configs_forcefield.with_neighbours(dataset, dict(zip("ab", arms, strict=False))).systems.neighbours
+    named = {str(number): arm for number, arm in enumerate(arms)}
+    return configs_forcefield.with_neighbours(dataset, named).systems.neighbours
 
   assert listed(alone) is None
   assert (listed(alone, tiny.config(model__cutoff=3.0)).radius == 3.0).all()
