@@ -1,13 +1,15 @@
 """DimeNet++: reference values, and what its messages see."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_networks
 
-from dcnn import derivatives
-from dcnn.models import DimeNetPlusPlus
+from dcnn import activations, derivatives
+from dcnn.models import DimeNetPlusPlus, Nonlinearity
 
 BLOCKS = 2
 SMALL = {"features": 16, "blocks": BLOCKS, "triplet_features": 8, "basis_features": 4,
@@ -56,7 +58,27 @@ def test_energies_and_forces_are_those_of_the_reference(name, cutoff, angles, x6
   """To what the reference keeps: the roots of its Bessel functions are float32."""
   reference = reference_networks.load(name)
   network = DimeNetPlusPlus(jax.nn.silu, cutoff=cutoff, angles=angles, **SMALL)
-  predict = jax.jit(jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
+  predict = reference_networks.quickly_compiled(
+      jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
   energy, forces = predict(variables_of(reference.weights), reference.systems)
   for ours, theirs in ((energy, reference.evaluated.energy), (forces, reference.evaluated.forces)):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
+
+
+def test_init_matched_weights_undo_the_constant_exactly(x64):
+  """The last weights, which start at 0, are drawn here, and take the gain as the others do."""
+  system = jax.tree.map(lambda leaf: leaf[0], reference_networks.load("dimenet_pp").systems)
+  last = np.random.default_rng(0).normal(size=(2, 2, 1))
+
+  def energy(c):
+    act = Nonlinearity(functools.partial(activations.irelu, c=c), 0.5 / c)
+    network = DimeNetPlusPlus(
+        act, features=4, blocks=1, triplet_features=2, basis_features=2, output_features=2)
+    params = network.init(jax.random.key(0), system)["params"]
+    params["output"]["energy"] = {"kernel": last * (0.5 / c)}
+    return network.apply({"params": params}, system)
+
+  # Powers of two: the float32 weights scale without rounding.
+  found = reference_networks.quickly_compiled(jax.vmap(energy))(jnp.array([0.5, 0.125, 2.0]))
+  assert np.isfinite(found).all() and (found != 0).all()
+  np.testing.assert_allclose(found, found[0], rtol=1e-11)

@@ -1,17 +1,25 @@
 """GemNet-T: reference values, scale factors, and what its messages see."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import reference_networks
+import tiny
 
-from dcnn import derivatives
-from dcnn.models import GemNetT
+from dcnn import derivatives, jobs
+from dcnn.base import System
+from dcnn.models import GemNetT, gemnet
 from dcnn.models.gemnet import scaled_silu
 
 BLOCKS = 2
 SMALL = {"features": 16, "atom_features": 16, "blocks": BLOCKS, "radial": 16,
          "triplet_features": 8, "bilinear_features": 8, "basis_features": 4}
+
+
+def initialised(network, system):
+  return reference_networks.quickly_compiled(network.init)(jax.random.key(0), system)
 
 
 def variables_of(weights):
@@ -75,7 +83,77 @@ def variables_of(weights):
 def test_energies_and_forces_are_those_of_the_reference(x64):
   reference = reference_networks.load("gemnet_t")
   network = GemNetT(scaled_silu, cutoff=6.0, **SMALL)
-  predict = jax.jit(jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
+  predict = reference_networks.quickly_compiled(
+      jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
   energy, forces = predict(variables_of(reference.weights), reference.systems)
   for ours, theirs in ((energy, reference.evaluated.energy), (forces, reference.evaluated.forces)):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10 * np.abs(theirs).max())
+
+
+def variance(values):
+  """Over rows, in the mean of the features, as `_variance` has it of real rows."""
+  return np.mean(np.var(values, axis=0, ddof=1))
+
+
+def test_variances_count_real_rows_alone():
+  values = np.random.default_rng(0).normal(size=(9, 3)) + 5.0
+  real = np.array([1, 0, 1, 1, 0, 1, 1, 1, 0.0])
+  found = gemnet._variance(jnp.asarray(values, jnp.float32), jnp.asarray(real, jnp.float32))
+  np.testing.assert_allclose(found, variance(values[real > 0]), rtol=1e-5)
+
+
+def test_fitted_scales_give_each_sum_the_variance_of_its_terms(monkeypatch, x64):
+  """On the configuration that they are fitted to, applied again as they are stored."""
+  system = jax.tree.map(lambda leaf: leaf[0], reference_networks.load("gemnet_t").systems)
+  network, found = GemNetT(scaled_silu, **SMALL), []
+  variables = initialised(network, system)
+
+  def measured(module, name, values, given, variances):
+    wanted, before = variances()
+    values = rescaled(module, name, values, given, variances)
+    factor = module.get_variable("scales", name)
+    jax.debug.callback(lambda *each: found.append(each), wanted, factor ** 2 * before)
+    return values
+
+  rescaled = gemnet._rescaled
+  monkeypatch.setattr(gemnet, "_rescaled", measured)
+  network.apply(variables, system)
+  jax.effects_barrier()
+  assert len(found) == 3 * BLOCKS + BLOCKS + 1
+  for wanted, after in found:
+    np.testing.assert_allclose(after, wanted, rtol=1e-4)
+
+
+def test_scales_are_1_where_there_is_nothing_to_fit_them_to():
+  atom = System(jnp.zeros((3, 3)), jnp.array([8, 0, 0]))
+  variables = initialised(GemNetT(jax.nn.silu, **SMALL), atom)
+  assert all((leaf == 1).all() for leaf in jax.tree.leaves(variables["scales"]))
+
+
+def test_scales_of_oc20_are_those_of_the_reference():
+  reference = reference_networks.load("gemnet_t")
+  network = GemNetT(scaled_silu, scales="oc20", **SMALL)
+  variables = initialised(network, jax.tree.map(lambda leaf: leaf[0], reference.systems))
+  chex.assert_trees_all_close(
+      variables["scales"], variables_of(reference.weights)["scales"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("inputs", [None, 24], ids=["matrix", "tensor"])
+def test_he_orthogonal_weights_are_standardised_over_their_inputs(inputs):
+  weights = gemnet.he_orthogonal(2.0, inputs)(jax.random.key(0), (8, 12))
+  rows = weights.reshape(inputs or 8, -1)
+  np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-6)
+  np.testing.assert_allclose(
+      rows.var(axis=0, ddof=1), 4 / len(rows), rtol=1e-4)
+
+
+def test_scales_are_kept_and_not_trained():
+  """A run has those that it was initialised with, to the last step, and in its best variables."""
+  result = jobs.sweep(tiny.config(
+      model__name="GemNetT", model__atom_features=4, model__basis_features=2,
+      model__triplet_features=2, model__bilinear_features=2, model__spherical=3))
+  arm = result.trained["base"]
+  chex.assert_trees_all_equal(arm["best"]["scales"], arm["last"]["scales"])
+  first, second = zip(*jax.tree.leaves(arm["last"]["scales"]), strict=True)
+  assert all((one > 0).all() and (one != 1).any() for one in first)
+  assert any((one != two).any() for one, two in zip(first, second, strict=True))

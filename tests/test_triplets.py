@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference_networks
 from scipy import special
 
 from dcnn import derivatives
@@ -65,7 +66,7 @@ def test_the_table_holds_in_single_precision_near_0():
 def test_zonal_harmonics_are_legendre_polynomials_normalised_on_the_sphere(x64):
   points, weights = np.polynomial.legendre.leggauss(20)
   found = np.stack(spherical.zonal_harmonics(jnp.asarray(points), 7))
-  np.testing.assert_allclose(2 * np.pi * (found * weights) @ found.T, np.eye(7), atol=1e-14)
+  np.testing.assert_allclose(2 * np.pi * (found * weights) @ found.T, np.eye(7), atol=1e-13)
   assert (np.stack(spherical.zonal_harmonics(jnp.ones(1), 7)) > 0).all()
 
 
@@ -148,8 +149,8 @@ def cases():
       "coincident": frame(coincident, species), "one": frame(line[:1], [8]),
       "two": frame(line[:2], [8, 1])}
   for name, step in (("inside", -1e-4), ("at", 0.0), ("outside", 1e-4)):
-    third = np.array([[CUTOFF + step, 0.0, 0.0]])
-    made[name] = frame(np.concatenate([corner, third]), [8, 1, 1, 6])
+    # Within reach of the first atom alone.
+    made[name] = frame(np.concatenate([corner, [[-CUTOFF - step, 0, 0]]]), [8, 1, 1, 6])
   for sign in (1, -1):
     shift = np.zeros((7, 3))
     shift[2, 1] = sign * 1e-5
@@ -159,7 +160,7 @@ def cases():
 
 def varied(model, system):
   """Random variables: the last weights of DimeNet++ start at 0, and with them all energies."""
-  variables = model.init(jax.random.key(0), system)
+  variables = reference_networks.quickly_compiled(model.init)(jax.random.key(0), system)
   leaves, tree = jax.tree.flatten(variables)
   keys = jax.random.split(jax.random.key(1), len(leaves))
   return jax.tree.unflatten(tree, [
@@ -182,7 +183,8 @@ def results(name):
     gradient, labels = jax.grad(force_loss, has_aux=True)(params)
     return *labels, gradient
 
-  found = jax.jit(jax.vmap(everything, (None, 0)))(variables["params"], systems)
+  found = reference_networks.quickly_compiled(jax.vmap(everything, (None, 0)))(
+      variables["params"], systems)
   return {case: jax.tree.map(lambda leaf, index=index: np.asarray(leaf[index]), found)
           for index, case in enumerate(made)}
 

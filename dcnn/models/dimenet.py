@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dcnn.base import System, text
-from dcnn.models import layers, primitives, radial, spherical, triplets
+from dcnn.models import initializers, layers, primitives, radial, spherical, triplets
 
 LARGEST_ATOMIC_NUMBER = 118
 OUTPUT_LAYERS, RESIDUALS_AFTER = 3, 2
@@ -32,11 +32,6 @@ def glorot_orthogonal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float
   """Semi-orthogonal weights of the variance 2 / (inputs + outputs)."""
   weights = nn.initializers.orthogonal()(key, shape, dtype)
   return weights * jnp.sqrt(2.0 / (sum(shape) * jnp.var(weights)))
-
-
-def uniform(bound: float) -> nn.initializers.Initializer:
-  """Numbers between -bound and bound."""
-  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def inverse_envelope(x: Float[Array, " edges"]) -> Float[Array, " edges"]:
@@ -161,15 +156,15 @@ class DimeNetPlusPlus(nn.Module):
     """Messages from the elements and the distance of the two atoms."""
     size, act = self.features, self.activation
     atoms = nn.Embed(
-        LARGEST_ATOMIC_NUMBER + 1, size, embedding_init=uniform(3 ** 0.5), name="embedding")(
-            system.species)
-    narrow, wide = uniform((3 * size) ** -0.5), uniform(self.bessel ** -0.5)
+        LARGEST_ATOMIC_NUMBER + 1, size, embedding_init=initializers.uniform(3 ** 0.5),
+        name="embedding")(system.species)
     hidden = act(layers.dense(
-        size, kernel_init=wide, bias_init=wide, name="start_radial")(waves))
-    parts = (
-        layers.dense(size, kernel_init=narrow, use_bias=False, name="start_to"),
-        layers.dense(size, kernel_init=narrow, use_bias=False, name="start_from"),
-        layers.dense(size, reads=act, kernel_init=narrow, bias_init=narrow, name="start_edge"))
+        size, **initializers.torch_default(self.bessel), name="start_radial")(waves))
+    whole = initializers.torch_default(3 * size)
+    part = {"kernel_init": whole["kernel_init"], "use_bias": False}
+    parts = (layers.dense(size, **part, name="start_to"),
+             layers.dense(size, **part, name="start_from"),
+             layers.dense(size, reads=act, **whole, name="start_edge"))
     return act(triplets.joined(atoms, hidden, parts))
 
   @staticmethod

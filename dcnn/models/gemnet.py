@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dcnn.base import System, text
-from dcnn.models import layers, radial, triplets
+from dcnn.models import initializers, layers, radial, triplets
 
 LARGEST_ATOMIC_NUMBER = 118
 ATOM_RESIDUALS, RESIDUALS_AFTER = 3, 2
@@ -124,7 +124,8 @@ class GemNetT(nn.Module):
   Deviations: act(0) is taken off B, so that the energy is smooth at the cutoff with any activation;
   the paper's has act(0) = 0. A dense layer of a concatenation draws the weights of each part by
   themselves. Weights are multiplied by the gain of the activation that they read; messages count as
-  activations, of which they are sums, and atoms do not. No cosine is clamped.
+  activations, of which they are sums. Atoms do not, and U(m) has the gain where it is added to
+  them. No cosine is clamped.
 
   Attributes:
     LIMITS: Least and largest values of the numbers below.
@@ -182,8 +183,7 @@ class GemNetT(nn.Module):
     filters = self._filters(basis, edges)
     atoms = nn.Embed(
         LARGEST_ATOMIC_NUMBER + 1, self.atom_features, name="embedding",
-        embedding_init=lambda key, shape, dtype: jax.random.uniform(
-            key, shape, dtype, -3.0 ** 0.5, 3.0 ** 0.5))(system.species).astype(x.dtype)
+        embedding_init=initializers.uniform(3 ** 0.5))(system.species).astype(x.dtype)
     start = act(_joined(self.features, atoms, basis, None, "start"))
     interaction_scales, output_scales = self._given_scales()
     new, same = self.is_initializing(), nn.broadcast
@@ -317,8 +317,10 @@ class _Interaction(nn.Module):
     messages = (messages + _residual(update, act, "residual_before")) / math.sqrt(2.0)
     for index in range(RESIDUALS_AFTER):
       messages = _residual(messages, act, f"residual_{index}")
-    atoms = (atoms + _atom_update(
-        self, messages, to_atoms, atoms.shape[-1], act, act, of_sum, real)) / math.sqrt(2.0)
+    update = _atom_update(self, messages, to_atoms, atoms.shape[-1], act, act, of_sum, real)
+    # No weights read it before it is added to what is no activation.
+    gain = act.gain if isinstance(act, layers.Nonlinearity) else 1.0
+    atoms = (atoms + gain * update) / math.sqrt(2.0)
     joined = act(_joined(size, atoms, messages, act, "join"))
     messages = (messages + _residual(joined, act, "residual_join")) / math.sqrt(2.0)
     return (atoms, messages), messages
@@ -337,13 +339,14 @@ class _Interaction(nn.Module):
     sent = act(_dense(self.triplet_features, act, name="down")(product))
     sent -= act(jnp.zeros((), sent.dtype))
     basis = filters.shape[-1]
-    bilinear = _dense(basis * self.bilinear_features, act, name="bilinear", kernel_init=
-                      he_orthogonal(inputs=self.triplet_features * basis))(sent)
+    bilinear = _dense(
+        basis * self.bilinear_features, name="bilinear",
+        kernel_init=he_orthogonal(inputs=self.triplet_features * basis))(sent)
     sums = triplets.triplet_sums(
         filters, bilinear.reshape(atoms, atoms, basis, -1)).reshape(edges, -1)
     sums = _rescaled(self, "triplet_sum", sums, of_triplets, lambda: (
         _variance(sent, real.edges), _variance(sums, real.edges)))
-    there, back = (act(_dense(size, name=name)(sums)) for name in ("up", "up_reverse"))
+    there, back = (act(_dense(size, act, name=name)(sums)) for name in ("up", "up_reverse"))
     return (there + triplets.swap(back, atoms)) / math.sqrt(2.0)
 
 
