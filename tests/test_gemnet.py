@@ -8,10 +8,9 @@ import pytest
 import reference_networks
 import tiny
 
-from dcnn import derivatives, jobs
+from dcnn import activations, derivatives, jobs
 from dcnn.base import System
 from dcnn.models import GemNetT, gemnet
-from dcnn.models.gemnet import scaled_silu
 
 BLOCKS = 2
 SMALL = {"features": 16, "atom_features": 16, "blocks": BLOCKS, "radial": 16,
@@ -82,7 +81,7 @@ def variables_of(weights):
 
 def test_energies_and_forces_are_those_of_the_reference(x64):
   reference = reference_networks.load("gemnet_t")
-  network = GemNetT(scaled_silu, cutoff=6.0, **SMALL)
+  network = GemNetT(activations.scaled_silu, cutoff=6.0, **SMALL)
   predict = reference_networks.quickly_compiled(
       jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
   energy, forces = predict(variables_of(reference.weights), reference.systems)
@@ -105,7 +104,7 @@ def test_variances_count_real_rows_alone():
 def test_fitted_scales_give_each_sum_the_variance_of_its_terms(monkeypatch, x64):
   """On the configuration that they are fitted to, applied again as they are stored."""
   system = jax.tree.map(lambda leaf: leaf[0], reference_networks.load("gemnet_t").systems)
-  network, found = GemNetT(scaled_silu, **SMALL), []
+  network, found = GemNetT(activations.scaled_silu, **SMALL), []
   variables = initialised(network, system)
 
   def measured(module, name, values, given, variances):
@@ -117,7 +116,7 @@ def test_fitted_scales_give_each_sum_the_variance_of_its_terms(monkeypatch, x64)
 
   rescaled = gemnet._rescaled
   monkeypatch.setattr(gemnet, "_rescaled", measured)
-  network.apply(variables, system)
+  reference_networks.quickly_compiled(network.apply)(variables, system)
   jax.effects_barrier()
   assert len(found) == 3 * BLOCKS + BLOCKS + 1
   for wanted, after in found:
@@ -132,7 +131,7 @@ def test_scales_are_1_where_there_is_nothing_to_fit_them_to():
 
 def test_scales_of_oc20_are_those_of_the_reference():
   reference = reference_networks.load("gemnet_t")
-  network = GemNetT(scaled_silu, scales="oc20", **SMALL)
+  network = GemNetT(activations.scaled_silu, scales="oc20", **SMALL)
   variables = initialised(network, jax.tree.map(lambda leaf: leaf[0], reference.systems))
   chex.assert_trees_all_close(
       variables["scales"], variables_of(reference.weights)["scales"], rtol=1e-6)
@@ -147,6 +146,7 @@ def test_he_orthogonal_weights_are_standardised_over_their_inputs(inputs):
       rows.var(axis=0, ddof=1), 4 / len(rows), rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_scales_are_kept_and_not_trained():
   """A run has those that it was initialised with, to the last step, and in its best variables."""
   result = jobs.sweep(tiny.config(

@@ -79,7 +79,9 @@ def assert_trees_close(found, expected, rtol):
                found, expected)
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=[
+    pytest.param(name, marks=[pytest.mark.nightly] * (name == "GridACE of degree 3"))
+    for name in NETWORKS])
 def network(request, x64):
   return compiled(request.param)
 

@@ -92,9 +92,9 @@ def networks() -> dict[str, Catalogued]:
       "PaiNN": Catalogued(PaiNN(irelu, **sizes), mix),
       "GridACE": Catalogued(GridACE(irelu, (1, 6, 8), filter_features=4, **sizes), ace),
       "CGCNN": Catalogued(
-          CGCNN(irelu, output_features=4, **sizes),
-          {"receive_1", "send_1", "output_hidden_0", "output_hidden_1", "output_hidden_2",
-           "output"}, extensive=False),
+          # Squares of small numbers vanish in more layers.
+          CGCNN(irelu, output_features=8, output_layers=1, **sizes | {"features": 16}),
+          {"receive_1", "send_1", "output_hidden_0", "output"}, extensive=False),
       "ForceNet": Catalogued(
           ForceNet(irelu, **sizes),
           {"filter_0", "filter_1", "filter_hidden_0", "filter_hidden_1", "update_0", "update_1",
@@ -111,9 +111,23 @@ def networks() -> dict[str, Catalogued]:
   }
 
 
-def of(law=lambda network: True):
-  """The names of the networks that a law holds of."""
-  return pytest.mark.parametrize("name", [name for name, each in networks().items() if law(each)])
+# Their laws are in test_triplets, read off one batch, because they take long to compile.
+TRIPLETS = {"DimeNetPlusPlus", "GemNetT"}
+SLOW = {*TRIPLETS, "GridACE"}  # to compile
+
+
+def of(law=lambda network: True, *, also=frozenset(), nightly=frozenset()):
+  """The names of the networks that a law holds of.
+
+  Args:
+    law: Whether it holds of one.
+    also: Those of `TRIPLETS` that the test is for, too.
+    nightly: Those that are left to the nightly run, as others show the law, too.
+  """
+  names = [name for name, each in networks().items()
+           if law(each) and name not in TRIPLETS - also]
+  return pytest.mark.parametrize("name", [
+      pytest.param(name, marks=[pytest.mark.nightly] * (name in nightly)) for name in names])
 
 
 def exchanging(network):
@@ -139,12 +153,8 @@ def rotation(seed=1):
   return jnp.asarray(q * np.sign(np.linalg.det(q)))
 
 
-# Their laws are in test_triplets, read off one batch, because they take long to compile.
-TRIPLETS = {"DimeNetPlusPlus", "GemNetT"}
-
-
 def test_every_network_is_catalogued():
-  assert set(models.MODELS) - TRIPLETS <= set(networks())
+  assert set(models.MODELS) <= set(networks())
 
 
 @of()
@@ -222,7 +232,7 @@ def test_two_molecules_far_apart_add_up(name, x64):
   np.testing.assert_allclose(both.forces, jnp.concatenate([one.forces, two.forces]), atol=1e-11)
 
 
-@of(exchanging)
+@of(exchanging, nightly=SLOW)
 def test_an_atom_goes_through_the_cutoff_without_a_jump(name, x64):
   """Energy, force and derivative of the force, as one atom leaves in small steps."""
   _, variables, _ = initialised(name)
@@ -240,7 +250,7 @@ def test_an_atom_goes_through_the_cutoff_without_a_jump(name, x64):
   assert jnp.abs(jnp.diff(values, axis=0)).max() < 1e-6 * scale
 
 
-@of()
+@of(nightly=set(networks()) - {"SchNet", "PaiNN"})
 def test_the_gradient_of_the_force_loss_is_that_of_finite_differences(name, x64):
   """By the weights, in a random direction: derivatives of second order."""
   _, variables, system = initialised(name)
@@ -315,7 +325,7 @@ def test_an_atom_without_a_pair_is_finite(name):
   chex.assert_tree_all_finite(force_loss_and_gradient(name)(jax.random.key(0), alone()))
 
 
-@of()
+@of(nightly=set(networks()) - {"SchNet", "PaiNN", "MLP"})
 def test_batched_equals_one_by_one(name):
   predict, variables, system = initialised(name, jnp.float32)
   systems = [system, molecule(seed=1), molecule(seed=2)]
@@ -349,7 +359,7 @@ def with_activations(name, activation, output_activation=None):
   return networks()[name].model.clone(activation=activation, output_activation=output_activation)
 
 
-@of()
+@of(also=TRIPLETS, nightly=SLOW)
 def test_init_matched_network_is_the_same_function(name, x64):
   """c relu(x)^2 read by W (0.5 / c) equals 0.5 relu(x)^2 read by W: all such layers are scaled.
 
@@ -366,7 +376,7 @@ def test_init_matched_network_is_the_same_function(name, x64):
   np.testing.assert_allclose(found, found[:1].repeat(4, axis=0), rtol=1e-11)
 
 
-@of()
+@of(also=TRIPLETS)
 def test_output_block_alone_uses_the_activation(name):
   """Once for each of its layers; everything else keeps the other."""
   calls = {"output": 0, "elsewhere": 0}
@@ -385,7 +395,7 @@ def test_output_block_alone_uses_the_activation(name):
   assert calls["elsewhere"] == elsewhere + calls["output"]
 
 
-@of()
+@of(also=TRIPLETS, nightly=SLOW)
 def test_the_gain_is_on_the_weights_that_read_the_activation_and_on_no_other(name):
   """Also where it is traced, a number for each run of a vmapped sweep."""
   def init(gain):
@@ -404,7 +414,7 @@ def test_the_gain_is_on_the_weights_that_read_the_activation_and_on_no_other(nam
     chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 
-@of()
+@of(also=TRIPLETS, nightly=set(networks()) - {"SchNet"})
 def test_a_nonlinearity_of_gain_1_is_its_function(name):
   one, other = quickly_compiled(lambda: [
       with_activations(name, act).init_with_output(jax.random.key(0), molecule())
@@ -519,8 +529,8 @@ def test_a_resolved_network_is_made_by_keyword(name):
 
 
 @pytest.mark.parametrize("spec, words", [
-    ("Schnet", "unknown model 'Schnet': did you mean 'SchNet'. known are SchNet, MLP"),
-    ("mpnn", "known are SchNet, MLP"),
+    ("Schnet", "unknown model 'Schnet': did you mean 'SchNet'. known are SchNet, PaiNN"),
+    ("mpnn", "known are SchNet, PaiNN, .*, MLP"),
     (3, "the name of a network, its class or a function"),
     (SchNet(jax.nn.silu), "pass the class"),
     (nn.Dense, "a network that takes `activation`, received Dense with features"),

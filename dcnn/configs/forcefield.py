@@ -383,7 +383,7 @@ def _make_model(
   if "normaliser" in network.takes:
     options["normaliser"] = models.resolve_normaliser(config.model.normaliser)
   fields = networks.activation_fields(
-      config, elsewhere=network.elsewhere or activations.silu)
+      config, elsewhere=activations.resolve(network.elsewhere).function)
 
   def make_model(hypers: Mapping) -> Any:
     activations = fields(hypers)

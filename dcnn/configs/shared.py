@@ -53,7 +53,7 @@ ACTIVATION = (
             role="program"),
     Setting("activation.where", "everywhere",
             "Where the activation stands: everywhere, or in the output block, with silu elsewhere "
-            "(softplus in CGCNN).",
+            "(softplus in CGCNN, scaled_silu in GemNetT).",
             choices=PLACES, role="program"),
     Setting("init", "plain",
             "The initial weights: plain (1 / sqrt(inputs)); init_matched, which divides those that "

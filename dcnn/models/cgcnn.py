@@ -38,7 +38,8 @@ class CGCNN(nn.Module):
       E = w . act(W ... act(W (mean over i of x_i) + b) ...) + b
 
   As the mean is over atoms, the energy of two molecules far apart is not the sum of their energies,
-  and forces start small, as 1 / atoms.
+  and forces start small, as 1 / atoms. Activations that are added to features have the factor that
+  is the gain of weights that read them.
 
   Normalisation: `batch` is the layers above, as the paper on derivative constraints ran it with
   BatchNorm, over all edges of a batch, each counting as much as its w; `layer`, or one of the
@@ -71,7 +72,7 @@ class CGCNN(nn.Module):
       "features": (1, layers.MOST_UNITS), "blocks": (1, 32), "radial": (2, layers.MOST_UNITS),
       "cutoff": (0.1, 1000), "output_features": (1, layers.MOST_UNITS),
       "output_layers": (1, layers.MOST_LAYERS)}
-  ELSEWHERE: ClassVar[layers.Activation] = staticmethod(jax.nn.softplus)
+  ELSEWHERE: ClassVar[str] = "softplus"
 
   activation: layers.Activation
   features: int = 64
@@ -95,6 +96,7 @@ class CGCNN(nn.Module):
     bits = jnp.asarray(elements.bits(), basis.dtype)[system.species]
     atoms = layers.dense(self.features, name="embedding", **torch_default(elements.BITS))(bits)
     real = jnp.asarray(system.species > 0, basis.dtype)
+    act = self.activation
     read = None  # the first convolution reads the embedding, not an activation
     for block in range(self.blocks):
       gates = self._gates(block, atoms, read, edges, basis)
@@ -102,9 +104,10 @@ class CGCNN(nn.Module):
       if couples(layer):
         gates, layer = normalised(gates, layer, weights), NORMALISERS["layer"]()
       opening, core = jnp.split(gates, 2, axis=-1)
-      messages = weights[:, None] * jax.nn.sigmoid(opening) * self.activation(core)
+      # What is added and not read by weights has the gain itself.
+      messages = layers.gain_of(act) * weights[:, None] * jax.nn.sigmoid(opening) * act(core)
       received = normalised(edge_lib.sums(edges, messages), layer, real)
-      atoms, read = self.activation(received + atoms), self.activation
+      atoms, read = act(received + layers.gain_of(read) * atoms), act
     mean = jnp.sum(real[:, None] * atoms, axis=0) / jnp.maximum(jnp.sum(real), 1.0)
     return self._energy(mean[None, :])
 

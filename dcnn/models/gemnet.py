@@ -33,11 +33,6 @@ OC20_OUTPUTS = np.array([1.6437848806381226, 1.1077653169631958, 0.9477927684783
 SCALES = ("fitted", "oc20")
 
 
-def scaled_silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-  """SiLU / 0.6, which about keeps the variance of its input: the paper's activation."""
-  return jax.nn.silu(x) / 0.6
-
-
 def he_orthogonal(
     factor: float = 1.0, inputs: int | None = None) -> nn.initializers.Initializer:
   """Semi-orthogonal weights whose variance over the inputs of each output is 1 / inputs.
@@ -130,8 +125,9 @@ class GemNetT(nn.Module):
   Attributes:
     LIMITS: Least and largest values of the numbers below.
     LISTED: It has no form for neighbour lists.
-    ELSEWHERE: The activation where another stands in the output block alone: SiLU / 0.6.
-    activation: The activation of all layers but those of the output; the paper's is SiLU / 0.6.
+    ELSEWHERE: The activation where another stands in the output block alone.
+    activation: The activation of all layers but those of the output; the paper's is
+      `activations.scaled_silu`.
     output_activation: The activation of the output blocks, in 1 + 2 x 3 dense layers each; None is
       `activation`.
     features: Number of features of a message.
@@ -152,7 +148,7 @@ class GemNetT(nn.Module):
                        "bilinear_features", "radial"), (2, layers.MOST_UNITS)),
       "blocks": (1, 32), "cutoff": (0.1, 1000), "spherical": (1, 16)}
   LISTED: ClassVar[bool] = False
-  ELSEWHERE: ClassVar[layers.Activation] = staticmethod(scaled_silu)
+  ELSEWHERE: ClassVar[str] = "scaled_silu"
 
   activation: layers.Activation
   features: int = 64
@@ -319,8 +315,7 @@ class _Interaction(nn.Module):
       messages = _residual(messages, act, f"residual_{index}")
     update = _atom_update(self, messages, to_atoms, atoms.shape[-1], act, act, of_sum, real)
     # No weights read it before it is added to what is no activation.
-    gain = act.gain if isinstance(act, layers.Nonlinearity) else 1.0
-    atoms = (atoms + gain * update) / math.sqrt(2.0)
+    atoms = (atoms + layers.gain_of(act) * update) / math.sqrt(2.0)
     joined = act(_joined(size, atoms, messages, act, "join"))
     messages = (messages + _residual(joined, act, "residual_join")) / math.sqrt(2.0)
     return (atoms, messages), messages

@@ -42,6 +42,11 @@ class Nonlinearity:
     return self.function(inputs)
 
 
+def gain_of(activation: Activation | None) -> Float[Array, ""] | float:
+  """The gain of an activation, which is 1 where none is given: of a plain function, and of None."""
+  return activation.gain if isinstance(activation, Nonlinearity) else 1.0
+
+
 def dense(
     features: int, reads: Activation | None = None, *,
     kernel_init: nn.initializers.Initializer | None = None, **kwargs: Any,
@@ -67,7 +72,7 @@ def dense(
   >>> print(layer.init_with_output(key, rows)[0] / plain.init_with_output(key, rows)[0])
   [[2. 2.]]
   """
-  gain = reads.gain if isinstance(reads, Nonlinearity) else 1.0
+  gain = gain_of(reads)
   base = kernel_init or nn.initializers.lecun_normal()
   return nn.Dense(
       features, kernel_init=lambda key, shape, dtype: gain * base(key, shape, dtype),

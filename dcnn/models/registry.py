@@ -4,7 +4,8 @@ A network says on its class what it needs; each of these may be missing:
 
 - `LIMITS`: the least and the largest value of some of its settings, by name.
 - `check(systems)`: a static method that raises a ValueError on data that the network cannot take.
-- `ELSEWHERE`: the activation where another stands in the output block alone.
+- `ELSEWHERE`: the activation where another stands in the output block alone, a name or a function;
+  silu where it is missing.
 - `LISTED`: False where the network has no form for neighbour lists: it takes all pairs of a
   molecule and ignores a list. True where it is missing.
 - `statistics(systems)`: a static method that gives fields from the training configurations, whose
@@ -46,7 +47,7 @@ class Network(NamedTuple):
     limits: Least and largest values of some settings, by name.
     takes: Which of `output_activation`, `normaliser` and `elements`, the atomic numbers that occur
       in the data, the network has.
-    elsewhere: The activation where another stands in the output block alone; None is silu.
+    elsewhere: The activation where another stands in the output block alone.
     listed: Whether the network reads neighbour lists.
     statistics: Gives further fields from the training configurations (positions (frames, atoms, 3)
       in angstrom, species (frames, atoms)); None where the network needs no such field.
@@ -60,7 +61,7 @@ class Network(NamedTuple):
   defaults: Mapping[str, Any]
   limits: Mapping[str, tuple[int | float, int | float]]
   takes: tuple[str, ...]
-  elsewhere: Callable[[Any], Any] | None
+  elsewhere: Callable[[Any], Any] | str
   listed: bool
   statistics: Callable[[System], Mapping[str, Any]] | None
   check: Callable[[System], None] | None
@@ -113,6 +114,6 @@ def resolve(spec: Any) -> Network:
                 if value is not inspect.Parameter.empty},
       limits=getattr(source, "LIMITS", {}),
       takes=tuple(key for key in _TAKEN if key in fields),
-      elsewhere=getattr(source, "ELSEWHERE", None),
+      elsewhere=getattr(source, "ELSEWHERE", "silu"),
       listed=getattr(source, "LISTED", True),
       statistics=getattr(source, "statistics", None), check=getattr(source, "check", None))

@@ -16,6 +16,7 @@ References:
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -348,6 +349,7 @@ def _exchange(
     pairs: layers.Pairs, filters: Float[Array, "pairs orders features"],
     sent: Float[Array, "atoms orders features"], parity: int,
 ) -> Float[Array, "atoms orders features"]:
+  columns = math.prod(sent.shape[1:])  # not -1: of one atom there are no pairs
   return layers.exchange(
-      pairs, filters.reshape(len(filters), -1), sent.reshape(len(sent), -1), parity
+      pairs, filters.reshape(len(filters), columns), sent.reshape(len(sent), columns), parity
   ).reshape(sent.shape)
