@@ -4,7 +4,6 @@ The files in tests/networks were written in float64 with random weights, for fou
 ethanol; they hold numbers alone. Weights of a torch layer have the shape (outputs, inputs).
 """
 
-import functools
 import pathlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -15,9 +14,6 @@ import numpy as np
 
 from dcnn.base import Labels, System
 
-# Most of the time of tests of networks is that of the compiler.
-quickly_compiled = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 FOLDER = pathlib.Path(__file__).parent / "networks"
 
 

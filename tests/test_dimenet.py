@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_networks
+from compiling import quickly_compiled
 
 from dcnn import activations, derivatives
 from dcnn.models import DimeNetPlusPlus, Nonlinearity
@@ -58,7 +59,7 @@ def test_energies_and_forces_are_those_of_the_reference(name, cutoff, angles, x6
   """To what the reference keeps: the roots of its Bessel functions are float32."""
   reference = reference_networks.load(name)
   network = DimeNetPlusPlus(jax.nn.silu, cutoff=cutoff, angles=angles, **SMALL)
-  predict = reference_networks.quickly_compiled(
+  predict = quickly_compiled(
       jax.vmap(derivatives.energy_and_forces(network.apply), (None, 0)))
   energy, forces = predict(variables_of(reference.weights), reference.systems)
   for ours, theirs in ((energy, reference.evaluated.energy), (forces, reference.evaluated.forces)):
@@ -79,6 +80,6 @@ def test_init_matched_weights_undo_the_constant_exactly(x64):
     return network.apply({"params": params}, system)
 
   # Powers of two: the float32 weights scale without rounding.
-  found = reference_networks.quickly_compiled(jax.vmap(energy))(jnp.array([0.5, 0.125, 2.0]))
+  found = quickly_compiled(jax.vmap(energy))(jnp.array([0.5, 0.125, 2.0]))
   assert np.isfinite(found).all() and (found != 0).all()
   np.testing.assert_allclose(found, found[0], rtol=1e-11)

@@ -1,6 +1,5 @@
 """Neighbour lists: the pairs themselves, and what networks make of them, by laws of physics."""
 
-import functools
 import itertools
 
 import jax
@@ -10,6 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.calculators.lj import LennardJones
+from compiling import quickly_compiled
 
 from dcnn import data, derivatives
 from dcnn.base import System
@@ -58,9 +58,6 @@ def variables(x64):
   return weights(NETWORK)
 
 
-# Most of the time here is that of the compiler.
-quickly_compiled = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 respond_compiled = quickly_compiled(derivatives.energy_forces_and_virial(NETWORK.apply))
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from compiling import quickly_compiled
 from flax import linen as nn
 from test_training import absolute, adam, data, hypers, make_program, take
 
@@ -18,9 +19,6 @@ from dcnn.models import MLP, NORMALISERS, SchNet, layers, normalisers
 from dcnn.sweeps import training
 from dcnn.tasks import forcefield
 
-# Most of the time here is that of the compiler.
-quickly_compiled = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = {"features": 4, "blocks": 2, "radial": 4}
 
 
@@ -223,9 +221,9 @@ def test_layers_of_ones_own_are_given_what_they_take(own):
   model, systems = schnet(own), batch(sizes=(9, 5))
   padded = system(systems, 1)
   cut = jax.tree.map(lambda leaf: leaf[:5], padded)
-  variables = model.init(jax.random.key(0), cut)
-  np.testing.assert_allclose(
-      model.apply(variables, padded), model.apply(variables, cut), rtol=1e-5)
+  variables = quickly_compiled(model.init)(jax.random.key(0), cut)
+  energy = quickly_compiled(model.apply)
+  np.testing.assert_allclose(energy(variables, padded), energy(variables, cut), rtol=1e-5)
 
 
 def test_a_network_that_names_no_rows_is_told_how():

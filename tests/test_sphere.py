@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from compiling import quickly_compiled
 from scipy import special
 
 from dcnn import derivatives
@@ -140,12 +141,12 @@ def test_messages_of_functions_that_are_scalars_are_those_of_scalars(monkeypatch
 def test_a_grid_of_higher_order_changes_nothing(monkeypatch):
   system = System(jnp.asarray(directions(5) * 1.5), jnp.asarray([8, 1, 1, 6, 1]))
   network = GridACE(jax.nn.silu, (1, 6, 8), **SMALL)
-  energy, variables = jax.jit(network.init_with_output)(jax.random.key(0), system)
+  energy, variables = quickly_compiled(network.init_with_output)(jax.random.key(0), system)
   exact = sphere.grid
 
   def of_order(change):
     monkeypatch.setattr(sphere, "grid", lambda order: exact(order + change))
-    return jax.jit(lambda variables: network.apply(variables, system))(variables)
+    return quickly_compiled(lambda variables: network.apply(variables, system))(variables)
 
   np.testing.assert_allclose(of_order(4), energy, rtol=1e-11)
   assert abs(of_order(-2) / energy - 1) > 1e-9  # and of lower order, something
@@ -153,20 +154,21 @@ def test_a_grid_of_higher_order_changes_nothing(monkeypatch):
 
 def test_an_element_that_was_not_named_is_not_passed_over_in_silence():
   network = GridACE(jax.nn.silu, (1, 8), **SMALL)
-  predict = jax.jit(derivatives.energy_and_forces(network.apply))
-  variables = jax.jit(network.init)(jax.random.key(0), pair_of())
+  predict = quickly_compiled(derivatives.energy_and_forces(network.apply))
+  variables = quickly_compiled(network.init)(jax.random.key(0), pair_of())
   assert all(np.isfinite(each).all() for each in predict(variables, pair_of()))
   assert all(np.isnan(each).all() for each in predict(variables, pair_of(first=6)))
 
 
 def test_elements_are_needed():
   with pytest.raises(ValueError, match="received none: pass elements"):
-    GridACE(jax.nn.silu, (), **SMALL).init(jax.random.key(0), pair_of())
+    jax.eval_shape(GridACE(jax.nn.silu, (), **SMALL).init, jax.random.key(0), pair_of())
 
 
 def test_a_degree_that_is_not_received_cannot_be_passed():
   with pytest.raises(ValueError, match="passed up to degree, 1, received 2: lower passed"):
-    GridACE(jax.nn.silu, (1, 8), degree=1, passed=2, **SMALL).init(jax.random.key(0), pair_of())
+    jax.eval_shape(GridACE(jax.nn.silu, (1, 8), degree=1, passed=2, **SMALL).init,
+                   jax.random.key(0), pair_of())
 
 
 def test_the_elements_are_those_of_the_data():
