@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_networks
-from compiling import quickly_compiled
+from compiling import drawn, quickly_compiled
 
 from dcnn import derivatives
 from dcnn.base import System
@@ -91,13 +91,7 @@ def test_training_gives_the_reference(x64):
 
 
 def some(model, systems, seed=0):
-  """Initial variables, moved at random, so that no scale is 1 and no bias 0."""
-  found = quickly_compiled(model.init)(
-      jax.random.key(seed), jax.tree.map(lambda leaf: leaf[0], systems))
-  generator = np.random.default_rng(seed)
-  return jax.tree.map(
-      lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)
-                               + 0.1 * generator.uniform(size=leaf.shape)), found)
+  return jax.tree.map(jnp.asarray, drawn(model, jax.tree.map(lambda a: a[0], systems), seed))
 
 
 def ethanol():

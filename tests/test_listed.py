@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.build import bulk
-from compiling import quickly_compiled
+from compiling import drawn, quickly_compiled
 
 from dcnn import data, derivatives
 from dcnn.base import System
@@ -35,11 +35,7 @@ class Compiled(NamedTuple):
 @functools.cache
 def compiled(name):
   model = NETWORKS[name]
-  shapes = jax.eval_shape(model.init, jax.random.key(0), molecule())
-  rng = np.random.default_rng(0)
-  # Random weights; an initialisation would take longer to compile than the network.
-  variables = jax.tree.map(
-      lambda leaf: rng.normal(size=leaf.shape) / np.sqrt(leaf.shape[0]), shapes)
+  variables = drawn(model, molecule())
 
   def force_loss(variables, system):
     return jnp.sum(jnp.square(derivatives.forces(model.apply)(variables, system) - 0.1))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from compiling import quickly_compiled
+from compiling import drawn, quickly_compiled
 from flax import linen as nn
 from test_training import absolute, adam, data, hypers, make_program, take
 
@@ -65,13 +65,7 @@ def evaluated(model):
 
 
 def some_variables(model, systems, seed=0):
-  """Initial variables, moved at random, so that no scale is 1 and no bias 0."""
-  variables = quickly_compiled(model.init)(jax.random.key(seed), system(systems, 0))
-  leaves, tree = jax.tree.flatten(variables)
-  generator = np.random.default_rng(seed)
-  return jax.tree.unflatten(tree, [
-      jnp.asarray(np.asarray(leaf, np.float64) + 0.1 * generator.uniform(size=leaf.shape))
-      for leaf in leaves])
+  return jax.tree.map(jnp.asarray, drawn(model, system(systems, 0), seed))
 
 
 LAYER = normalisers.BatchNorm()

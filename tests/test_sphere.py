@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from compiling import quickly_compiled
+from compiling import drawn, quickly_compiled
 from scipy import special
 
 from dcnn import derivatives
@@ -128,20 +128,22 @@ def test_messages_of_functions_that_are_scalars_are_those_of_scalars(monkeypatch
   """A first block on the grid, where nothing but degree 0 is sent, is the one without a grid."""
   system = System(jnp.asarray(directions(5) * 1.5), jnp.asarray([8, 1, 1, 6, 1]))
   network = GridACE(jax.nn.silu, (1, 6, 8), blocks=1, **SMALL)
-  plain, variables = jax.jit(network.init_with_output)(jax.random.key(0), system)
+  variables = drawn(network, system)
+  plain = quickly_compiled(network.apply)(variables, system)
 
   def on_grid(pairs, filters, angular, sent):
     functions = [sent[:, None], jnp.zeros((len(sent), 3, sent.shape[1]))]
     return sphere._from_functions(pairs, filters, angular, functions, sphere.grid(5))
 
   monkeypatch.setattr(sphere, "_from_scalars", on_grid)
-  np.testing.assert_allclose(jax.jit(network.apply)(variables, system), plain, rtol=1e-12)
+  np.testing.assert_allclose(quickly_compiled(network.apply)(variables, system), plain, rtol=1e-12)
 
 
 def test_a_grid_of_higher_order_changes_nothing(monkeypatch):
   system = System(jnp.asarray(directions(5) * 1.5), jnp.asarray([8, 1, 1, 6, 1]))
   network = GridACE(jax.nn.silu, (1, 6, 8), **SMALL)
-  energy, variables = quickly_compiled(network.init_with_output)(jax.random.key(0), system)
+  variables = drawn(network, system)
+  energy = quickly_compiled(network.apply)(variables, system)
   exact = sphere.grid
 
   def of_order(change):
@@ -155,7 +157,7 @@ def test_a_grid_of_higher_order_changes_nothing(monkeypatch):
 def test_an_element_that_was_not_named_is_not_passed_over_in_silence():
   network = GridACE(jax.nn.silu, (1, 8), **SMALL)
   predict = quickly_compiled(derivatives.energy_and_forces(network.apply))
-  variables = quickly_compiled(network.init)(jax.random.key(0), pair_of())
+  variables = drawn(network, pair_of())
   assert all(np.isfinite(each).all() for each in predict(variables, pair_of()))
   assert all(np.isnan(each).all() for each in predict(variables, pair_of(first=6)))
 
