@@ -261,7 +261,8 @@ VARIANTS = [("ablations", variant) for variant in (
         ("molecules", variant) for variant in ("", "aspirin", "toluene_blocks")] + [
         ("rmd17", variant) for variant in ("", "search")] + [
         ("paper", variant) for variant in (
-            "", "SchNet", "CGCNN", "ForceNet", "DimeNetPlusPlus", "GemNetT")] + [
+            "", "SchNet", "batch_norm", "CGCNN", "ForceNet", "DimeNetPlusPlus", "GemNetT",
+            "smoke")] + [
         ("official", variant) for variant in (
             "", "painn", "mace", "cgcnn", "cgcnn_star", "forcenet", "forcenet_star", "dimenet",
             "dimenet_ocp", "gemnet", "gemnet_oc20")] + [

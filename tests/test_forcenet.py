@@ -10,9 +10,10 @@ import reference_networks
 from compiling import quickly_compiled
 from test_cgcnn import assert_equal, in_evaluation, in_training, jumps, some
 
+from dcnn import activations
 from dcnn.base import System
 from dcnn.data import neighbours
-from dcnn.models import NORMALISERS, ForceNet, FrameError, elements, forcenet
+from dcnn.models import NORMALISERS, ForceNet, FrameError, Nonlinearity, elements, forcenet
 
 SIZES = {"features": 16, "blocks": 2, "radial": 8, "cutoff": 6.0}
 NORMALISER = {"forcenet": "batch", "forcenet_no_bn": "none"}
@@ -147,6 +148,21 @@ def test_as_run_ends_a_block_in_the_activation(x64):
   head = found["params"]["output_hidden"]
   np.testing.assert_allclose(seen("output_hidden"), after @ head["kernel"] + head["bias"],
                              rtol=1e-12)
+
+
+def test_as_run_with_matched_weights_is_the_same_function(x64):
+  """Where the activation is added to features it has the gain, as weights that read it have."""
+  system = jax.tree.map(lambda leaf: leaf[0], ethanol())
+
+  def energy(c):
+    act = Nonlinearity(functools.partial(activations.irelu, c=c), 0.5 / c)
+    model = ForceNet(act, node_update="as_run", **SIZES | {"features": 4})
+    return model.init_with_output(jax.random.key(0), system)[0]
+
+  # Powers of two: the float32 weights scale without rounding.
+  found = quickly_compiled(jax.vmap(energy))(jnp.array([0.5, 0.125, 2.0]))
+  assert found[0] != 0
+  np.testing.assert_allclose(found, found[0], rtol=1e-11)
 
 
 def test_words_that_are_no_node_update_are_refused():

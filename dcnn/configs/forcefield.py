@@ -26,7 +26,7 @@ from dcnn.configs.settings import (
     positive_whole,
     require,
 )
-from dcnn.models import dimenet, forcenet, gemnet, normalisers
+from dcnn.models import dimenet, forcenet, gemnet, normalisers, radial
 from dcnn.models.layers import MOST_LAYERS
 from dcnn.tasks import forcefield
 from dcnn.tasks.base import Fitted, Task
@@ -84,7 +84,8 @@ SETTINGS = (
             role="program"),
     Setting("model.envelope", "smooth",
             "How messages end at the cutoff: smoothly enough for training on forces, or as in the "
-            "network's paper (faithful).", choices=("smooth", "faithful"), role="program"),
+            "network's paper (faithful; PaiNN, CGCNN, ForceNet).", choices=radial.ENVELOPES,
+            role="program"),
     Setting("model.bessel", 6, "Number of spherical Bessel functions of each order.",
             role="program"),
     Setting("model.spherical", 7, "Number of orders of the functions of angles.", role="program"),

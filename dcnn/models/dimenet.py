@@ -60,7 +60,8 @@ class DimeNetPlusPlus(nn.Module):
       B[j,i] = act(W_down (act(W m + b) * W W e))
       G[j,i] = sum over k other than i, j of B[k,j] * W W a[k,j,i]
       m[j,i] <- residual(residual(act(W residual(act(W m + b) + act(W_up G)) + b) + m))
-      E = sum over blocks and atoms i of w act(W act(W act(W W_up (sum_j W e * m[j,i]))))
+      E = sum over blocks and atoms i of w act(W act(W act(W (W_up a + b) + b) + b) + b),
+      a = sum_j W e * m[j,i]
 
   with residual(m) = m + act(W act(W m + b) + b). The weights w start at 0, as in the paper: the
   energy is then 0 for all configurations, and the first step changes nothing but w.
@@ -95,7 +96,7 @@ class DimeNetPlusPlus(nn.Module):
 
   LIMITS: ClassVar[Mapping[str, tuple[int | float, int | float]]] = {
       **dict.fromkeys(("features", "basis_features", "triplet_features", "output_features"),
-                      (1, layers.MOST_UNITS)),
+                      (2, layers.MOST_UNITS)),
       "blocks": (1, 32), "cutoff": (0.1, 1000), "bessel": (1, 64), "spherical": (1, 16)}
   LISTED: ClassVar[bool] = False
 

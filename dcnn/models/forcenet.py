@@ -169,7 +169,7 @@ class ForceNet(nn.Module):
     hidden = layers.dense(size, name=f"receive_{block}", **draw)(received)
     hidden = normalised(hidden, self.normaliser(), real)
     if self.node_update == "as_run":
-      return act(jax.nn.silu(hidden))
+      return layers.gain_of(act) * act(jax.nn.silu(hidden))
     return layers.dense(size, reads=act, name=f"update_{block}", **draw)(act(hidden))
 
   def _energy(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from dcnn.base import text
 
 Cutoff = Callable[[Array, float], Array]
+ENVELOPES = ("smooth", "faithful")
 
 
 def smooth_cutoff(distance: Float[Array, "*pairs"], cutoff: float) -> Float[Array, "*pairs"]:
@@ -92,7 +93,7 @@ def envelope(name: str, faithful: Cutoff) -> Cutoff:
   >>> envelope("faithful", cosine_cutoff) is cosine_cutoff
   True
   """
-  choices: Mapping[str, Cutoff] = {"smooth": smooth_cutoff, "faithful": faithful}
+  choices: Mapping[str, Cutoff] = dict(zip(ENVELOPES, (smooth_cutoff, faithful), strict=True))
   if name not in choices:
     raise ValueError(text.unknown("envelope", name, choices))
   return choices[name]

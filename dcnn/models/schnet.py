@@ -23,9 +23,9 @@ class SchNet(nn.Module):
 
   The filters depend on distances alone, so each *unordered* pair is computed once and used in both
   directions, and the first layer of the filter networks of all blocks is one matrix product.
-  Deviations from the paper: the activation is not shifted to pass through zero; a residual block
-  has one activation, as in the reference implementation; `radial.smooth_cutoff` multiplies the
-  filters.
+  Deviations from the paper: a residual block has one activation, as in the reference
+  implementation; `radial.smooth_cutoff` multiplies the filters. The paper's activation is
+  `activations.shifted_softplus`.
 
   Attributes:
     LIMITS: Least and largest values of the numbers below. The output network has half the

@@ -140,8 +140,8 @@ class GridACE(nn.Module):
 
   with weights v and w for each element, and projected on the degrees up to `passed`, or 0 in the
   last block: h_l <- W_l B_l + W'_l h_l, the second, which depends on the element, from the second
-  block on (Eq. 11). A linear function of the scalars of each block, and in the last block
-  W act(W h + b) + b, add up to the energy of the atom.
+  block on (Eq. 11). A linear function of the scalars of each block but the last, and of those of
+  the last W act(W h + b) + b, add up to the energy of the atom.
 
   Messages of the first block, where h are scalars, are sums of harmonics, without a grid. Even and
   odd degrees are exchanged apart, so that each unordered pair is computed once.
@@ -155,7 +155,8 @@ class GridACE(nn.Module):
     LIMITS: Least and largest values of the numbers below.
     activation: The activation of the networks of the distance, a function of an array or a
       `layers.Nonlinearity`.
-    elements: The atomic numbers that occur. Energies and forces of systems with others are NaN.
+    elements: The atomic numbers that occur, each with weights of its own, in this order: a sweep
+      gives those of all its data, ascending. Energies and forces of systems with others are NaN.
     output_activation: The activation of the output network; None is `activation`.
     features: Number of functions of an atom.
     blocks: Number of blocks.

@@ -94,7 +94,7 @@ def make_task(
 
   Args:
     make_model: Makes an unbatched network from hyperparameters, which may be traced.
-    example: One configuration, for its shapes.
+    example: One configuration, for its shapes and for what a network fits at initialisation.
     energy_penalty: `(residual, hypers) -> penalty` of each energy.
     force_penalty: The same of each force component.
     use_forces: False leaves forces out of the training program, for runs on energies alone.
