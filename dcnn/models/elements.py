@@ -150,7 +150,7 @@ def bits() -> Float[np.ndarray, "119 92"]:
     T. Xie and J. C. Grossman, PRL 120, 145301 (2018), arXiv:1710.10324, Table S1.
 
   >>> bits()[6].nonzero()[0].tolist()  # carbon
-  [13, 19, 30, 38, 49, 60, 70, 81, 83]
+  [14, 20, 31, 38, 49, 63, 74, 79, 82]
   """
   table = _unknown(BITS)
   for number, (_, digits, *_) in enumerate(_rows(), start=1):
