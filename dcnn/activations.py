@@ -88,6 +88,30 @@ def softplus(x: Real) -> Result:
   return jax.nn.softplus(x)
 
 
+def shifted_softplus(x: Real) -> Result:
+  """Softplus that passes through 0, log(1/2 + exp(x)/2): the activation of SchNet.
+
+  References:
+    K. T. Schuett et al., SchNet, arXiv:1706.08566.
+
+  >>> float(shifted_softplus(0.0)), round(float(shifted_softplus(100.0)), 4)
+  (0.0, 99.3069)
+  """
+  return jax.nn.softplus(x) - math.log(2)
+
+
+def scaled_silu(x: Real) -> Result:
+  """SiLU over 0.6, which roughly keeps a unit second moment: the activation of GemNet.
+
+  References:
+    J. Gasteiger, F. Becker and S. Guennemann, GemNet, arXiv:2106.08903.
+
+  >>> round(float(scaled_silu(6.0)), 4)
+  9.9753
+  """
+  return jax.nn.silu(x) / 0.6
+
+
 def tanh(x: Real) -> Result:
   """Hyperbolic tangent, tanh(x).
 
@@ -440,6 +464,8 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({
     "silu": _smooth_activation(silu),
     "gelu": _smooth_activation(gelu),
     "softplus": _smooth_activation(softplus),
+    "shifted_softplus": _smooth_activation(shifted_softplus),
+    "scaled_silu": _smooth_activation(scaled_silu),
     "tanh": _smooth_activation(tanh),
     "sine": _smooth_activation(sine),
     "mish": _smooth_activation(mish),

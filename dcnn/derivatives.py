@@ -17,6 +17,7 @@ from jaxtyping import Float
 from dcnn.base import Labels, System
 
 EnergyFn = Callable[[Any, System], Array | np.ndarray]
+StatefulEnergyFn = Callable[[Any, System], tuple[Array | np.ndarray, Any]]
 
 
 class Response(NamedTuple):
@@ -63,6 +64,42 @@ def energy_and_forces(energy_fn: EnergyFn) -> Callable[[Any, System], Labels]:
     return Labels(energy, -gradient)
 
   return energy_and_forces_fn
+
+
+def energy_forces_and_state(
+    energy_fn: StatefulEnergyFn) -> Callable[[Any, System], tuple[Labels, Any]]:
+  """Function that gives energy, forces and the new state of a network whose calls change it.
+
+  Forces are those of `energy_and_forces`. The state is not differentiated.
+
+  Args:
+    energy_fn: Maps `(variables, system)` to a scalar and a pytree, for instance
+      `functools.partial(model.apply, mutable=["batch_stats"])`.
+
+  Returns:
+    `(variables, system) -> (Labels(energy (), forces (atoms 3)), state)`.
+
+  Raises:
+    ValueError: On the call, if the energy is not a scalar.
+
+  >>> def counted_spring(count, system):
+  ...   return 0.5 * jnp.sum(system.positions ** 2), count + 1
+  >>> atom = System(positions=np.array([[0.5, 0.0, -1.0]]), species=np.array([1]))
+  >>> (energy, force), count = energy_forces_and_state(counted_spring)(6, atom)
+  >>> float(energy), force.tolist(), int(count)
+  (0.625, [[-0.5, -0.0, 1.0]], 7)
+  """
+
+  def energy_forces_and_state_fn(variables: Any, system: System) -> tuple[Labels, Any]:
+    def position_energy_fn(positions: Float[Array, "atoms 3"]) -> tuple[Array, Any]:
+      energy, state = energy_fn(variables, system._replace(positions=positions))
+      return _scalar(energy), state
+
+    (energy, state), gradient = jax.value_and_grad(position_energy_fn, has_aux=True)(
+        jnp.asarray(system.positions))
+    return Labels(energy, -gradient), state
+
+  return energy_forces_and_state_fn
 
 
 def forces(energy_fn: EnergyFn) -> Callable[[Any, System], Array]:
@@ -194,10 +231,14 @@ def _of_positions(energy_fn: EnergyFn, variables: Any, system: System) -> Callab
   """The energy as a function of the positions alone, which it is differentiated by."""
 
   def position_energy_fn(positions: Float[Array, "atoms 3"]) -> Array:
-    energy = energy_fn(variables, system._replace(positions=positions))
-    if jnp.shape(energy) != ():
-      raise ValueError(f"energy_fn must return a scalar, received shape {jnp.shape(energy)}; sum "
-                       "over atoms, and use jax.vmap for a batch of configurations")
-    return jnp.asarray(energy)
+    return _scalar(energy_fn(variables, system._replace(positions=positions)))
 
   return position_energy_fn
+
+
+def _scalar(energy: Any) -> Array:
+  """The energy, if it is a scalar; a ValueError otherwise."""
+  if jnp.shape(energy) != ():
+    raise ValueError(f"energy_fn must return a scalar, received shape {jnp.shape(energy)}; sum "
+                     "over atoms, and use jax.vmap for a batch of configurations")
+  return jnp.asarray(energy)

@@ -5,8 +5,10 @@ ethanol; they hold numbers alone. Weights of a torch layer have the shape (outpu
 """
 
 import pathlib
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -55,3 +57,8 @@ def dense(weights: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
   layer = {"kernel": weights[f"{name}.weight"].T}
   bias = weights.get(f"{name}.bias")
   return layer if bias is None else {**layer, "bias": bias}
+
+
+def stacked(layers: Iterable[Any]) -> Any:
+  """The variables of blocks that are compiled once, with a first axis of blocks."""
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *layers)

@@ -180,6 +180,7 @@ def test_usual_functions_by_formula(x64):
       "relu": np.maximum(x, 0), "leaky_relu": np.where(x > 0, x, 0.01 * x),
       "elu": np.where(x > 0, x, np.expm1(x)), "silu": x * sigmoid(x),
       "gelu": x * special.ndtr(x), "softplus": np.log1p(np.exp(x)),
+      "shifted_softplus": np.log(0.5 * np.exp(x) + 0.5), "scaled_silu": x * sigmoid(x) / 0.6,
       "tanh": np.tanh(x), "sine": np.sin(x), "mish": x * np.tanh(np.log1p(np.exp(x)))}
   for name, values in expected.items():
     np.testing.assert_allclose(ACTIVATIONS[name].function(x), values, rtol=1e-12, err_msg=name)

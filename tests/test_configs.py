@@ -260,6 +260,12 @@ VARIANTS = [("ablations", variant) for variant in (
     "", "constant", "rescaling", "smoke", "grid", "tuned", "activations", "converged")] + [
         ("molecules", variant) for variant in ("", "aspirin", "toluene_blocks")] + [
         ("rmd17", variant) for variant in ("", "search")] + [
+        ("paper", variant) for variant in (
+            "", "SchNet", "batch_norm", "CGCNN", "ForceNet", "DimeNetPlusPlus", "GemNetT",
+            "smoke")] + [
+        ("official", variant) for variant in (
+            "", "painn", "mace", "cgcnn", "cgcnn_star", "forcenet", "forcenet_star", "dimenet",
+            "dimenet_ocp", "gemnet", "gemnet_oc20")] + [
         ("advection", variant) for variant in ("", "soft", "smoke")]
 
 

@@ -33,7 +33,6 @@ def short(value):
   return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
 
 
-
 def lennard_jones(variables, system: System):
   """Pair energy of the real atoms; variables: depth eV, diameter angstrom."""
   rows, columns = np.triu_indices(len(system.species), 1)

@@ -344,14 +344,14 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch, file, argument):
 
 @pytest.mark.parametrize("argument, words", [
     ("ablation", ("no such experiment", "did you mean 'ablations'?",
-                  "ablations, advection, molecules, rmd17")),
+                  "ablations, advection, molecules, official, paper, rmd17")),
     ("Ablations:smoke", ("did you mean 'ablations'?",)),
     ("experiments/ablations.py:smoke", ("no such file", "did you mean 'ablations'?")),
     ("rmd17.py", ("no such file", "did you mean 'rmd17'?")),
     ("mine.py", ("no such file", "--config=FILE.py")),
-    ("my", ("no such experiment", "ablations, advection, molecules, rmd17")),
+    ("my", ("no such experiment", "ablations, advection, molecules, official, paper, rmd17")),
     ("my/min.py", ("no such file", "did you mean 'my/mine.py'?")),
-    (":smoke", ("no such experiment", "ablations, advection, molecules, rmd17"))])
+    (":smoke", ("no such experiment", "ablations, advection, molecules, official, paper, rmd17"))])
 def test_an_unknown_experiment(tmp_path, monkeypatch, argument, words):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "my").mkdir()
@@ -400,7 +400,7 @@ def test_full_disk_in_the_report(call, tiny, workdir, finished, monkeypatch):
 
 
 @pytest.mark.parametrize("limit, hidden, where", [
-    (8000, 64, "checkpoints"), (30_000, 4, "report")], ids=["checkpoints", "report"])
+    (12_000, 96, "checkpoints"), (30_000, 4, "report")], ids=["checkpoints", "report"])
 def test_full_disk(call, tiny, workdir, limit, hidden, where):
   """A limit on the size of files stands for the disk; then there is room again."""
   code = ("import resource, sys; from dcnn.cli import main; "

@@ -1,6 +1,5 @@
 """Neighbour lists: the pairs themselves, and what networks make of them, by laws of physics."""
 
-import functools
 import itertools
 
 import jax
@@ -10,6 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.calculators.lj import LennardJones
+from compiling import drawn, quickly_compiled
 
 from dcnn import data, derivatives
 from dcnn.base import System
@@ -45,22 +45,11 @@ def molecule(seed=0) -> System:
   return System(positions, np.array([6, 6, 8, 0, 1, 1, 1, 1, 0]))
 
 
-def weights(network: SchNet) -> dict:
-  """Random float64 weights; an initialisation would take longer to compile than the network."""
-  shapes = jax.eval_shape(network.init, jax.random.key(0), molecule())
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-      lambda leaf: rng.normal(size=leaf.shape) / np.sqrt(leaf.shape[0]), shapes)
-
-
 @pytest.fixture
 def variables(x64):
-  return weights(NETWORK)
+  return drawn(NETWORK, molecule())
 
 
-# Most of the time here is that of the compiler.
-quickly_compiled = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 respond_compiled = quickly_compiled(derivatives.energy_forces_and_virial(NETWORK.apply))
 
 
@@ -185,8 +174,8 @@ def test_other_networks_give_the_same_with_lists(output, normaliser, x64):
   dense = molecule()
   sparse = dense._replace(neighbours=data.neighbour_list(dense, CUTOFF))
   forces_fn = quickly_compiled(derivatives.forces(network.apply))
-  assert_trees_close(
-      forces_fn(weights(network), sparse), forces_fn(weights(network), dense), 1e-12)
+  weights = drawn(network, molecule())
+  assert_trees_close(forces_fn(weights, sparse), forces_fn(weights, dense), 1e-12)
 
 
 def test_a_batch_of_lists_gives_what_each_gives_alone(variables):
@@ -354,7 +343,7 @@ def test_the_virial_is_minus_the_derivative_by_strain(variables):
 def test_two_atoms_that_repel_have_a_positive_virial(x64):
   """W = r f along their axis, with the force on either pointing away from the other."""
   pair = System(np.array([[0.0, 0, 0], [1.9, 0, 0]]), np.array([18, 18]))
-  found = derivatives.energy_forces_and_virial(lennard_jones)(None, pair)
+  found = quickly_compiled(derivatives.energy_forces_and_virial(lennard_jones))(None, pair)
   assert found.forces[1, 0] > 0
   np.testing.assert_allclose(found.virial, np.diag([1.9 * found.forces[1, 0], 0, 0]), atol=1e-12)
 

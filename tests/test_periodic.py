@@ -118,3 +118,22 @@ def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
 def test_a_network_of_all_pairs_has_no_list(monkeypatch):
   monkeypatch.setattr(configs_forcefield, "LISTED_FROM", 9)
   assert systems_of(plan_of(tiny.mlp())).neighbours is None
+
+
+def test_a_list_serves_only_networks_that_read_it(monkeypatch):
+  """It is not built for others, and reaches as far as the cutoffs of those that do."""
+  monkeypatch.setattr(configs_forcefield, "LISTED_FROM", 9)
+  alone = tiny.config(model__name="DimeNetPlusPlus", model__cutoff=7.0)
+  dataset = configs_forcefield.load(alone).dataset
+
+  def listed(*arms):
+    named = {str(number): arm for number, arm in enumerate(arms)}
+    return configs_forcefield.with_neighbours(dataset, named).systems.neighbours
+
+  assert listed(alone) is None
+  assert (listed(alone, tiny.config(model__cutoff=3.0)).radius == 3.0).all()
+
+
+def test_periodic_frames_are_refused_for_a_network_without_lists(file):
+  with pytest.raises(ValueError, match="periodic frames, and DimeNetPlusPlus reads the angles"):
+    plan_of(tiny.config(dataset=str(file), model__name="DimeNetPlusPlus"))

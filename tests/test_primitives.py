@@ -30,15 +30,18 @@ def ours(rows, matrix):
   return primitives.dot_general(rows, matrix, NUMBERS)
 
 
-def plain_exchange(filters, sent):
+def plain_exchange(filters, sent, parity=1):
   first, second = layers.unordered_pairs(len(sent))
   received = jnp.zeros(sent.shape, sent.dtype).at[first].add(filters * sent[second])
-  return received.at[second].add(filters * sent[first])
+  return received.at[second].add(parity * filters * sent[first])
 
 
-def plain_pair_products(one, other):
+def plain_pair_products(one, other, parity=1):
   first, second = layers.unordered_pairs(len(one))
-  return one[first] * other[second] + one[second] * other[first]
+  return one[first] * other[second] + parity * one[second] * other[first]
+
+
+parities = pytest.mark.parametrize("parity", [1, -1], ids=["even", "odd"])
 
 
 @pytest.mark.parametrize("axes", [(0, None), (1, None), (2, None), (None, 0), (None, 2), (0, 0),
@@ -87,13 +90,16 @@ def test_product_takes_the_precision_of_its_context():
   assert "HIGHEST" in text
 
 
+@parities
 @pytest.mark.parametrize("atoms", [1, 2, 5])
-def test_exchange_and_pair_products(atoms):
+def test_exchange_and_pair_products(atoms, parity):
   filters, sent, other = random(atoms * (atoms - 1) // 2, 3), random(atoms, 3), random(atoms, 3) + 1
   np.testing.assert_allclose(
-      jax.jit(primitives.exchange)(filters, sent), plain_exchange(filters, sent), atol=1e-14)
+      jax.jit(primitives.exchange, static_argnums=2)(filters, sent, parity),
+      plain_exchange(filters, sent, parity), atol=1e-14)
   np.testing.assert_allclose(
-      jax.jit(primitives.pair_products)(sent, other), plain_pair_products(sent, other), atol=1e-14)
+      jax.jit(primitives.pair_products, static_argnums=2)(sent, other, parity),
+      plain_pair_products(sent, other, parity), atol=1e-14)
 
 
 def test_derivatives_come_in_the_type_of_each_operand():
@@ -117,11 +123,20 @@ def test_other_shapes_are_refused():
     primitives.pair_products(random(4, 3), random(5, 3))
 
 
+@pytest.mark.parametrize("parity", [0, 2, -2])
+@pytest.mark.parametrize("function", [primitives.exchange, primitives.pair_products])
+def test_other_parities_are_refused(function, parity):
+  with pytest.raises(ValueError, match="a parity of 1 or -1, received"):
+    function(random(3, 2), random(3, 2), parity)
+
+
+@parities
 @pytest.mark.parametrize("axes", [(0, 0), (None, 1), (2, None)], ids=str)
 @pytest.mark.parametrize(("ours", "plain", "rows"), [
     (primitives.exchange, plain_exchange, (10, 5)),
     (primitives.pair_products, plain_pair_products, (5, 5))], ids=["exchange", "pair_products"])
-def test_exchange_mapped_and_to_second_order(ours, plain, rows, axes):
+def test_exchange_mapped_and_to_second_order(ours, plain, rows, axes, parity):
+  ours, plain = (functools.partial(each, parity=parity) for each in (ours, plain))
   operands = [
       jnp.moveaxis(random(BATCH, each, 3), 0, axis) if axis is not None else random(each, 3)
       for each, axis in zip(rows, axes, strict=True)]
@@ -145,9 +160,29 @@ def test_exchange_mapped_and_to_second_order(ours, plain, rows, axes):
   assert "scatter" not in str(jax.make_jaxpr(functools.partial(derivatives, ours))())
 
 
+@pytest.mark.parametrize("axis", [None, 0, 2])
+def test_combinations_are_products_with_a_constant_matrix(axis):
+  matrix = np.asarray(random(4, 3))
+  values = random(3, 2) if axis is None else jnp.moveaxis(random(BATCH, 3, 2), 0, axis)
+
+  def derivatives(function):
+    mapped = function if axis is None else jax.vmap(function, axis)
+    gradient = jax.grad(lambda values: jnp.sum(mapped(values) ** 3))
+    return jax.jit(lambda values: (
+        mapped(values), gradient(values),
+        jax.grad(lambda values: jnp.sum(gradient(values) ** 2))(values),
+        jax.jvp(gradient, (values,), (values,))[1]))(values)
+
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-12),
+               derivatives(functools.partial(primitives.combine, matrix)),
+               derivatives(lambda values: matrix @ values))
+
+
 @pytest.mark.parametrize("axes", [(None, None), (0, None), (None, 0), (0, 0)], ids=str)
-@pytest.mark.parametrize("name", primitives.Operations._fields)
-def test_each_primitive_computes_its_plain_form(name, axes):
+@pytest.mark.parametrize("name, parameters", [
+    ("product", {"precision": None}), *((name, {"parity": parity}) for parity in (1, -1)
+                                        for name in ("exchange", "pair_products"))], ids=str)
+def test_each_primitive_computes_its_plain_form(name, parameters, axes):
   """Values and derivatives to second order, in both modes: what a plain JAX falls back on."""
   shapes = {"product": ((4, 3), (3, 2)), "exchange": ((6, 3), (4, 3)),
             "pair_products": ((4, 3), (4, 3))}[name]
@@ -155,9 +190,7 @@ def test_each_primitive_computes_its_plain_form(name, axes):
                    for shape, axis in zip(shapes, axes, strict=True))
 
   def derivatives(operations):
-    function = getattr(operations, name)
-    if name == "product":
-      function = functools.partial(function, precision=None)
+    function = functools.partial(getattr(operations, name), **parameters)
     mapped = function if axes == (None, None) else jax.vmap(function, axes)
 
     def size(*both):

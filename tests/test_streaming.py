@@ -100,7 +100,6 @@ def test_windows_hold_what_the_batches_need_and_no_more_than_fits(
     assert read(kind(parts), layout.scored, size) == read(kind(whole), all_frames.scored, size)
 
 
-
 OPTIONS = {"arms": ARMS, "steps": 7, "chunk": 5, "split__valid": 230, "max_memory": 0.02,
            "optimizer__ema_decay": 0.9}
 

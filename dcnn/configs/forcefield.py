@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
-from dcnn import data, labels, losses, models
-from dcnn.base import Dataset, known_forces, rounding, wording
+from dcnn import activations, data, labels, losses, models, optimizers
+from dcnn.base import Dataset, System, known_forces, objects, rounding, wording
 from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Indices
 from dcnn.configs import networks, penalties
@@ -26,6 +26,7 @@ from dcnn.configs.settings import (
     positive_whole,
     require,
 )
+from dcnn.models import dimenet, forcenet, gemnet, normalisers, radial
 from dcnn.models.layers import MOST_LAYERS
 from dcnn.tasks import forcefield
 from dcnn.tasks.base import Fitted, Task
@@ -81,7 +82,43 @@ SETTINGS = (
     Setting("model.radial", 32, "Number of radial basis functions.", role="program"),
     Setting("model.cutoff", 5.0, "Distance beyond which atoms do not interact.", "angstrom",
             role="program"),
+    Setting("model.envelope", "smooth",
+            "How messages end at the cutoff: smoothly enough for training on forces, or as in the "
+            "network's paper (faithful; PaiNN, CGCNN, ForceNet).", choices=radial.ENVELOPES,
+            role="program"),
+    Setting("model.bessel", 6, "Number of spherical Bessel functions of each order.",
+            role="program"),
+    Setting("model.spherical", 7, "Number of orders of the functions of angles.", role="program"),
+    Setting("model.basis_features", 8,
+            "What the functions of distances and angles are reduced to.", role="program"),
+    Setting("model.triplet_features", 32, "Size of what a triplet of atoms passes on.",
+            role="program"),
+    Setting("model.bilinear_features", 32, "Size of the sum over triplets of GemNetT.",
+            role="program"),
+    Setting("model.atom_features", 64, "Size of the atom features of GemNetT.", role="program"),
+    Setting("model.output_features", 64,
+            "Size of the output blocks of DimeNetPlusPlus, and of the head of CGCNN.",
+            role="program"),
+    Setting("model.angles", "differentiated",
+            "What forces see of the angles of DimeNetPlusPlus: all, or nothing (detached).",
+            choices=dimenet.ANGLES, role="program", prefixed=True),
+    Setting("model.scales", "fitted",
+            "The scale factors of GemNetT: fitted at initialisation, or those of OC20.",
+            choices=gemnet.SCALES, role="program", prefixed=True),
+    Setting("model.degree", 2, "Largest degree of the harmonics that an atom of GridACE receives.",
+            role="program"),
+    Setting("model.passed", 1, "Largest degree of what an atom of GridACE sends in later blocks.",
+            role="program"),
+    Setting("model.filter_features", 64, "Size of the hidden layers of GridACE's filters.",
+            role="program"),
+    Setting("model.neighbours", 10.0, "Usual number of neighbours of an atom, for GridACE.",
+            role="program"),
     Setting("model.hidden", (64, 64), "Sizes of the hidden layers of MLP.", role="program"),
+    Setting("model.output_layers", 3, "Number of hidden layers of the head of CGCNN.",
+            role="program"),
+    Setting("model.node_update", "described",
+            "What a block of ForceNet adds to atoms: as described, or as the paper's code ran it.",
+            choices=forcenet.NODE_UPDATES, role="program"),
     Setting("model.normaliser", "none",
             "The normalisation of features: a name, or a function that makes a layer.",
             choices=tuple(models.NORMALISERS), role="program", objects=True),
@@ -189,6 +226,8 @@ def build(
                     f"labels={settings.labels}; take atomic_reference or atomic/SCALE",
                     stacklevel=2)
     _check_systems(config, sources, settings)
+    if not (isinstance(settings.model.name, str) and isinstance(settings.model.normaliser, str)):
+      _check_own_statistics(settings, dataset, splits)
   return Parts(
       problem=forcefield.make_problem(dataset, own_metrics(config)),
       splits=splits,
@@ -197,9 +236,9 @@ def build(
 
 
 def with_neighbours(dataset: Dataset, arms: Mapping[str, ConfigDict]) -> Dataset:
-  """The data with neighbour lists, where they are periodic or large and a network has a cutoff.
+  """The data with neighbour lists, where they are periodic or large and a network reads lists.
 
-  One list serves all arms: it reaches as far as the largest of their cutoffs.
+  One list serves all arms: it reaches as far as the largest cutoff of those networks.
 
   Args:
     dataset: The configurations, float64.
@@ -209,8 +248,9 @@ def with_neighbours(dataset: Dataset, arms: Mapping[str, ConfigDict]) -> Dataset
     ValueError: if the neighbours of a frame cannot be listed.
   """
   systems = dataset.systems
-  cutoffs = [float(settings.model.cutoff) for settings in arms.values()
-             if "cutoff" in models.resolve(settings.model.name).settings]
+  networks_of = ((settings, models.resolve(settings.model.name)) for settings in arms.values())
+  cutoffs = [float(settings.model.cutoff) for settings, network in networks_of
+             if network.listed and "cutoff" in network.settings]
   if not cutoffs or systems.cell is None and systems.species.shape[1] < LISTED_FROM:
     return dataset
   try:
@@ -316,12 +356,17 @@ def _fit(dataset: Dataset, name: str, config: ConfigDict, train: Frames) -> Fitt
 
 
 def _make_task(dataset: Dataset, splits: Sequence[Indices], config: ConfigDict) -> Task:
-  shared, _ = forcefield.shared_data(dataset, np.arange(1))
   return forcefield.make_task(
-      _make_model(config, dataset, splits), jax.tree.map(lambda array: array[0], shared),
+      _make_model(config, dataset, splits), _example(dataset),
       energy_penalty=penalties.make(config.loss.energy, losses.ENERGY_LOSSES, "energy"),
       force_penalty=penalties.make(config.loss.forces, losses.FORCE_LOSSES, "force"),
       use_forces=_switches(config)["forces"], own_metrics=own_metrics(config))
+
+
+def _example(dataset: Dataset) -> System:
+  """The first configuration, as a program sees it."""
+  shared, _ = forcefield.shared_data(dataset, np.arange(1))
+  return jax.tree.map(lambda array: array[0], shared)
 
 
 def _make_model(
@@ -333,9 +378,13 @@ def _make_model(
   if network.statistics is not None:
     # All seeds have the same training data, or `check` has refused.
     options |= network.statistics(dataset.take(splits[0].train).systems)
+  if "elements" in network.takes:
+    species = np.asarray(dataset.systems.species)
+    options["elements"] = tuple(np.unique(species[species > 0]).tolist())
   if "normaliser" in network.takes:
     options["normaliser"] = models.resolve_normaliser(config.model.normaliser)
-  fields = networks.activation_fields(config)
+  fields = networks.activation_fields(
+      config, elsewhere=activations.resolve(network.elsewhere).function)
 
   def make_model(hypers: Mapping) -> Any:
     activations = fields(hypers)
@@ -344,6 +393,20 @@ def _make_model(
     return network.make(**activations, **options)
 
   return make_model
+
+
+def _check_own_statistics(
+    config: ConfigDict, dataset: Dataset, splits: Sequence[Indices]) -> None:
+  """As `_require_statistics_can_serve`, of parts of the user's own, which may keep some unseen."""
+  hypers = {**networks.parameters(config), "init_gain": networks.init_gain(config)}
+  model = _make_model(config, dataset, splits)(hypers)
+  variables = jax.eval_shape(model.init, jax.random.key(0), _example(dataset))
+  if normalisers.STATISTICS in variables:
+    _require_statistics_can_serve(config, f"the batch statistics of {_name(config)}")
+
+
+def _name(config: ConfigDict) -> str:
+  return models.resolve(config.model.name).name
 
 
 def own_metrics(config: ConfigDict) -> tuple[FrameMetric, ...]:
@@ -391,16 +454,35 @@ def _check_network(config: ConfigDict) -> None:
     if f"model.{name}" in values:
       _require_within(values[f"model.{name}"], f"model.{name}", least, most)
   with naming("model.normaliser"):
-    require(callable(models.resolve_normaliser(config.model.normaliser)()),
+    layer = models.resolve_normaliser(config.model.normaliser)()
+    require(callable(layer),
             "expected a function that makes a layer, received one that makes none: take "
             "flax.linen.LayerNorm, or lambda: layer")
   require(config.model.normaliser == "none" or "normaliser" in network.takes,
           f"{network.name} has no field normaliser: leave model.normaliser at none")
+  if normalisers.couples(layer):
+    _require_statistics_can_serve(
+        config, f"model.normaliser={objects.name_of(config.model.normaliser)}")
   require(config.activation.where == "everywhere" or "output_activation" in network.takes,
           f"{network.name} has no field output_activation: leave activation.where at everywhere")
   require(network.statistics is None or not config.split.per_seed,
           f"model={network.name} needs split.per_seed=False: all runs share one scaling of its "
           "inputs")
+
+
+def _require_statistics_can_serve(config: ConfigDict, what: str) -> None:
+  """Refuses the settings with which statistics of a batch would not be those that are evaluated."""
+  require(config.optimizer.ema_decay == 0,
+          f"optimizer.ema_decay must be 0 with {what}, which belong to the parameters of each step "
+          f"and not to their average, got {config.optimizer.ema_decay}")
+  require(optimizers.resolve(config.optimizer.name).evaluated is None,
+          f"optimizer.name={objects.name_of(config.optimizer.name)} evaluates other parameters "
+          f"than it trains, to which {what} do not belong: take another optimiser, such as adam")
+  require(config.devices_per_run == 1,
+          f"devices_per_run must be 1 with {what}, which are taken over a whole batch, got "
+          f"{config.devices_per_run}")
+  require(config.batch_size > 1,
+          f"batch_size must be at least 2 with {what}, got {config.batch_size}")
 
 
 def _require_within(value: Any, key: str, least: int | float, most: int | float) -> None:

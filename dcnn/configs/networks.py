@@ -61,11 +61,15 @@ def init_gain(config: ConfigDict) -> float:
   return 1.0
 
 
-def activation_fields(config: ConfigDict) -> Callable[[Mapping], dict[str, Any]]:
+def activation_fields(
+    config: ConfigDict, elsewhere: layers.Activation = activations.silu
+) -> Callable[[Mapping], dict[str, Any]]:
   """What a network's fields `activation` and `output_activation` are.
 
   Args:
     config: The settings of an arm.
+    elsewhere: The activation of the rest of the network where `activation.where` is the output
+      block.
 
   Returns:
     `(hypers) -> fields`; the parameters of the activation and the gain `init_gain` come from
@@ -82,7 +86,7 @@ def activation_fields(config: ConfigDict) -> Callable[[Mapping], dict[str, Any]]
     ours = layers.Nonlinearity(function, hypers["init_gain"])
     if everywhere:
       return {"activation": ours, "output_activation": None}
-    return {"activation": layers.Nonlinearity(activations.silu), "output_activation": ours}
+    return {"activation": layers.Nonlinearity(elsewhere), "output_activation": ours}
 
   return fields
 

@@ -52,7 +52,8 @@ ACTIVATION = (
     Setting("activation.power", 2, "The power of repu.", check=within(1, MOST_POWER),
             role="program"),
     Setting("activation.where", "everywhere",
-            "Where the activation stands: everywhere, or in the output block with silu elsewhere.",
+            "Where the activation stands: everywhere, or in the output block, with silu elsewhere "
+            "(softplus in CGCNN, scaled_silu in GemNetT).",
             choices=PLACES, role="program"),
     Setting("init", "plain",
             "The initial weights: plain (1 / sqrt(inputs)); init_matched, which divides those that "

@@ -16,6 +16,7 @@ from dcnn.models import primitives
 
 MOST_UNITS = 1_000_000  # in a layer; more fit no machine
 MOST_LAYERS = 64  # in sequence; more compile for many minutes
+LARGEST_ATOMIC_NUMBER = 118
 
 Activation = Callable[[Array], Array]
 
@@ -41,7 +42,15 @@ class Nonlinearity:
     return self.function(inputs)
 
 
-def dense(features: int, reads: Activation | None = None, **kwargs: Any) -> nn.Dense:
+def gain_of(activation: Activation | None) -> Float[Array, ""] | float:
+  """The gain of an activation, which is 1 where none is given: of a plain function, and of None."""
+  return activation.gain if isinstance(activation, Nonlinearity) else 1.0
+
+
+def dense(
+    features: int, reads: Activation | None = None, *,
+    kernel_init: nn.initializers.Initializer | None = None, **kwargs: Any,
+) -> nn.Dense:
   """A dense layer whose initial weights have the standard deviation gain / sqrt(inputs).
 
   The gain is that of the activation that the layer reads, and may be traced: the arms of a vmapped
@@ -51,6 +60,7 @@ def dense(features: int, reads: Activation | None = None, **kwargs: Any) -> nn.D
     features: Number of outputs.
     reads: The activation whose output is the input of this layer. A plain function has a gain of
       1, and so has a layer that reads no activation, which is None.
+    kernel_init: Draws the weights in place of LeCun's normal distribution, before the gain.
     kwargs: Further settings of `flax.linen.Dense`, such as `name` and `use_bias`.
 
   Returns:
@@ -62,11 +72,18 @@ def dense(features: int, reads: Activation | None = None, **kwargs: Any) -> nn.D
   >>> print(layer.init_with_output(key, rows)[0] / plain.init_with_output(key, rows)[0])
   [[2. 2.]]
   """
-  gain = reads.gain if isinstance(reads, Nonlinearity) else 1.0
-  base = nn.initializers.lecun_normal()
+  gain = gain_of(reads)
+  base = kernel_init or nn.initializers.lecun_normal()
   return nn.Dense(
       features, kernel_init=lambda key, shape, dtype: gain * base(key, shape, dtype),
       dot_general=primitives.dot_general, **kwargs)
+
+
+def embedding(features: int) -> nn.Embed:
+  """A layer named `embedding` that gives each atomic number features of its own, from N(0, 1)."""
+  return nn.Embed(
+      LARGEST_ATOMIC_NUMBER + 1, features, embedding_init=nn.initializers.normal(1.0),
+      name="embedding")
 
 
 def check_limits(network: Any) -> None:
@@ -107,6 +124,8 @@ class Pairs:
 
   Attributes:
     distance: Distance of the two atoms in angstrom; 0 on pairs that are not real.
+    direction: Unit vector from `first` to `second`, to its periodic image where the list says so;
+      0 where the atoms coincide and on pairs that are not real.
     real: 1 on pairs of real atoms and 0 on padding, a factor on all that a pair contributes. It is
       NaN where the neighbour list is incomplete, see `pairs`; a comparison would hide that.
     first: Index of one atom of each pair.
@@ -116,6 +135,7 @@ class Pairs:
   """
 
   distance: Float[Array, " pairs"]
+  direction: Float[Array, "pairs 3"]
   real: Float[Array, " pairs"]
   first: Int[Array | np.ndarray, " pairs"]
   second: Int[Array | np.ndarray, " pairs"]
@@ -123,7 +143,8 @@ class Pairs:
 
 
 jax.tree_util.register_dataclass(
-    Pairs, data_fields=("distance", "real", "first", "second"), meta_fields=("listed",))
+    Pairs, data_fields=("distance", "direction", "real", "first", "second"),
+    meta_fields=("listed",))
 
 
 def pairs(system: System, cutoff: float) -> Pairs:
@@ -140,7 +161,7 @@ def pairs(system: System, cutoff: float) -> Pairs:
     cutoff: Radius in angstrom within which a neighbour list must hold all pairs.
 
   Returns:
-    The pairs, with their distances: as many as the list is long, padding included.
+    The pairs, with distances and directions: as many as the list is long, padding included.
 
   Raises:
     ValueError: If the configuration has a cell and no neighbour list.
@@ -150,12 +171,13 @@ def pairs(system: System, cutoff: float) -> Pairs:
   positions = jnp.asarray(system.positions)
   first, second, shifts = (jnp.asarray(each, jnp.int32) for each in system.neighbours[:3])
   real = (first != second) | jnp.any(shifts != 0, axis=-1)
-  vectors = positions[first] - positions[second]
+  vectors = positions[second] - positions[first]
   if system.cell is not None:
-    vectors -= shifts.astype(vectors.dtype) @ system.cell
+    vectors += shifts.astype(vectors.dtype) @ system.cell
   sound = jnp.where(is_complete(system, cutoff), 1.0, jnp.nan)
   return Pairs(
-      _lengths(vectors, real), (real * sound).astype(vectors.dtype), first, second, listed=True)
+      *_lengths_and_directions(vectors, real), (real * sound).astype(vectors.dtype), first, second,
+      listed=True)
 
 
 def all_pairs(system: System) -> Pairs:
@@ -179,8 +201,10 @@ def all_pairs(system: System) -> Pairs:
   species = jnp.asarray(system.species)
   real = (species[first] > 0) & (species[second] > 0)
   positions = jnp.asarray(system.positions)
-  distance = _lengths(positions[first] - positions[second], real)
-  return Pairs(distance, real.astype(distance.dtype), first, second, listed=False)
+  vectors = positions[second] - positions[first]
+  return Pairs(
+      *_lengths_and_directions(vectors, real), real.astype(vectors.dtype), first, second,
+      listed=False)
 
 
 def is_complete(system: System, cutoff: float) -> Bool[Array, ""]:
@@ -224,9 +248,10 @@ def _strain(system: System) -> Float[Array, "3 3"]:
   return inverse @ (now - then)
 
 
-def _lengths(
-    vectors: Float[Array, "pairs 3"], real: Bool[Array, " pairs"]) -> Float[Array, " pairs"]:
-  """Lengths of vectors; 0 where a vector is 0 or not real.
+def _lengths_and_directions(
+    vectors: Float[Array, "pairs 3"], real: Bool[Array, " pairs"],
+) -> tuple[Float[Array, " pairs"], Float[Array, "pairs 3"]]:
+  """Lengths and unit vectors of vectors; 0 where a vector is 0 or not real.
 
   At these the first and second derivatives are 0, too: the force loss differentiates twice, and
   d sqrt(x)/dx is infinite at 0. Both branches of the choice are finite, so that no NaN reaches the
@@ -234,27 +259,33 @@ def _lengths(
   """
   square = jnp.sum(jnp.square(vectors), axis=-1)
   apart = real & (square > 0)
-  return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
+  length = jnp.sqrt(jnp.where(apart, square, 1.0))
+  return jnp.where(apart, length, 0.0), vectors * jnp.where(apart, 1.0 / length, 0.0)[:, None]
 
 
 def exchange(
-    pairs: Pairs, filters: Float[Array, "pairs features"], sent: Float[Array, "atoms features"]
+    pairs: Pairs, filters: Float[Array, "pairs features"], sent: Float[Array, "atoms features"],
+    parity: int = 1,
 ) -> Float[Array, "atoms features"]:
-  """Message passing: received[i] = sum over the pairs (i, j) of filters[ij] sent[j].
+  """Message passing: received[i] = sum over j of filters[ij] sent[j].
 
-  Each filter serves both directions of its pair. Filters of padding must be zero, as they are
-  with the factor `pairs.real`. The cost is linear in the number of pairs.
+  Each filter serves both directions of its pair: filters[ji] = parity filters[ij]. What does not
+  change as a direction is reversed, a function of the distance alone, has parity 1; the components
+  of `pairs.direction`, and harmonics of odd degree, have parity -1. Filters of padding must be
+  zero, as they are with the factor `pairs.real`. The cost is linear in the number of pairs.
 
   Args:
     pairs: The pairs that exchange messages, from `pairs`.
-    filters: Factor on the messages of each pair.
+    filters: Factor on the messages of each pair, as its first atom receives them from its second.
     sent: What each atom sends to all its neighbours.
+    parity: 1 or -1. Static.
 
   Returns:
     What each atom receives.
   """
   if not pairs.listed:
-    return primitives.exchange(filters, sent)
+    return primitives.exchange(filters, sent, parity)
   to_first, to_second = filters * sent[pairs.second], filters * sent[pairs.first]
   received = jnp.zeros(sent.shape, to_first.dtype).at[pairs.first].add(to_first)
-  return received.at[pairs.second].add(to_second)
+  at_second = received.at[pairs.second]
+  return at_second.add(to_second) if parity == 1 else at_second.subtract(to_second)

@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from dcnn.base import System
 from dcnn.models import layers
-from dcnn.models.normalisers import Normaliser, none
+from dcnn.models.checks import check_free_space
+from dcnn.models.normalisers import Normaliser, none, normalised
 
 MOST_ATOMS = 500  # the first layer reads all pairs
 
@@ -57,6 +58,7 @@ class MLP(nn.Module):
 
   Attributes:
     LIMITS: Least and largest size of a layer; there are 1 to `layers.MOST_LAYERS` of them.
+    LISTED: It reads the distances of all pairs, and no neighbour list.
     STATISTICS: Names of the fields that `statistics` computes from training data.
     activation: The activation of the hidden layers, a function of an array or a
       `layers.Nonlinearity`.
@@ -69,6 +71,7 @@ class MLP(nn.Module):
 
   LIMITS: ClassVar[Mapping[str, tuple[int | float, int | float]]] = {
       "hidden": (1, layers.MOST_UNITS)}
+  LISTED: ClassVar[bool] = False
   STATISTICS: ClassVar[Sequence[str]] = ("descriptor_mean", "descriptor_deviation")
 
   activation: layers.Activation
@@ -90,7 +93,9 @@ class MLP(nn.Module):
       is_last = index == len(self.hidden) - 1
       act = self.output_activation or self.activation if is_last else self.activation
       layer = layers.dense(size, reads=read, name=f"hidden_{index}")
-      features, read = act(self.normaliser()(layer(features))), act
+      # A row is a whole molecule, which is real.
+      features = act(normalised(layer(features), self.normaliser(), jnp.ones((), features.dtype)))
+      read = act
     return layers.dense(1, reads=read, name="output")(features)[0]
 
   @staticmethod
@@ -129,14 +134,9 @@ class MLP(nn.Module):
       FrameError: If a frame has other atoms than the first, or the same in another order.
       ValueError: If there are cells, or more than `MOST_ATOMS` atoms.
     """
-    if systems.cell is not None:
-      raise ValueError(
-          "it has periodic frames, and MLP reads the distances of one molecule in free space: take "
-          'SchNet, or write pbc="F F F" if a cell is only a box')
+    check_free_space(
+        systems, "MLP", reads="the distances of all pairs", most_atoms=MOST_ATOMS)
     species = np.asarray(systems.species)
-    if species.shape[1] > MOST_ATOMS:
-      raise ValueError(f"frames of {species.shape[1]} atoms, and MLP reads the distances of all "
-                       f"pairs, of at most {MOST_ATOMS} atoms: take SchNet")
     other = np.flatnonzero((species != species[0]).any(axis=1))
     if other.size:
       raise FrameError(int(other[0]), "has other atoms, or in another order, than the first frame, "

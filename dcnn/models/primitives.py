@@ -57,38 +57,67 @@ def dot_general(
 def exchange(
     filters: Float[AnyArray, "*batch pairs features"],
     sent: Float[AnyArray, "*batch atoms features"],
+    parity: int = 1,
 ) -> Float[Array, "*batch atoms features"]:
   """What each atom receives from all others: received[i] = sum over j of filters[ij] sent[j].
 
-  Linear in both arguments. Its transposes are itself, because a pair's filter serves both
-  directions, and `pair_products`; so are theirs, and every derivative is made of these two.
+  A pair's filter serves both directions: filters[ji] = parity filters[ij]. Linear in both
+  arguments. Its transposes are parity times itself and `pair_products` of the same parity; so are
+  theirs, and every derivative is made of these two.
 
   Args:
     filters: One filter for each pair (i, j), i < j, in the order of `numpy.triu_indices`.
     sent: What each atom sends.
+    parity: 1 or -1.
 
   Raises:
-    ValueError: If there is not one filter for each pair, or the features differ.
+    ValueError: If there is not one filter for each pair, the features differ, or the parity is
+      another number.
   """
+  _check_parity(parity)
   *batch, atoms, features = sent.shape
   if filters.shape != (*batch, math.comb(atoms, 2), features):
     raise ValueError(f"expected filters of shape {(*batch, math.comb(atoms, 2), features)} for "
                      f"what {atoms} atoms send, received {filters.shape}")
-  return operations().exchange(*_promote_types(filters, sent))
+  return operations().exchange(*_promote_types(filters, sent), parity=parity)
 
 
 def pair_products(
     one: Float[AnyArray, "*batch atoms features"],
     other: Float[AnyArray, "*other"],
+    parity: int = 1,
 ) -> Float[Array, "*batch pairs features"]:
-  """one[i] other[j] + one[j] other[i] of each pair (i, j), i < j, as for `exchange`.
+  """one[i] other[j] + parity one[j] other[i] of each pair (i, j), i < j, as for `exchange`.
 
   Raises:
-    ValueError: If the shapes differ.
+    ValueError: If the shapes differ, or the parity is neither 1 nor -1.
   """
+  _check_parity(parity)
   if one.shape != other.shape:
     raise ValueError(f"expected arrays of one shape, received {one.shape} and {other.shape}")
-  return operations().pair_products(*_promote_types(one, other))
+  return operations().pair_products(*_promote_types(one, other), parity=parity)
+
+
+def combine(
+    matrix: Float[np.ndarray, "outputs inputs"], values: Float[AnyArray, "*batch inputs features"]
+) -> Float[Array, "*batch outputs features"]:
+  """Linear combinations of rows of features, with constant coefficients: matrix @ values.
+
+  A matrix of ones with one column repeats a row, and one with one row adds rows up. Written as
+  matrix products these would copy the values into another order, and XLA does not vectorise sums
+  that are not along memory.
+
+  Args:
+    matrix: The coefficients of each output.
+    values: The rows that are combined.
+  """
+  return operations().combine(
+      jnp.asarray(values), matrix=tuple(map(tuple, np.asarray(matrix, float).tolist())))
+
+
+def _check_parity(parity: int) -> None:
+  if parity not in (1, -1):
+    raise ValueError(f"expected a parity of 1 or -1, received {parity}")
 
 
 def _promote_types(one: AnyArray, other: AnyArray) -> tuple[Array, Array]:
@@ -101,46 +130,66 @@ def _product(rows: AnyArray, matrix: AnyArray, *, precision: Any) -> Array:
   return lax.dot_general(rows, matrix, _ROWS_TIMES_MATRIX, precision=precision)
 
 
-def _exchange(filters: AnyArray, sent: AnyArray) -> Array:
+def _exchange(filters: AnyArray, sent: AnyArray, *, parity: int) -> Array:
   """By a square array that filters are read into: adding them up by index is a loop over pairs.
 
   The sum over senders is written out, because XLA does not vectorise a sum that is not along
   memory: it takes a sixth of the time.
   """
-  square = _symmetric_square(filters, sent.shape[-2])
+  square = _square(filters, sent.shape[-2], parity)
   return functools.reduce(jnp.add, (
       square[..., sender, :] * sent[..., sender, None, :] for sender in range(sent.shape[-2])))
 
 
-def _symmetric_square(values: AnyArray, atoms: int) -> Array:
-  """Values of pairs as a symmetric array (*batch atoms atoms features), zero on the diagonal."""
+def _square(values: AnyArray, atoms: int, parity: int) -> Array:
+  """Values of pairs as an array (*batch atoms atoms features), zero on the diagonal.
+
+  It is symmetric for a parity of 1, and antisymmetric for one of -1.
+  """
   first, second = np.triu_indices(atoms, k=1)
   if not len(first):
     return jnp.zeros((*values.shape[:-2], atoms, atoms, values.shape[-1]), values.dtype)
   number = np.zeros((atoms, atoms), np.int32)
   number[first, second] = number[second, first] = np.arange(len(first))
   apart = ~np.eye(atoms, dtype=bool)[..., None]
-  return jnp.where(apart, _gather(values, number), 0)
+  square = _gather(values, number)
+  if parity == 1:
+    return jnp.where(apart, square, 0)
+  sign = np.sign(np.arange(atoms) - np.arange(atoms)[:, None])[..., None]
+  return square * sign.astype(values.dtype)
 
 
-def _pair_products(one: AnyArray, other: AnyArray) -> Array:
+def _pair_products(one: AnyArray, other: AnyArray, *, parity: int) -> Array:
   first, second = np.triu_indices(one.shape[-2], k=1)
-  return _gather(one, first) * _gather(other, second) + _gather(one, second) * _gather(other, first)
+  there = _gather(one, first) * _gather(other, second)
+  back = _gather(one, second) * _gather(other, first)
+  return there + back if parity == 1 else there - back
+
+
+def _signed(values: Array, parity: int) -> Array:
+  return values if parity == 1 else -values
 
 
 def _gather(values: AnyArray, index: Int[np.ndarray, "*entries"]) -> Array:
   return jnp.asarray(values).at[..., index, :].get(mode="promise_in_bounds")
 
 
+def _combine(values: AnyArray, *, matrix: Sequence[Sequence[float]]) -> Array:
+  columns = np.asarray(matrix, values.dtype).T[..., None]
+  return functools.reduce(jnp.add, (
+      column * values[..., row, None, :] for row, column in enumerate(columns)))
+
+
 class Operations(NamedTuple):
-  """Functions of arrays; `product` takes `precision`, too."""
+  """Functions of arrays and of `precision`, `parity` or `matrix`, as above."""
 
   product: Callable[..., Array]
   exchange: Callable[..., Array]
   pair_products: Callable[..., Array]
+  combine: Callable[..., Array]
 
 
-PLAIN = Operations(_product, _exchange, _pair_products)
+PLAIN = Operations(_product, _exchange, _pair_products, _combine)
 _deciding = threading.Lock()  # programs are traced in several threads
 
 
@@ -180,15 +229,19 @@ def _try_primitives() -> Operations:
   tried = _primitives()
   one = jax.ShapeDtypeStruct((3, 3), np.float32)
   many = jax.ShapeDtypeStruct((2, 3, 3), np.float32)
-  functions = (functools.partial(tried.product, precision=None), tried.exchange,
-               tried.pair_products)
+  functions = (functools.partial(tried.product, precision=None),
+               *(functools.partial(operation, parity=parity) for parity in (1, -1)
+                 for operation in (tried.exchange, tried.pair_products)))
+  combine = functools.partial(tried.combine, matrix=((1.0, 2.0, 3.0),))
+  jax.eval_shape(jax.vmap(jax.grad(lambda array: jnp.sum(combine(array)))), many)
   for function in functions:
     for axes, operands in (((0, 0), (many, many)), ((0, None), (many, one)),
                            ((None, 0), (one, many))):
       mapped = jax.vmap(function, axes)
       jax.eval_shape(
           jax.grad(lambda *each, mapped=mapped: jnp.sum(mapped(*each)), argnums=(0, 1)), *operands)
-  jax.jit(lambda array: [function(array, array) for function in functions]).lower(one)
+  jax.jit(lambda array: (
+      combine(array), [function(array, array) for function in functions])).lower(one)
   return tried
 
 
@@ -205,26 +258,37 @@ def _primitives() -> Operations:
   product = _primitive(
       "rows_times_matrix", _product,
       lambda rows, matrix, *, precision: (rows.shape[0], matrix.shape[1]), ("precision",))
-  exchange = _primitive("exchange", _exchange, lambda filters, sent: sent.shape)
+  exchange = _primitive(
+      "exchange", _exchange, lambda filters, sent, *, parity: sent.shape, ("parity",))
   pair_products = _primitive(
       "pair_products", _pair_products,
-      lambda one, other: (*one.shape[:-2], math.comb(one.shape[-2], 2), one.shape[-1]))
+      lambda one, other, *, parity: (
+          *one.shape[:-2], math.comb(one.shape[-2], 2), one.shape[-1]), ("parity",))
+  combine = _primitive(
+      "combine", _combine,
+      lambda values, *, matrix: (*values.shape[:-2], len(matrix), values.shape[-1]), ("matrix",))
+  ad.deflinear2(
+      combine, lambda cotangent, values, *, matrix: [
+          combine.bind(cotangent, matrix=tuple(zip(*matrix, strict=True)))])
   ad.defbilinear(
       product,
       lambda cotangent, rows, matrix, **kwargs: product.bind(cotangent, matrix.T, **kwargs),
       lambda cotangent, rows, matrix, **kwargs: product.bind(rows.T, cotangent, **kwargs))
   ad.defbilinear(
       exchange,
-      lambda cotangent, filters, sent: pair_products.bind(cotangent, sent),
-      lambda cotangent, filters, sent: exchange.bind(filters, cotangent))
+      lambda cotangent, filters, sent, *, parity: pair_products.bind(
+          cotangent, sent, parity=parity),
+      lambda cotangent, filters, sent, *, parity: _signed(
+          exchange.bind(filters, cotangent, parity=parity), parity))
   ad.defbilinear(
       pair_products,
-      lambda cotangent, one, other: exchange.bind(cotangent, other),
-      lambda cotangent, one, other: exchange.bind(cotangent, one))
+      lambda cotangent, one, other, *, parity: exchange.bind(cotangent, other, parity=parity),
+      lambda cotangent, one, other, *, parity: _signed(
+          exchange.bind(cotangent, one, parity=parity), parity))
   batching.primitive_batchers[product] = functools.partial(_batched_product, product)
-  for primitive in (exchange, pair_products):
+  for primitive in (exchange, pair_products, combine):
     batching.primitive_batchers[primitive] = functools.partial(_leading_batch, primitive)
-  return Operations(product.bind, exchange.bind, pair_products.bind)
+  return Operations(product.bind, exchange.bind, pair_products.bind, combine.bind)
 
 
 def _primitive(
@@ -267,7 +331,7 @@ def _batched_product(
 
 
 def _leading_batch(
-    primitive: Any, operands: Sequence[AnyArray], axes: Sequence[int | None]
+    primitive: Any, operands: Sequence[AnyArray], axes: Sequence[int | None], **parameters: Any
 ) -> tuple[Array, int]:
   """Maps an operation that leaves leading axes alone, if all its operands have them."""
   size = next(operand.shape[axis] for operand, axis in zip(operands, axes, strict=True)
@@ -275,4 +339,4 @@ def _leading_batch(
   return primitive.bind(*(
       jnp.broadcast_to(operand, (size, *operand.shape)) if axis is None
       else jnp.moveaxis(operand, axis, 0)
-      for operand, axis in zip(operands, axes, strict=True))), 0
+      for operand, axis in zip(operands, axes, strict=True)), **parameters), 0

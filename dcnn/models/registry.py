@@ -4,6 +4,10 @@ A network says on its class what it needs; each of these may be missing:
 
 - `LIMITS`: the least and the largest value of some of its settings, by name.
 - `check(systems)`: a static method that raises a ValueError on data that the network cannot take.
+- `ELSEWHERE`: the activation where another stands in the output block alone, a name or a function;
+  silu where it is missing.
+- `LISTED`: False where the network has no form for neighbour lists: it takes all pairs of a
+  molecule and ignores a list. True where it is missing.
 - `statistics(systems)`: a static method that gives fields from the training configurations, whose
   names `STATISTICS` lists.
 """
@@ -14,11 +18,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dcnn.base import System, text
+from dcnn.models.cgcnn import CGCNN
+from dcnn.models.dimenet import DimeNetPlusPlus
+from dcnn.models.forcenet import ForceNet
+from dcnn.models.gemnet import GemNetT
 from dcnn.models.mlp import MLP
+from dcnn.models.painn import PaiNN
 from dcnn.models.schnet import SchNet
+from dcnn.models.sphere import GridACE
 
-MODELS: Mapping[str, type] = {"SchNet": SchNet, "MLP": MLP}
-_TAKEN = ("output_activation", "normaliser")  # fields that mean the same in all networks
+MODELS: Mapping[str, type] = {
+    "SchNet": SchNet, "PaiNN": PaiNN, "GridACE": GridACE, "CGCNN": CGCNN, "ForceNet": ForceNet,
+    "DimeNetPlusPlus": DimeNetPlusPlus, "GemNetT": GemNetT, "MLP": MLP}
+# Fields that mean the same in all networks.
+_TAKEN = ("output_activation", "normaliser", "elements")
 _OF_FLAX = ("parent", "name")
 
 
@@ -32,7 +45,10 @@ class Network(NamedTuple):
     settings: Names of the fields that a configuration sets.
     defaults: Default values of those settings that have one; the others are required.
     limits: Least and largest values of some settings, by name.
-    takes: Which of `output_activation` and `normaliser` the network has.
+    takes: Which of `output_activation`, `normaliser` and `elements`, the atomic numbers that occur
+      in the data, the network has.
+    elsewhere: The activation where another stands in the output block alone.
+    listed: Whether the network reads neighbour lists.
     statistics: Gives further fields from the training configurations (positions (frames, atoms, 3)
       in angstrom, species (frames, atoms)); None where the network needs no such field.
     check: Raises a ValueError if the network cannot take these configurations; None where it takes
@@ -45,6 +61,8 @@ class Network(NamedTuple):
   defaults: Mapping[str, Any]
   limits: Mapping[str, tuple[int | float, int | float]]
   takes: tuple[str, ...]
+  elsewhere: Callable[[Any], Any] | str
+  listed: bool
   statistics: Callable[[System], Mapping[str, Any]] | None
   check: Callable[[System], None] | None
 
@@ -53,7 +71,7 @@ def resolve(spec: Any) -> Network:
   """The network of a name, of a Flax class of the user's own, or of a function that makes one.
 
   Its settings are the arguments that it is made with, other than `activation`,
-  `output_activation`, `normaliser` and those listed in its `STATISTICS`.
+  `output_activation`, `normaliser`, `elements` and those listed in its `STATISTICS`.
 
   Args:
     spec: A name of `MODELS`; or a class or a function that takes `activation` and makes a pair of
@@ -96,4 +114,6 @@ def resolve(spec: Any) -> Network:
                 if value is not inspect.Parameter.empty},
       limits=getattr(source, "LIMITS", {}),
       takes=tuple(key for key in _TAKEN if key in fields),
+      elsewhere=getattr(source, "ELSEWHERE", "silu"),
+      listed=getattr(source, "LISTED", True),
       statistics=getattr(source, "statistics", None), check=getattr(source, "check", None))

@@ -14,55 +14,8 @@ from jax import Array
 from jaxtyping import Float
 
 from dcnn.base import System
-from dcnn.models import layers
-from dcnn.models.normalisers import Normaliser, none
-
-LARGEST_ATOMIC_NUMBER = 118
-
-
-def smooth_cutoff(distance: Float[Array, "*pairs"], cutoff: float) -> Float[Array, "*pairs"]:
-  """cos^4(pi r / 2 cutoff) inside the cutoff, 0 beyond.
-
-  This is the square of the usual cosine cutoff. Its first three derivatives vanish at the cutoff,
-  so that forces, and the second derivatives that training on forces needs, are continuous there;
-  the second derivative of the usual cosine cutoff jumps.
-
-  Args:
-    distance: Distances in angstrom, not negative.
-    cutoff: Radius in angstrom.
-
-  Returns:
-    Factors from 1 at distance 0 down to 0.
-
-  >>> print(smooth_cutoff(jnp.array([0.0, 2.5, 5.0, 7.0]), 5.0).round(4))
-  [1.   0.25 0.   0.  ]
-  """
-  inside = jnp.minimum(distance, cutoff)
-  return jnp.square(0.5 * (1.0 + jnp.cos(jnp.pi * inside / cutoff)))
-
-
-def radial_basis(
-    distance: Float[Array, " pairs"], number: int, cutoff: float
-) -> Float[Array, "pairs radial"]:
-  """Gaussians with centres evenly spaced from 0 to the cutoff and a width of their spacing.
-
-  Args:
-    distance: Distances in angstrom.
-    number: Number of Gaussians, at least 2.
-    cutoff: Radius in angstrom, the centre of the last Gaussian.
-
-  Returns:
-    exp(-(r - centre)^2 / 2 width^2) for each distance and each Gaussian.
-
-  References:
-    SchNet, Eq. 4 (there with a centre every 0.1 angstrom).
-
-  >>> print(radial_basis(jnp.array([0.0]), 3, 5.0).round(1))
-  [[1.  0.6 0.1]]
-  """
-  centres = jnp.linspace(0.0, cutoff, number, dtype=distance.dtype)
-  width = cutoff / (number - 1)
-  return jnp.exp(-0.5 * jnp.square((distance[:, None] - centres) / width))
+from dcnn.models import layers, radial
+from dcnn.models.normalisers import Normaliser, none, normalised
 
 
 class SchNet(nn.Module):
@@ -70,8 +23,9 @@ class SchNet(nn.Module):
 
   The filters depend on distances alone, so each *unordered* pair is computed once and used in both
   directions, and the first layer of the filter networks of all blocks is one matrix product.
-  Deviations from the paper: the activation is not shifted to pass through zero; a residual block
-  has one activation, as in the reference implementation; `smooth_cutoff` multiplies the filters.
+  Deviations from the paper: a residual block has one activation, as in the reference
+  implementation; `radial.smooth_cutoff` multiplies the filters. The paper's activation is
+  `activations.shifted_softplus`.
 
   Attributes:
     LIMITS: Least and largest values of the numbers below. The output network has half the
@@ -104,14 +58,12 @@ class SchNet(nn.Module):
     """Scaled energy of one configuration."""
     layers.check_limits(self)
     act, output_act = self.activation, self.output_activation or self.activation
-    embedding = nn.Embed(
-        LARGEST_ATOMIC_NUMBER + 1, self.features, embedding_init=nn.initializers.normal(1.0),
-        name="embedding")
-    atoms = embedding(system.species)
+    atoms = layers.embedding(self.features)(system.species)
     pairs = layers.pairs(system, self.cutoff)
+    real = jnp.asarray(system.species > 0, atoms.dtype)
     for block, filters in enumerate(self._filters(pairs)):
-      normalised = self.normaliser()(atoms)
-      sent = layers.dense(self.features, use_bias=False, name=f"send_{block}")(normalised)
+      sent = layers.dense(self.features, use_bias=False, name=f"send_{block}")(
+          normalised(atoms, self.normaliser(), real))
       received = layers.exchange(pairs, filters, sent)
       hidden = act(layers.dense(self.features, name=f"receive_{block}")(received))
       atoms += layers.dense(self.features, reads=act, name=f"update_{block}")(hidden)
@@ -121,8 +73,8 @@ class SchNet(nn.Module):
 
   def _filters(self, pairs: layers.Pairs) -> list[Float[Array, "pairs features"]]:
     """The filters of each block, the same for both directions of a pair."""
-    envelope = (pairs.real * smooth_cutoff(pairs.distance, self.cutoff))[:, None]
-    basis = radial_basis(pairs.distance, self.radial, self.cutoff)
+    envelope = (pairs.real * radial.smooth_cutoff(pairs.distance, self.cutoff))[:, None]
+    basis = radial.gaussian_basis(pairs.distance, self.radial, self.cutoff)
     hidden = self.activation(
         layers.dense(self.blocks * self.features, name="filter_hidden")(basis))
     return [

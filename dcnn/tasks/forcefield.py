@@ -4,6 +4,10 @@ On the device energies are relative to the arm's label shift, which left them in
 host, and everything is in physical units: the network's output times `scale` is compared with
 labels in eV and eV/A. Losses of different label scalings are then the same function of the
 physical prediction, and the scaling does not silently change the balance of energy and forces.
+
+A network with running statistics, those of `normalisers.BatchNorm`, is trained and evaluated as two
+different functions: in training its configurations are coupled by the statistics of the batch, and
+each step hands on the new running ones, which evaluation uses.
 """
 
 import functools
@@ -21,6 +25,7 @@ from dcnn.base import Dataset, Labels, System, known_forces
 from dcnn.base.measures import Measures, Picture
 from dcnn.base.splits import Frames, Training
 from dcnn.labels import LabelTransform
+from dcnn.models.normalisers import STATISTICS, SYSTEMS
 from dcnn.tasks import forcefield_metrics as metrics
 from dcnn.tasks.base import Fitted, Hypers, Problem, Task, Term, Variables, mean_term
 from dcnn.tasks.forcefield_metrics import FrameMetric
@@ -46,8 +51,12 @@ class Network(Protocol):
     ...
 
   @property
-  def apply(self) -> Callable[[Variables, System], Any]:
-    """`(variables, system) -> scaled energy`."""
+  def apply(self) -> Callable[..., Any]:
+    """`(variables, system) -> scaled energy`.
+
+    Where the variables have a collection `batch_stats`, `apply(variables, system,
+    mutable=["batch_stats"])` gives the energy in training and the collection's new values.
+    """
     ...
 
 
@@ -85,7 +94,7 @@ def make_task(
 
   Args:
     make_model: Makes an unbatched network from hyperparameters, which may be traced.
-    example: One configuration, for its shapes.
+    example: One configuration, for its shapes and for what a network fits at initialisation.
     energy_penalty: `(residual, hypers) -> penalty` of each energy.
     force_penalty: The same of each force component.
     use_forces: False leaves forces out of the training program, for runs on energies alone.
@@ -100,12 +109,27 @@ def make_task(
     model = make_model(hypers)
     return lambda variables, system: hypers["scale"] * model.apply(variables, system)
 
+  def training_energy_fn(hypers: Hypers) -> derivatives.StatefulEnergyFn:
+    model = make_model(hypers)
+
+    def function(variables: Variables, system: System) -> tuple[Array, Variables]:
+      if STATISTICS not in variables:
+        return hypers["scale"] * model.apply(variables, system), {}
+      energy, state = model.apply(variables, system, mutable=[STATISTICS])
+      return hypers["scale"] * energy, state
+
+    return function
+
   def init(key: Key[Array, ""], hypers: Hypers) -> Variables:
     return make_model(hypers).init(key, example)
 
   def predict(variables: Variables, hypers: Hypers, systems: System) -> Labels:
     function = derivatives.energy_and_forces(energy_fn(hypers))
     return Labels(*jax.vmap(function, (None, 0))(variables, systems))
+
+  def in_training(function: Callable, variables: Variables, batch: Batch) -> tuple[Any, Variables]:
+    # The new state is a sum over the whole batch, the same of each configuration.
+    return jax.vmap(function, (None, 0), (0, None), axis_name=SYSTEMS)(variables, batch.systems)
 
   def energy_term(energy: Any, batch: Batch, hypers: Hypers) -> Term:
     residual = jnp.asarray(energy - batch.labels.energy)
@@ -121,11 +145,12 @@ def make_task(
     del key  # nothing is random in these networks
     state = {name: value for name, value in variables.items() if name != "params"}
     if use_forces:
-      predicted = predict(variables, hypers, batch.systems)
+      predicted, new = in_training(
+          derivatives.energy_forces_and_state(training_energy_fn(hypers)), variables, batch)
       return {"energy": energy_term(predicted.energy, batch, hypers),
-              "forces": force_term(predicted.forces, batch, hypers)}, state
-    energy = jax.vmap(energy_fn(hypers), (None, 0))(variables, batch.systems)
-    return {"energy": energy_term(energy, batch, hypers)}, state
+              "forces": force_term(predicted.forces, batch, hypers)}, {**state, **new}
+    energy, new = in_training(training_energy_fn(hypers), variables, batch)
+    return {"energy": energy_term(energy, batch, hypers)}, {**state, **new}
 
   def evaluate(
       variables: Variables, hypers: Hypers, batch: Batch, counted: Bool[Array, " batch"]

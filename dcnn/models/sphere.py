@@ -1,0 +1,356 @@
+"""Functions on the unit sphere, and the network that multiplies them: an atomic cluster expansion.
+
+A function on the sphere of degree l or less is a sum of harmonics, A(n) = sum_lm A_lm Y_lm(n). A
+rotation turns its argument, so that products of such functions, taken point by point, turn in the
+same way: on a grid they need no table of couplings. A grid of Lebedev's is exact for polynomials up
+to its order; the order is that of all that is multiplied together with the harmonic that it is then
+projected on, and all results are exact.
+
+References:
+  R. Drautz, Phys. Rev. B 99, 014104 (2019): the atomic cluster expansion.
+  I. Batatia et al., MACE: higher order equivariant message passing neural networks for fast and
+  accurate force fields, NeurIPS 35 (2022), arXiv:2206.07697.
+  S. Luo, T. Chen and A. Krishnapriyan, Enabling efficient equivariant operations in the Fourier
+  basis via Gaunt tensor products, ICLR (2024), arXiv:2401.10216: products on the sphere.
+  V. I. Lebedev and D. N. Laikov, Dokl. Math. 59, 477 (1999): the grids.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
+
+from dcnn.base import System
+from dcnn.models import layers, primitives, radial
+
+LARGEST_DEGREE = 3
+CORRELATION = 3  # how many functions are multiplied, at most
+
+
+def harmonics(
+    direction: Float[Array | np.ndarray, "*points 3"], degree: int
+) -> list[Float[Array | np.ndarray, "*points _"]]:
+  """Real spherical harmonics of the degrees 0 to `degree`, with a mean square of 1 on the sphere.
+
+  They are homogeneous polynomials: those of even degree do not change as the direction is
+  reversed, those of odd degree change their sign, and at the vector 0 all but the first are 0. The
+  sum over m of Y_lm(u) Y_lm(n) is (2 l + 1) P_l(u . n).
+
+  Args:
+    direction: Unit vectors.
+    degree: At most `LARGEST_DEGREE`.
+
+  Returns:
+    For each degree l the 2 l + 1 harmonics, m from -l to l.
+
+  >>> [values.shape for values in harmonics(np.eye(3), 2)]
+  [(3, 1), (3, 3), (3, 5)]
+  """
+  x, y, z = (direction[..., axis] for axis in range(3))
+  xx, yy, zz = x * x, y * y, z * z
+  by_degree = (
+      (1.0 + 0.0 * x,),
+      (3**0.5 * y, 3**0.5 * z, 3**0.5 * x),
+      (15**0.5 * x * y, 15**0.5 * y * z, 5**0.5 / 2 * (2.0 * zz - xx - yy), 15**0.5 * x * z,
+       15**0.5 / 2 * (xx - yy)),
+      ((35 / 8) ** 0.5 * y * (3.0 * xx - yy), 105**0.5 * x * y * z,
+       (21 / 8) ** 0.5 * y * (4.0 * zz - xx - yy), 7**0.5 / 2 * z * (2.0 * zz - 3.0 * (xx + yy)),
+       (21 / 8) ** 0.5 * x * (4.0 * zz - xx - yy), 105**0.5 / 2 * z * (xx - yy),
+       (35 / 8) ** 0.5 * x * (xx - 3.0 * yy)))
+  stack = np.stack if isinstance(direction, np.ndarray) else jnp.stack
+  return [stack(orders, axis=-1) for orders in by_degree[:degree + 1]]
+
+
+class Grid(NamedTuple):
+  """One of each two opposite points of a grid on the sphere.
+
+  Functions of even degree have the same value at the other point, and those of odd degree the
+  negative; so has a product of two functions an even part and an odd one.
+
+  Attributes:
+    points: Unit vectors.
+    weights: The mean over the sphere of an even function is the sum of its values times these.
+  """
+
+  points: Float[np.ndarray, "points 3"]
+  weights: Float[np.ndarray, " points"]
+
+
+@functools.cache
+def grid(order: int) -> Grid:
+  """The smallest Lebedev grid that integrates all polynomials up to an order exactly.
+
+  Args:
+    order: The degree of what is integrated, 3 to 31.
+
+  >>> len(grid(5).points), len(grid(7).points)
+  (7, 13)
+  """
+  from scipy import integrate  # a twentieth of a second that other networks need not wait for
+
+  points, weights = integrate.lebedev_rule(max(3, order + 1 - order % 2))
+  points, weights = points.T, weights / np.sum(weights)
+  points = np.where(np.abs(points) < 1e-12, 0.0, points)
+  leading = points[np.arange(len(points)), np.argmax(points != 0, axis=1)]
+  return Grid(points[leading > 0], 2.0 * weights[leading > 0])
+
+
+def evaluate(
+    functions: Sequence[Float[Array, "atoms _ features"]], at: Grid
+) -> list[Float[Array, "atoms points features"]]:
+  """The part of each degree of functions on the sphere, at the points of a grid."""
+  return [primitives.combine(np.asarray(table), each) for table, each in zip(
+      harmonics(at.points, len(functions) - 1), functions, strict=True)]
+
+
+def project(
+    even: Float[Array, "atoms points features"], odd: Float[Array, "atoms points features"],
+    at: Grid, degree: int,
+) -> list[Float[Array, "atoms _ features"]]:
+  """The functions on the sphere, up to a degree, whose even and odd parts have values on a grid."""
+  return [
+      primitives.combine((at.weights[:, None] * table).T, odd if index % 2 else even)
+      for index, table in enumerate(harmonics(at.points, degree))]
+
+
+def _repeat(
+    features: Float[Array, "rows features"], number: int
+) -> Float[Array, "rows number features"]:
+  return primitives.combine(np.ones((number, 1)), features[:, None])
+
+
+class GridACE(nn.Module):
+  """Energy as a sum over atoms, of products of functions on the sphere around each atom.
+
+  An atom carries functions h(n) on the sphere, one for each feature. In a block it receives
+
+    A_i(n) = sum_j sum_l R_l(d_ij) (2 l + 1) P_l(u_ij . n) (W h_j)(n) / sqrt(neighbours),
+
+  which is projected on the degrees l up to `degree` and mixed, A_l <- W_l A_l (MACE, Eqs. 8 and 9);
+  R_l are networks of the distance, d and u the distance and direction of a neighbour. Products of
+  one to three of them (the correlation; Eq. 10) are taken at each point of a grid,
+
+    G_a(n) = sum_l w_al A_l(n), a = 1 to 3,   B(n) = G_1 (v_1 + G_2 (v_2 + G_3 v_3)),
+
+  with weights v and w for each element, and projected on the degrees up to `passed`, or 0 in the
+  last block: h_l <- W_l B_l + W'_l h_l, the second, which depends on the element, from the second
+  block on (Eq. 11). A linear function of the scalars of each block but the last, and of those of
+  the last W act(W h + b) + b, add up to the energy of the atom.
+
+  Messages of the first block, where h are scalars, are sums of harmonics, without a grid. Even and
+  odd degrees are exchanged apart, so that each unordered pair is computed once.
+
+  Deviations from MACE: each product of degrees has one weight for each factor and not one for each
+  path; of the couplings those remain that a product of functions has, which are all that have
+  natural parity. `radial.smooth_cutoff` multiplies R, whose networks read Bessel functions without
+  a cutoff and have two hidden layers. Linear maps have the initial weights of `layers.dense`.
+
+  Attributes:
+    LIMITS: Least and largest values of the numbers below.
+    activation: The activation of the networks of the distance, a function of an array or a
+      `layers.Nonlinearity`.
+    elements: The atomic numbers that occur, each with weights of its own, in this order: a sweep
+      gives those of all its data, ascending. Energies and forces of systems with others are NaN.
+    output_activation: The activation of the output network; None is `activation`.
+    features: Number of functions of an atom.
+    blocks: Number of blocks.
+    radial: Number of Bessel functions.
+    cutoff: Radius in angstrom beyond which atoms send no messages.
+    degree: Largest degree of what an atom receives.
+    passed: Largest degree of what an atom keeps, and sends in the next block; at most `degree`.
+    filter_features: Size of the hidden layers of the networks of the distance.
+    neighbours: Usual number of neighbours of an atom.
+  """
+
+  LIMITS: ClassVar[Mapping[str, tuple[int | float, int | float]]] = {
+      "features": (2, layers.MOST_UNITS), "blocks": (1, 32), "radial": (1, layers.MOST_UNITS),
+      "cutoff": (0.1, 1000), "degree": (1, LARGEST_DEGREE), "passed": (0, LARGEST_DEGREE),
+      "filter_features": (1, layers.MOST_UNITS), "neighbours": (0.01, 1e6)}
+
+  activation: layers.Activation
+  elements: Sequence[int]
+  features: int = 32
+  blocks: int = 2
+  radial: int = 8
+  cutoff: float = 5.0
+  degree: int = 2
+  passed: int = 1
+  filter_features: int = 64
+  neighbours: float = 10.0
+  output_activation: layers.Activation | None = None
+
+  @nn.compact
+  def __call__(self, system: System) -> Float[Array, ""]:
+    """Scaled energy of one configuration."""
+    layers.check_limits(self)
+    if not self.elements:
+      raise ValueError("expected GridACE with the atomic numbers that occur, received none: pass "
+                       "elements, such as (1, 6, 8)")
+    if self.passed > self.degree:
+      raise ValueError(f"expected GridACE with passed up to degree, {self.degree}, received "
+                       f"{self.passed}: lower passed or raise degree")
+    species = jnp.asarray(system.species)
+    pairs = layers.pairs(system, self.cutoff)
+    dtype = pairs.distance.dtype
+    element = (species[:, None] == jnp.asarray(self.elements)).astype(dtype)
+    angular = [jnp.asarray(each) for each in harmonics(pairs.direction, self.degree)]
+    carried = [self._of_element("embedding", element, 1, 1.0)[0][:, None]]
+    energies = jnp.zeros(len(species), dtype)
+    for block, filters in enumerate(self._filters(pairs)):
+      received = self._messages(block, pairs, filters, angular, carried)
+      is_last = block == self.blocks - 1
+      products = self._products(block, element, received, 0 if is_last else self.passed)
+      carried = [
+          self._update(block, degree, element, product, carried)
+          for degree, product in enumerate(products)]
+      energies += self._energies(block, carried[0][:, 0], is_last)
+    # A factor, so that forces are NaN, too.
+    sound = jnp.where(jnp.any(element > 0, axis=1) | (species <= 0), 1.0, jnp.nan).astype(dtype)
+    return jnp.sum(jnp.where(species > 0, sound * energies, 0.0))
+
+  def _linear(self, name: str, features: int) -> Callable[[Array], Array]:
+    return layers.dense(features, use_bias=False, name=name)
+
+  def _of_element(
+      self, name: str, element: Float[Array, "atoms elements"], parts: int, deviation: float
+  ) -> list[Float[Array, "atoms features"]]:
+    """Weights of the element of each atom, several for each feature."""
+    table = nn.Dense(
+        parts * self.features, use_bias=False, name=name, dot_general=primitives.dot_general,
+        kernel_init=nn.initializers.normal(deviation))
+    return jnp.split(table(element), parts, axis=-1)
+
+  def _filters(self, pairs: layers.Pairs) -> list[list[Float[Array, "pairs features"]]]:
+    """R_l / sqrt(neighbours) of each block, the first layer of all blocks at once."""
+    act, size = self.activation, self.filter_features
+    envelope = (pairs.real * radial.smooth_cutoff(pairs.distance, self.cutoff)
+                * self.neighbours**-0.5)[:, None]
+    basis = self.cutoff * radial.bessel_basis(pairs.distance, self.radial, self.cutoff)
+    hidden = act(self._linear("filter_basis", self.blocks * size)(basis))
+    filters = []
+    for block, part in enumerate(jnp.split(hidden, self.blocks, axis=-1)):
+      part = act(layers.dense(
+          size, reads=act, use_bias=False, name=f"filter_hidden_{block}")(part))
+      part = envelope * layers.dense(
+          (self.degree + 1) * self.features, reads=act, use_bias=False, name=f"filter_{block}")(
+              part)
+      filters.append(jnp.split(part, self.degree + 1, axis=-1))
+    return filters
+
+  def _messages(
+      self, block: int, pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
+      angular: Sequence[Float[Array, "pairs _"]],
+      carried: Sequence[Float[Array, "atoms _ features"]],
+  ) -> list[Float[Array, "atoms _ features"]]:
+    """What each atom receives, by degree, mixed over features."""
+    sent = [self._mixed(f"send_{block}_{degree}", each) for degree, each in enumerate(carried)]
+    if len(sent) == 1:
+      received = _from_scalars(pairs, filters, angular, sent[0][:, 0])
+    else:
+      received = _from_functions(pairs, filters, angular, sent, grid(
+          2 * self.degree + len(sent) - 1))
+    return [self._mixed(f"receive_{block}_{degree}", each)
+            for degree, each in enumerate(received)]
+
+  def _mixed(
+      self, name: str, values: Float[Array, "atoms orders inputs"]
+  ) -> Float[Array, "atoms orders features"]:
+    """Linear combinations of the functions of each atom, all orders alike."""
+    rows = self._linear(name, self.features)(values.reshape(-1, values.shape[-1]))
+    return rows.reshape(*values.shape[:-1], -1)
+
+  def _products(
+      self, block: int, element: Float[Array, "atoms elements"],
+      functions: Sequence[Float[Array, "atoms _ features"]], degree: int,
+  ) -> list[Float[Array, "atoms _ features"]]:
+    """B_l up to a degree, for each feature by itself."""
+    number = len(functions)
+    powers = self._of_element(f"powers_{block}", element, CORRELATION, 1.0)
+    factors = self._of_element(f"factors_{block}", element, CORRELATION * number, 1.0 / number)
+    at = grid(CORRELATION * self.degree + degree)
+    powers = [_repeat(power, len(at.points)) for power in powers]
+    values = evaluate(functions, at)
+    parts = []
+    for index in range(CORRELATION):
+      own = [_repeat(factor, len(at.points)) * value for factor, value in zip(
+          factors[index * number:(index + 1) * number], values, strict=True)]
+      parts.append((sum(own[::2]), sum(own[1::2])))
+
+    def product(sign: int) -> Float[Array, "atoms points features"]:
+      first, second, third = (even + sign * odd for even, odd in parts)
+      return first * (powers[0] + second * (powers[1] + third * powers[2]))
+
+    here, opposite = product(1), product(-1)
+    return project(0.5 * (here + opposite), 0.5 * (here - opposite), at, degree)
+
+  def _update(
+      self, block: int, degree: int, element: Float[Array, "atoms elements"],
+      product: Float[Array, "atoms orders features"],
+      carried: Sequence[Float[Array, "atoms _ features"]],
+  ) -> Float[Array, "atoms orders features"]:
+    """The functions of a degree after a block; the first block keeps nothing of what was."""
+    updated = self._mixed(f"update_{block}_{degree}", product)
+    if block == 0 or degree >= len(carried):
+      return updated
+    before = carried[degree]
+    each = [before * here[:, None] for here in jnp.split(element, element.shape[1], axis=1)]
+    return updated + self._mixed(f"keep_{block}_{degree}", jnp.concatenate(each, axis=-1))
+
+  def _energies(
+      self, block: int, scalars: Float[Array, "atoms features"], is_last: bool
+  ) -> Float[Array, " atoms"]:
+    if not is_last:
+      return self._linear(f"output_{block}", 1)(scalars)[:, 0]
+    act = self.output_activation or self.activation
+    hidden = act(layers.dense(max(1, self.features // 2), name="output_hidden")(scalars))
+    return layers.dense(1, reads=act, name="output")(hidden)[:, 0]
+
+
+def _from_scalars(
+    pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
+    angular: Sequence[Float[Array, "pairs _"]], sent: Float[Array, "atoms features"],
+) -> list[Float[Array, "atoms _ features"]]:
+  """sum_j R_l Y_lm x_j of all degrees, where what is sent are scalars."""
+  return [
+      _exchange(pairs, _times(orders, filter), _repeat(sent, orders.shape[1]), (-1) ** degree)
+      for degree, (filter, orders) in enumerate(zip(filters, angular, strict=True))]
+
+
+def _from_functions(
+    pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
+    angular: Sequence[Float[Array, "pairs _"]], sent: Sequence[Float[Array, "atoms _ features"]],
+    at: Grid,
+) -> list[Float[Array, "atoms _ features"]]:
+  """The projection of sum_j f_ij(n) x_j(n), f = sum_l R_l (2 l + 1) P_l(u . n)."""
+  degree = len(filters) - 1
+  around = [_times(orders @ jnp.asarray(table.T, orders.dtype), filter) for orders, table, filter
+            in zip(angular, harmonics(at.points, degree), filters, strict=True)]
+  values = evaluate(sent, at)
+  (filter_even, filter_odd), (even, odd) = (
+      tuple(functools.reduce(jnp.add, each[parity::2]) for parity in (0, 1))
+      for each in (around, values))
+  return project(
+      _exchange(pairs, filter_even, even, 1) + _exchange(pairs, filter_odd, odd, -1),
+      _exchange(pairs, filter_even, odd, 1) + _exchange(pairs, filter_odd, even, -1), at, degree)
+
+
+def _times(
+    coefficients: Float[Array, "pairs orders"], filter: Float[Array, "pairs features"]
+) -> Float[Array, "pairs orders features"]:
+  return coefficients[:, :, None] * _repeat(filter, coefficients.shape[1])
+
+
+def _exchange(
+    pairs: layers.Pairs, filters: Float[Array, "pairs orders features"],
+    sent: Float[Array, "atoms orders features"], parity: int,
+) -> Float[Array, "atoms orders features"]:
+  columns = math.prod(sent.shape[1:])  # not -1: of one atom there are no pairs
+  return layers.exchange(
+      pairs, filters.reshape(len(filters), columns), sent.reshape(len(sent), columns), parity
+  ).reshape(sent.shape)
