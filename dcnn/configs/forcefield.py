@@ -357,15 +357,15 @@ def _fit(dataset: Dataset, name: str, config: ConfigDict, train: Frames) -> Fitt
 
 def _make_task(dataset: Dataset, splits: Sequence[Indices], config: ConfigDict) -> Task:
   return forcefield.make_task(
-      _make_model(config, dataset, splits), _example(dataset),
+      _make_model(config, dataset, splits), _example(dataset, splits),
       energy_penalty=penalties.make(config.loss.energy, losses.ENERGY_LOSSES, "energy"),
       force_penalty=penalties.make(config.loss.forces, losses.FORCE_LOSSES, "force"),
       use_forces=_switches(config)["forces"], own_metrics=own_metrics(config))
 
 
-def _example(dataset: Dataset) -> System:
-  """The first configuration, as a program sees it."""
-  shared, _ = forcefield.shared_data(dataset, np.arange(1))
+def _example(dataset: Dataset, splits: Sequence[Indices]) -> System:
+  """A training configuration, as a program sees it: a network may fit something to it."""
+  shared, _ = forcefield.shared_data(dataset, splits[0].train[:1])
   return jax.tree.map(lambda array: array[0], shared)
 
 
@@ -400,7 +400,7 @@ def _check_own_statistics(
   """As `_require_statistics_can_serve`, of parts of the user's own, which may keep some unseen."""
   hypers = {**networks.parameters(config), "init_gain": networks.init_gain(config)}
   model = _make_model(config, dataset, splits)(hypers)
-  variables = jax.eval_shape(model.init, jax.random.key(0), _example(dataset))
+  variables = jax.eval_shape(model.init, jax.random.key(0), _example(dataset, splits))
   if normalisers.STATISTICS in variables:
     _require_statistics_can_serve(config, f"the batch statistics of {_name(config)}")
 

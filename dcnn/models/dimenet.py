@@ -21,11 +21,8 @@ from jaxtyping import Float
 from dcnn.base import System, text
 from dcnn.models import initializers, layers, primitives, radial, spherical, triplets
 
-LARGEST_ATOMIC_NUMBER = 118
 OUTPUT_LAYERS, RESIDUALS_AFTER = 3, 2
 ANGLES = ("differentiated", "detached")
-
-_PRODUCT = (((1,), (0,)), ((), ()))
 
 
 def glorot_orthogonal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -156,9 +153,7 @@ class DimeNetPlusPlus(nn.Module):
   ) -> Float[Array, "edges features"]:
     """Messages from the elements and the distance of the two atoms."""
     size, act = self.features, self.activation
-    atoms = nn.Embed(
-        LARGEST_ATOMIC_NUMBER + 1, size, embedding_init=initializers.uniform(3 ** 0.5),
-        name="embedding")(system.species)
+    atoms = layers.embedding(size, initializers.uniform(3 ** 0.5))(system.species)
     hidden = act(layers.dense(
         size, **initializers.torch_default(self.bessel), name="start_radial")(waves))
     whole = initializers.torch_default(3 * size)
@@ -223,7 +218,7 @@ class _Interaction(nn.Module):
         "angular_down", glorot_orthogonal, (orders * self.bessel, self.basis_features))
     table = jnp.asarray(spherical.bessel_table(orders, self.bessel), series.dtype)
     radial_part = jnp.einsum("tln,lnb->tlb", table, down.reshape(orders, self.bessel, -1))
-    reduced = primitives.dot_general(series, radial_part.reshape(len(table), -1), _PRODUCT)
+    reduced = primitives.dot_general(series, radial_part.reshape(len(table), -1))
     up = _dense(self.triplet_features, use_bias=False, name="angular_up")
     return up(reduced.reshape(-1, self.basis_features)).reshape(len(series), orders, -1)
 

@@ -49,13 +49,15 @@ def edges(system: System, cutoff: float) -> Edges:
   Raises:
     ValueError: If the configuration has a cell and no neighbour list.
   """
-  pairs, atoms = layers.pairs(system, cutoff), len(system.species)
-  if pairs.listed:
+  atoms = len(system.species)
+  if system.neighbours is not None:
+    pairs = layers.pairs(system, cutoff)
     first, second = jnp.asarray(pairs.first), jnp.asarray(pairs.second)
     return Edges(
         jnp.tile(pairs.distance, 2), jnp.concatenate([pairs.direction, -pairs.direction]),
         jnp.tile(pairs.real, 2), jnp.concatenate([first, second]),
         jnp.concatenate([second, first]), atoms)
+  layers.require_no_cell(system)
   square = triplets.edges(system)
   present = jnp.asarray(system.species) > 0
   real = present[:, None] & present & ~np.eye(atoms, dtype=bool)

@@ -18,7 +18,6 @@ from jaxtyping import Float
 from dcnn.base import System, text
 from dcnn.models import initializers, layers, radial, triplets
 
-LARGEST_ATOMIC_NUMBER = 118
 ATOM_RESIDUALS, RESIDUALS_AFTER = 3, 2
 
 # Of each interaction block, and of each output block: fitted to OC20 at its code's default sizes,
@@ -177,9 +176,8 @@ class GemNetT(nn.Module):
         _dense(self.basis_features, name=f"radial_{name}")(basis)
         for name in ("triplets", "atoms", "outputs"))
     filters = self._filters(basis, edges)
-    atoms = nn.Embed(
-        LARGEST_ATOMIC_NUMBER + 1, self.atom_features, name="embedding",
-        embedding_init=initializers.uniform(3 ** 0.5))(system.species).astype(x.dtype)
+    draw = initializers.uniform(3 ** 0.5)
+    atoms = layers.embedding(self.atom_features, draw)(system.species).astype(x.dtype)
     start = act(_joined(self.features, atoms, basis, None, "start"))
     interaction_scales, output_scales = self._given_scales()
     new, same = self.is_initializing(), nn.broadcast

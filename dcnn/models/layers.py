@@ -79,11 +79,17 @@ def dense(
       dot_general=primitives.dot_general, **kwargs)
 
 
-def embedding(features: int) -> nn.Embed:
-  """A layer named `embedding` that gives each atomic number features of its own, from N(0, 1)."""
+def embedding(
+    features: int, draw: nn.initializers.Initializer | None = None) -> nn.Embed:
+  """A layer named `embedding` that gives each atomic number features of its own, from N(0, 1).
+
+  Args:
+    features: Number of features.
+    draw: Draws them, where a network's paper has another distribution.
+  """
   return nn.Embed(
-      LARGEST_ATOMIC_NUMBER + 1, features, embedding_init=nn.initializers.normal(1.0),
-      name="embedding")
+      LARGEST_ATOMIC_NUMBER + 1, features, name="embedding",
+      embedding_init=draw or nn.initializers.normal(1.0))
 
 
 def check_limits(network: Any) -> None:
@@ -192,11 +198,7 @@ def all_pairs(system: System) -> Pairs:
   Raises:
     ValueError: If the configuration has a cell; the pairs would lack their periodic images.
   """
-  if system.cell is not None:
-    raise ValueError(
-        "expected a molecule or a neighbour list, received a system with a cell and no list: pass "
-        "system._replace(neighbours=data.neighbour_list(system, cutoff)), or cell=None if it is a "
-        "molecule in free space")
+  require_no_cell(system)
   first, second = unordered_pairs(system.species.shape[0])
   species = jnp.asarray(system.species)
   real = (species[first] > 0) & (species[second] > 0)
@@ -205,6 +207,19 @@ def all_pairs(system: System) -> Pairs:
   return Pairs(
       *_lengths_and_directions(vectors, real), real.astype(vectors.dtype), first, second,
       listed=False)
+
+
+def require_no_cell(system: System) -> None:
+  """Makes sure that a configuration without a neighbour list has no periodic images.
+
+  Raises:
+    ValueError: If it has a cell.
+  """
+  if system.cell is not None:
+    raise ValueError(
+        "expected a molecule or a neighbour list, received a system with a cell and no list: pass "
+        "system._replace(neighbours=data.neighbour_list(system, cutoff)), or cell=None if it is a "
+        "molecule in free space")
 
 
 def is_complete(system: System, cutoff: float) -> Bool[Array, ""]:

@@ -30,7 +30,8 @@ _ROWS_TIMES_MATRIX = (((1,), (0,)), ((), ()))
 
 
 def dot_general(
-    lhs: AnyArray, rhs: AnyArray, dimension_numbers: Any, precision: Any = None, **kwargs: Any
+    lhs: AnyArray, rhs: AnyArray, dimension_numbers: Any = _ROWS_TIMES_MATRIX,
+    precision: Any = None, **kwargs: Any,
 ) -> Array:
   """As `lax.dot_general`; rows times a matrix stay rows when the rows alone are mapped.
 
@@ -42,7 +43,7 @@ def dot_general(
     lhs: The rows (rows, inputs), or any other array that `lax.dot_general` takes.
     rhs: The matrix (inputs, outputs), or any other array that `lax.dot_general` takes.
     dimension_numbers: Which axes are summed over and which are batches, as `lax.dot_general` takes
-      them.
+      them; by default rows times a matrix.
     precision: The precision of the product; None is the one that JAX is set to.
     kwargs: Further arguments of `lax.dot_general`.
   """

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Int, Key
+from jaxtyping import ArrayLike, Bool, Int, Key
 
 from dcnn import derivatives
 from dcnn.base import Dataset, Labels, System, known_forces
@@ -109,27 +109,12 @@ def make_task(
     model = make_model(hypers)
     return lambda variables, system: hypers["scale"] * model.apply(variables, system)
 
-  def training_energy_fn(hypers: Hypers) -> derivatives.StatefulEnergyFn:
-    model = make_model(hypers)
-
-    def function(variables: Variables, system: System) -> tuple[Array, Variables]:
-      if STATISTICS not in variables:
-        return hypers["scale"] * model.apply(variables, system), {}
-      energy, state = model.apply(variables, system, mutable=[STATISTICS])
-      return hypers["scale"] * energy, state
-
-    return function
-
   def init(key: Key[Array, ""], hypers: Hypers) -> Variables:
     return make_model(hypers).init(key, example)
 
   def predict(variables: Variables, hypers: Hypers, systems: System) -> Labels:
     function = derivatives.energy_and_forces(energy_fn(hypers))
     return Labels(*jax.vmap(function, (None, 0))(variables, systems))
-
-  def in_training(function: Callable, variables: Variables, batch: Batch) -> tuple[Any, Variables]:
-    # The new state is a sum over the whole batch, the same of each configuration.
-    return jax.vmap(function, (None, 0), (0, None), axis_name=SYSTEMS)(variables, batch.systems)
 
   def energy_term(energy: Any, batch: Batch, hypers: Hypers) -> Term:
     residual = jnp.asarray(energy - batch.labels.energy)
@@ -144,12 +129,13 @@ def make_task(
   def loss(variables: Variables, hypers: Hypers, batch: Batch, key: Key[Array, ""]):
     del key  # nothing is random in these networks
     state = {name: value for name, value in variables.items() if name != "params"}
+    training_energy_fn = _energy_in_training(make_model(hypers).apply, hypers["scale"])
     if use_forces:
-      predicted, new = in_training(
-          derivatives.energy_forces_and_state(training_energy_fn(hypers)), variables, batch)
+      predicted, new = _over_batch(
+          derivatives.energy_forces_and_state(training_energy_fn), variables, batch)
       return {"energy": energy_term(predicted.energy, batch, hypers),
               "forces": force_term(predicted.forces, batch, hypers)}, {**state, **new}
-    energy, new = in_training(training_energy_fn(hypers), variables, batch)
+    energy, new = _over_batch(training_energy_fn, variables, batch)
     return {"energy": energy_term(energy, batch, hypers)}, {**state, **new}
 
   def evaluate(
@@ -163,6 +149,23 @@ def make_task(
   terms = ("energy", "forces") if use_forces else ("energy",)
   return Task(terms, init, loss, evaluate, _score, lambda variables, hypers, batch: predict(
       variables, hypers, batch.systems))
+
+
+def _energy_in_training(
+    apply: Callable[..., Any], scale: ArrayLike) -> derivatives.StatefulEnergyFn:
+  """The energy, and the statistics that a step moves; none where the network has none."""
+  def function(variables: Variables, system: System) -> tuple[Array, Variables]:
+    if STATISTICS not in variables:
+      return scale * apply(variables, system), {}
+    energy, state = apply(variables, system, mutable=[STATISTICS])
+    return scale * energy, state
+
+  return function
+
+
+def _over_batch(function: Callable, variables: Variables, batch: Batch) -> tuple[Any, Variables]:
+  """For each configuration of a batch; the new state is one, a sum over all of them."""
+  return jax.vmap(function, (None, 0), (0, None), axis_name=SYSTEMS)(variables, batch.systems)
 
 
 def _score(sums: Mapping[str, Array], hypers: Hypers) -> Array:
