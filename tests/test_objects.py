@@ -48,6 +48,10 @@ CHANGES = {
     "body": ("def f(x):\n  return x\n", "def f(x):\n  return x + 1\n"),
     "default": ("def f(x, a=1):\n  return x * a\n", "def f(x, a=2):\n  return x * a\n"),
     "global": ("A = 1\ndef f(x):\n  return x * A\n", "A = 2\ndef f(x):\n  return x * A\n"),
+    "global pair": ("A = (1, 2)\ndef f(x):\n  return x * A[0]\n",
+                    "A = (1, 3)\ndef f(x):\n  return x * A[0]\n"),
+    "global array": ("import numpy as np\nA = np.ones(2)\ndef f(x):\n  return x * A\n",
+                     "import numpy as np\nA = np.ones(3)\ndef f(x):\n  return x * A\n"),
     "helper": ("def g(x):\n  return x\ndef f(x):\n  return g(x)\n",
                "def g(x):\n  return -x\ndef f(x):\n  return g(x)\n"),
     "helper of a helper": (
@@ -75,6 +79,21 @@ CHANGES = {
         "class C:\n  def __call__(self, x):\n    return x\nf = C()\n",
         "class C:\n  def __call__(self, x):\n    return -x\nf = C()\n"),
 }
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_text_that_is_run_without_a_module_has_digests_too(kind):
+  first, again, other = ({} for _ in range(3))
+  for names, text in zip((first, again, other), CHANGES[kind][:1] * 2 + CHANGES[kind][1:],
+                         strict=True):
+    exec(text, names)
+  assert objects.digest(first["f"]) == objects.digest(again["f"]) != objects.digest(other["f"])
+
+
+def test_modules_that_a_function_uses_are_not_walked_through():
+  names: dict = {}
+  exec("import os\nimport jax.numpy as jnp\n\ndef f(x):\n  return jnp.sin(x), os.name\n", names)
+  assert len(list(objects._parts(names["f"], set()))) < 10
 
 
 @pytest.mark.parametrize("kind", CHANGES)

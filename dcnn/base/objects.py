@@ -9,6 +9,7 @@ import functools
 import hashlib
 import inspect
 import textwrap
+import tokenize
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 _PLAIN = (bool, int, float, complex, str, bytes, types.NoneType)
+_DATA = (*_PLAIN, tuple, list, set, frozenset, Mapping, np.generic, np.ndarray)
 
 
 def is_object(value: Any) -> bool:
@@ -132,7 +134,7 @@ def _callable_parts(value: Any, seen: set[int]) -> Iterator[str]:
         continue
     for name in sorted(_names(function.__code__)):
       used = function.__globals__.get(name)
-      if isinstance(used, _PLAIN) or getattr(used, "__module__", None) == function.__module__:
+      if isinstance(used, _DATA) or hasattr(used, "__array__") or _home(used) == _home(function):
         yield name
         yield from _parts(used, seen)
     return
@@ -145,22 +147,32 @@ def _class_parts(kind: type, seen: set[int]) -> Iterator[str]:
   yield f"{kind.__module__}.{kind.__qualname__}"
   for name, member in sorted(vars(kind).items()):
     member = getattr(member, "__func__", getattr(member, "fget", member))
-    ours = getattr(inspect.unwrap(member) if callable(member) else member, "__module__", None)
-    if isinstance(member, _PLAIN + (tuple, dict)) and not name.startswith("__") or (
-        isinstance(inspect.unwrap(member) if callable(member) else member, types.FunctionType)
-        and ours == kind.__module__):
+    function = inspect.unwrap(member) if callable(member) else member
+    if isinstance(member, _DATA) and not name.startswith("__") or (
+        isinstance(function, types.FunctionType) and _home(function) == _home(kind)):
       yield name
       yield from _parts(member, seen)
   for base in kind.__bases__:
-    if base.__module__ == kind.__module__:
+    if _home(base) == _home(kind) and base is not object:
       yield from _parts(base, seen)
+
+
+def _home(value: Any) -> str | None:
+  """The module that defines a function, a class or the class of an object; None for modules.
+
+  In text that is run without a module's name, as by `exec`, Python gives functions no module at
+  all and classes the one of the builtins; to both this gives the latter.
+  """
+  if isinstance(value, types.ModuleType):
+    return None
+  return getattr(value, "__module__", None) or "builtins"
 
 
 def _source(function: types.FunctionType) -> str:
   """The text of a function; its bytecode where there is no text, as for what was typed in."""
   try:
     return textwrap.dedent(inspect.getsource(function))
-  except (OSError, TypeError):
+  except (OSError, TypeError, SyntaxError, tokenize.TokenError):  # the file has changed since, say
     code = function.__code__
     constants = [constant for constant in code.co_consts if isinstance(constant, _PLAIN)]
     return f"{code.co_code.hex()} {constants} {code.co_names}"
