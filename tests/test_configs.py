@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dcnn import configs, jobs
+from dcnn import configs, jobs, models
 from dcnn.configs import arms, build, settings, tasks
 from dcnn.results import records, storage
 
@@ -126,9 +126,20 @@ def test_what_an_arm_may_change_reaches_its_program(task, setting):
   config = configs.default(task)
   config.arms = ({setting.key: setting.default},)
   arm, = configs.arm_settings(config).values()
-  assert settings.flat(arm) == settings.flat(config)
+  config.arms = ({},)
+  assert settings.flat(arm) == settings.flat(configs.arm_settings(config)["base"])
   if setting.role == "number":
     assert arms.hypers(arm)[setting.hyper] == setting.default
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_sizes_that_nobody_sets_are_the_network_s_own(name):
+  config = configs.default()
+  config.arms = ({"model.name": name}, {"model.name": "SchNet", "model.features": 3})
+  own, set_one = configs.arm_settings(config).values()
+  defaults = models.resolve(name).defaults
+  assert {key: own.model[key] for key in defaults} == defaults
+  assert (set_one.model.features, set_one.model.blocks) == (3, 3)
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)

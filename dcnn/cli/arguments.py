@@ -139,6 +139,7 @@ def override(config: configs.ConfigDict, arguments: Sequence[str]) -> None:
     key = _override_key(argument)
     if key:
       _check_key(key, config)
+  arguments = _without_none(config, arguments)
   values = flag_values()
   try:
     config_flags.DEFINE_config_dict(
@@ -288,10 +289,29 @@ def _unknown_flag(argument: str, known: Iterable[str]) -> str:
           f"{', '.join(known)}")
 
 
+_OPTIONAL = {setting.key for setting in configs.SETTINGS if setting.optional}
+
+
 def _override_key(argument: str) -> str:
   """The dotted key of `--config.KEY=VALUE`; nothing for other arguments."""
   found = re.match(r"--?(?:no)?config\.([^=]*)", argument)
   return found[1] if found else ""
+
+
+def _without_none(config: configs.ConfigDict, arguments: Sequence[str]) -> list[str]:
+  """Sets to None what `--config.KEY=None` asks for where a setting may be None; the other flags.
+
+  The flags of ml_collections cannot say None, which is the default of some settings.
+  """
+  others = []
+  for argument in arguments:
+    key = _override_key(argument)
+    if key in _OPTIONAL and argument.endswith("=None"):
+      others = [other for other in others if _override_key(other) != key]
+      config.update_from_flattened_dict({key: None})
+    else:
+      others.append(argument)
+  return others
 
 
 def _check_key(key: str, config: configs.ConfigDict) -> None:

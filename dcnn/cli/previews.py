@@ -51,7 +51,7 @@ def _setting_help(setting: configs.Setting) -> str:
 def print_config(asked: arguments.Training) -> None:
   """`--print_config`: prints the whole configuration as a command line that gives it.
 
-  Settings that a command line cannot give, such as None and functions, follow as comments.
+  Settings that a command line cannot give, such as functions, follow as comments.
 
   Args:
     asked: What the command line says.

@@ -91,7 +91,20 @@ def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDi
         f"unknown key {unknown!r}: {suggestion(unknown, flat(config))}") from error
   except (TypeError, ValueError, OverflowError) as error:
     raise ValueError(f"arm {arm_name(overrides)!r}: {error}") from error
-  return changed
+  return _with_defaults(changed)
+
+
+def _with_defaults(config: ConfigDict) -> ConfigDict:
+  """With the defaults of its network for the settings of the network that are None."""
+  network = config.model.get("name")
+  if network is None or isinstance(network, str) and network not in models.MODELS:
+    return config
+  with naming("model.name"):
+    defaults = models.resolve(network).defaults
+  for name, value in defaults.items():
+    if name in config.model and config.model[name] is None:
+      config.model[name] = value
+  return config
 
 
 def own_keys(network: Any) -> set[str]:

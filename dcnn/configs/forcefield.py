@@ -43,6 +43,18 @@ def _some_validation(value: Any, key: str) -> None:
   positive_whole(value, key)
 
 
+def _size(name: str, meaning: str, kind: type = int) -> Setting:
+  """A setting of networks that is the network's own default where nobody sets it."""
+  own: dict[Any, list[str]] = {}
+  for network in models.MODELS:
+    defaults = models.resolve(network).defaults
+    if name in defaults:
+      own.setdefault(defaults[name], []).append(network)
+  values = "; ".join(f"{value} in {', '.join(names)}" for value, names in own.items())
+  return Setting(f"model.{name}", None, f"{meaning} None is the network's own: {values}.",
+                 role="program", kind=kind, optional=True)
+
+
 SETTINGS = (
     Setting("dataset", "ethanol", "The data: an embedded molecule, or the path of a file."),
     Setting("test_dataset", "",
@@ -77,45 +89,34 @@ SETTINGS = (
             choices=tuple(labels.SCHEMES), role="fitted", objects=True, explain=labels.meaning),
     Setting("model.name", "SchNet", "The network: a name, or a class of Flax modules.",
             choices=tuple(models.MODELS), role="program", objects=True),
-    Setting("model.features", 64, "Size of the atom features.", role="program"),
-    Setting("model.blocks", 3, "Number of interaction blocks.", role="program"),
-    Setting("model.radial", 32, "Number of radial basis functions.", role="program"),
+    _size("features", "Size of the atom features."),
+    _size("blocks", "Number of interaction blocks."),
+    _size("radial", "Number of radial basis functions."),
     Setting("model.cutoff", 5.0, "Distance beyond which atoms do not interact.", "angstrom",
             role="program"),
     Setting("model.envelope", "smooth",
             "How messages end at the cutoff: smoothly enough for training on forces, or as in the "
             "network's paper (faithful; PaiNN, CGCNN, ForceNet).", choices=radial.ENVELOPES,
             role="program"),
-    Setting("model.bessel", 6, "Number of spherical Bessel functions of each order.",
-            role="program"),
-    Setting("model.spherical", 7, "Number of orders of the functions of angles.", role="program"),
-    Setting("model.basis_features", 8,
-            "What the functions of distances and angles are reduced to.", role="program"),
-    Setting("model.triplet_features", 32, "Size of what a triplet of atoms passes on.",
-            role="program"),
-    Setting("model.bilinear_features", 32, "Size of the sum over triplets of GemNetT.",
-            role="program"),
-    Setting("model.atom_features", 64, "Size of the atom features of GemNetT.", role="program"),
-    Setting("model.output_features", 64,
-            "Size of the output blocks of DimeNetPlusPlus, and of the head of CGCNN.",
-            role="program"),
+    _size("bessel", "Number of spherical Bessel functions of each order."),
+    _size("spherical", "Number of orders of the functions of angles."),
+    _size("basis_features", "What the functions of distances and angles are reduced to."),
+    _size("triplet_features", "Size of what a triplet of atoms passes on."),
+    _size("bilinear_features", "Size of the sum over triplets."),
+    _size("atom_features", "Size of the atom features, where features are those of edges."),
+    _size("output_features", "Size of the output blocks, or of the head."),
     Setting("model.angles", "differentiated",
             "What forces see of the angles of DimeNetPlusPlus: all, or nothing (detached).",
             choices=dimenet.ANGLES, role="program", prefixed=True),
     Setting("model.scales", "fitted",
             "The scale factors of GemNetT: fitted at initialisation, or those of OC20.",
             choices=gemnet.SCALES, role="program", prefixed=True),
-    Setting("model.degree", 2, "Largest degree of the harmonics that an atom of GridACE receives.",
-            role="program"),
-    Setting("model.passed", 1, "Largest degree of what an atom of GridACE sends in later blocks.",
-            role="program"),
-    Setting("model.filter_features", 64, "Size of the hidden layers of GridACE's filters.",
-            role="program"),
-    Setting("model.neighbours", 10.0, "Usual number of neighbours of an atom, for GridACE.",
-            role="program"),
-    Setting("model.hidden", (64, 64), "Sizes of the hidden layers of MLP.", role="program"),
-    Setting("model.output_layers", 3, "Number of hidden layers of the head of CGCNN.",
-            role="program"),
+    _size("degree", "Largest degree of the harmonics that an atom receives."),
+    _size("passed", "Largest degree of what an atom sends in later blocks."),
+    _size("filter_features", "Size of the hidden layers of the filters."),
+    _size("neighbours", "Usual number of neighbours of an atom.", float),
+    _size("hidden", "Sizes of the hidden layers.", tuple),
+    _size("output_layers", "Number of hidden layers of the head."),
     Setting("model.node_update", "described",
             "What a block of ForceNet adds to atoms: as described, or as the paper's code ran it.",
             choices=forcenet.NODE_UPDATES, role="program"),
