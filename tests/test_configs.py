@@ -126,8 +126,7 @@ def test_what_an_arm_may_change_reaches_its_program(task, setting):
   config = configs.default(task)
   config.arms = ({setting.key: setting.default},)
   arm, = configs.arm_settings(config).values()
-  config.arms = ({},)
-  assert settings.flat(arm) == settings.flat(configs.arm_settings(config)["base"])
+  assert settings.flat(arm) == settings.flat(arms.with_overrides(config, {}))
   if setting.role == "number":
     assert arms.hypers(arm)[setting.hyper] == setting.default
 
