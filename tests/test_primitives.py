@@ -178,6 +178,30 @@ def test_combinations_are_products_with_a_constant_matrix(axis):
                derivatives(lambda values: matrix @ values))
 
 
+@pytest.mark.parametrize("parity", [1, -1])
+@pytest.mark.parametrize("atoms", [1, 2, 5])
+def test_squares_hold_pairs_twice_and_fold_in_their_transposes(atoms, parity):
+  """As a primitive and in its plain form, mapped or not, with derivatives to second order."""
+  first, second = np.triu_indices(atoms, k=1)
+  values = random(BATCH, len(first), 3)
+
+  def derivatives(square):
+    gradient = jax.grad(lambda values: jnp.sum(jax.vmap(square)(values) ** 3))
+    return jax.jit(lambda values: (
+        jax.vmap(square)(values), square(values[0]), gradient(values),
+        jax.grad(lambda values: jnp.sum(gradient(values) ** 2))(values),
+        jax.jvp(gradient, (values,), (values,))[1]))(values)
+
+  def by_index(values):
+    there = jnp.zeros((atoms, atoms, 3), values.dtype).at[first, second].set(values)
+    return there.at[second, first].set(parity * values)
+
+  expected = derivatives(by_index)
+  for form in (primitives.operations(), primitives.PLAIN):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-12),
+                 derivatives(functools.partial(form.square, parity=parity)), expected)
+
+
 @pytest.mark.parametrize("axes", [(None, None), (0, None), (None, 0), (0, 0)], ids=str)
 @pytest.mark.parametrize("name, parameters", [
     ("product", {"precision": None}), *((name, {"parity": parity}) for parity in (1, -1)

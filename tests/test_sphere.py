@@ -11,7 +11,7 @@ from scipy import special
 from dcnn import derivatives
 from dcnn.base import System
 from dcnn.configs import build
-from dcnn.models import GridACE, sphere
+from dcnn.models import GridACE, layers, sphere
 from dcnn.sweeps import plans
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -30,11 +30,11 @@ def together(points, degree=sphere.LARGEST_DEGREE):
 
 @pytest.mark.parametrize("order", [1, 2, 5, 7, 9, 11])
 def test_a_grid_integrates_polynomials_up_to_its_order(order):
-  """x^a y^b z^c of even degree against its mean over the sphere; those of odd degree have none."""
+  """x^a y^b z^c against its mean over the sphere."""
   points, weights = sphere.grid(order)
   for a in range(0, order + 1):
     for b in range(0, order + 1 - a):
-      for c in range((a + b) % 2, order + 1 - a - b, 2):
+      for c in range(order + 1 - a - b):
         found = np.sum(weights * np.prod(points ** np.array([a, b, c]), axis=1))
         exact = 0.0
         if not (a % 2 or b % 2 or c % 2):
@@ -43,20 +43,10 @@ def test_a_grid_integrates_polynomials_up_to_its_order(order):
         np.testing.assert_allclose(found, exact, atol=1e-14)
 
 
-def test_a_half_grid_has_one_of_each_two_opposite_points():
-  for order in (3, 5, 7, 9, 11):
-    points, weights = sphere.grid(order)
-    apart = np.linalg.norm(points[:, None] + points[None], axis=-1)
-    assert apart.min() > 0.1 and weights.sum() == pytest.approx(1)
-
-
 def test_harmonics_are_orthonormal():
   points, weights = sphere.grid(2 * sphere.LARGEST_DEGREE)
   values = together(points)
-  even = np.repeat([1, 0, 1, 0], ORDERS)  # products of an even and an odd one vanish by symmetry
-  found = values.T @ (weights[:, None] * values)
-  np.testing.assert_allclose(found[even[:, None] == even], np.eye(16)[even[:, None] == even],
-                             atol=1e-14)
+  np.testing.assert_allclose(values.T @ (weights[:, None] * values), np.eye(16), atol=1e-14)
 
 
 def test_the_sum_over_orders_is_a_legendre_polynomial():
@@ -96,28 +86,26 @@ def gaunt(degree):
 def test_a_product_on_the_grid_is_that_of_the_couplings(degree):
   """Of two functions up to a degree, projected up to that degree, against Gaunt coefficients."""
   size = (degree + 1) ** 2
-  one, other = np.random.default_rng(degree).normal(size=(2, 4, size, 5))
+  one, other = jnp.asarray(np.random.default_rng(degree).normal(size=(2, 4, size, 5)))
   expected = np.einsum("abc,iaj,ibj->icj", gaunt(degree), one, other)
   at = sphere.grid(3 * degree)
+  found = sphere.project(sphere.evaluate(one, at) * sphere.evaluate(other, at), at, degree)
+  np.testing.assert_allclose(found, expected, atol=1e-13)
 
-  def parts(function):
-    values = sphere.evaluate(
-        jnp.split(jnp.asarray(function), np.cumsum(ORDERS[:degree]), axis=1), at)
-    return sum(values[::2]), sum(values[1::2])
 
-  (even, odd), (other_even, other_odd) = parts(one), parts(other)
-  found = sphere.project(
-      even * other_even + odd * other_odd, even * other_odd + odd * other_even, at, degree)
-  np.testing.assert_allclose(jnp.concatenate(found, axis=1), expected, atol=1e-13)
+@pytest.mark.parametrize("one, other, degree", [(1, 1, 2), (2, 1, 2), (3, 2, 3), (2, 0, 2)])
+def test_couplings_are_coefficients_of_gaunt(one, other, degree):
+  size, second, wanted = ((each + 1) ** 2 for each in (one, other, degree))
+  expected = gaunt(3)[:size, :second, :wanted].transpose(2, 0, 1).reshape(wanted, -1)
+  np.testing.assert_allclose(sphere.couplings(one, other, degree), expected, atol=1e-13)
 
 
 def test_projecting_undoes_evaluating():
-  functions = [jnp.asarray(np.random.default_rng(n).normal(size=(2, n, 3))) for n in ORDERS]
+  functions = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 3)))
   at = sphere.grid(6)
-  values = sphere.evaluate(functions, at)
-  even, odd = (sum(values[first::2]) for first in (0, 1))
-  for found, expected in zip(sphere.project(even, odd, at, 3), functions, strict=True):
-    np.testing.assert_allclose(found, expected, atol=1e-13)
+  np.testing.assert_allclose(
+      sphere.project(sphere.evaluate(functions, at), at, 3), functions, atol=1e-13)
+  assert [each.shape[1] for each in sphere.by_degree(functions)] == ORDERS
 
 
 def pair_of(first=8, second=1):
@@ -125,18 +113,36 @@ def pair_of(first=8, second=1):
 
 
 def test_messages_of_functions_that_are_scalars_are_those_of_scalars(monkeypatch):
-  """A first block on the grid, where nothing but degree 0 is sent, is the one without a grid."""
+  """A first block with couplings, where nothing but degree 0 is sent, is the one without."""
   system = System(jnp.asarray(directions(5) * 1.5), jnp.asarray([8, 1, 1, 6, 1]))
   network = GridACE(jax.nn.silu, (1, 6, 8), blocks=1, **SMALL)
   variables = drawn(network, system)
   plain = quickly_compiled(network.apply)(variables, system)
-
-  def on_grid(pairs, filters, angular, sent):
-    functions = [sent[:, None], jnp.zeros((len(sent), 3, sent.shape[1]))]
-    return sphere._from_functions(pairs, filters, angular, functions, sphere.grid(5))
-
-  monkeypatch.setattr(sphere, "_from_scalars", on_grid)
+  received = sphere._received
+  monkeypatch.setattr(sphere, "_received", lambda pairs, filters, angular, sent: received(
+      pairs, filters, angular, jnp.pad(sent, ((0, 0), (0, 3), (0, 0)))))
   np.testing.assert_allclose(quickly_compiled(network.apply)(variables, system), plain, rtol=1e-12)
+
+
+def test_messages_are_products_on_the_sphere():
+  """sum_j f_ij(n) x_j(n) at each point n, with filters that are polynomials of u . n."""
+  system = System(jnp.asarray(directions(5) * 1.5), jnp.asarray([8, 1, 1, 6, 1]))
+  pairs = layers.pairs(system, 5.0)
+  draw = np.random.default_rng(0).normal
+  filters = jnp.asarray(draw(size=(3, len(pairs.distance), 2)))
+  sent = jnp.asarray(draw(size=(5, 4, 2)))
+  at = sphere.grid(5)
+  values, expected = sphere.evaluate(sent, at), np.zeros((5, len(at.points), 2))
+  for pair, (i, j) in enumerate(zip(pairs.first, pairs.second, strict=True)):
+    for here, there, direction in ((i, j, pairs.direction[pair]), (j, i, -pairs.direction[pair])):
+      for degree in range(3):
+        legendre = (2 * degree + 1) * special.eval_legendre(degree, at.points @ direction)
+        expected[here] += legendre[:, None] * filters[degree, pair] * values[there]
+  received = sphere._received(
+      pairs, list(filters), sphere.harmonics(pairs.direction, 2), sent)
+  np.testing.assert_allclose(
+      jnp.concatenate(received, axis=1), sphere.project(jnp.asarray(expected), at, 2),
+      atol=1e-12)
 
 
 def test_a_grid_of_higher_order_changes_nothing(monkeypatch):

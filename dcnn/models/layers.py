@@ -304,3 +304,44 @@ def exchange(
   received = jnp.zeros(sent.shape, to_first.dtype).at[pairs.first].add(to_first)
   at_second = received.at[pairs.second]
   return at_second.add(to_second) if parity == 1 else at_second.subtract(to_second)
+
+
+def exchange_angular(
+    pairs: Pairs, angular: Sequence[Float[Array, "pairs _"]],
+    filters: Sequence[Float[Array, "pairs features"]],
+    sent: Float[Array, "atoms parts features"], parities: Sequence[int],
+) -> list[Float[Array, "atoms _ parts features"]]:
+  """Message passing: received[i, m] = sum over j of angular[ij, m] filters[ij] sent[j].
+
+  This is an outer product of functions of the direction and of what is sent. The sum over j is a
+  product of matrices for each i, so that no array has an entry for each pair, function and feature.
+
+  Args:
+    pairs: The pairs that exchange messages, from `pairs`.
+    angular: Functions of the direction from the first atom of a pair to the second, several to an
+      array; 0 on padding, or the filters are.
+    filters: A factor for each array of functions, the same in both directions of a pair.
+    sent: What each atom sends to all its neighbours.
+    parities: 1 or -1 for each array of functions: angular[ji] = parity angular[ij]. Static.
+
+  Returns:
+    What each atom receives, for each array of functions.
+  """
+  atoms, parts, features = sent.shape
+  received = []
+  if pairs.listed:
+    flat = sent.reshape(atoms, parts * features)
+    for functions, filter, parity in zip(angular, filters, parities, strict=True):
+      each = [
+          exchange(pairs, jnp.tile(functions[:, order, None] * filter, parts), flat, parity)
+          for order in range(functions.shape[1])]
+      received.append(jnp.stack(each, axis=1))
+  else:
+    from_all = primitives.repeat(sent.reshape(1, -1), atoms).reshape(
+        atoms, atoms, parts, features)
+    for functions, filter, parity in zip(angular, filters, parities, strict=True):
+      messages = primitives.repeat(primitives.square(filter), parts) * from_all
+      received.append(jax.lax.dot_general(
+          primitives.square(functions, parity), messages.reshape(atoms, atoms, parts * features),
+          (((1,), (1,)), ((0,), (0,)))))
+  return [each.reshape(atoms, each.shape[1], parts, features) for each in received]

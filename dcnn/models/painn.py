@@ -83,11 +83,9 @@ class PaiNN(nn.Module):
     scalars = layers.embedding(self.features)(system.species)
     real = jnp.asarray(system.species > 0, scalars.dtype)
     vectors = None  # as rows of three components, each of all features
-    directions = jnp.repeat(pairs.direction, self.features, axis=-1)
     for block, filters in enumerate(self._filters(pairs)):
       normal = normalised(scalars, self.normaliser(), real)
-      scalars, vectors = self._messages(
-          block, pairs, filters, directions, normal, scalars, vectors)
+      scalars, vectors = self._messages(block, pairs, filters, normal, scalars, vectors)
       scalars, vectors = self._mix(block, scalars, vectors)
     hidden = output_act(layers.dense(self.features // 2, name="output_hidden")(scalars))
     energies = layers.dense(1, reads=output_act, name="output")(hidden)[:, 0]
@@ -105,8 +103,8 @@ class PaiNN(nn.Module):
 
   def _messages(
       self, block: int, pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
-      directions: Float[Array, "pairs components"], normal: Float[Array, "atoms features"],
-      scalars: Float[Array, "atoms features"], vectors: Float[Array, "atoms components"] | None,
+      normal: Float[Array, "atoms features"], scalars: Float[Array, "atoms features"],
+      vectors: Float[Array, "atoms components"] | None,
   ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms components"]]:
     """Scalars and vectors with what the neighbours send; None are vectors that are all zero."""
     act, size = self.activation, self.features
@@ -114,16 +112,15 @@ class PaiNN(nn.Module):
     sent = jnp.split(
         layers.dense(len(filters) * size, reads=act, name=f"send_{block}")(hidden), len(filters),
         axis=-1)
-    towards = layers.exchange(
-        pairs, directions * _three(filters[1]), _three(sent[1]), parity=-1)
+    towards, = layers.exchange_angular(
+        pairs, [pairs.direction], [filters[1]], sent[1][:, None], [-1])
+    scalars += layers.exchange(pairs, filters[0], sent[0])
+    towards = towards.reshape(len(scalars), -1)
     if vectors is None:
-      return scalars + layers.exchange(pairs, filters[0], sent[0]), towards
-    along = [sent[2] * component for component in jnp.split(vectors, 3, axis=-1)]
-    received = layers.exchange(
-        pairs, jnp.concatenate([filters[0], *[filters[2]] * 3], axis=-1),
-        jnp.concatenate([sent[0], *along], axis=-1))
-    to_scalars, to_vectors = jnp.split(received, (self.features,), axis=-1)
-    return scalars + to_scalars, vectors + towards + to_vectors
+      return scalars, towards
+    along = [layers.exchange(pairs, filters[2], sent[2] * component)
+             for component in jnp.split(vectors, 3, axis=-1)]
+    return scalars, vectors + towards + jnp.concatenate(along, axis=-1)
 
   def _mix(
       self, block: int, scalars: Float[Array, "atoms features"],
@@ -146,7 +143,3 @@ class PaiNN(nn.Module):
       vectors += jnp.concatenate([b[0] * component for component in w], axis=-1)
     return scalars, vectors
 
-
-def _three(features: Float[Array, "rows features"]) -> Float[Array, "rows components"]:
-  """The features for each component; not `jnp.tile`, whose transpose XLA does not vectorise."""
-  return jnp.concatenate([features] * 3, axis=-1)

@@ -99,14 +99,36 @@ def pair_products(
   return operations().pair_products(*_promote_types(one, other), parity=parity)
 
 
+def square(
+    values: Float[AnyArray, "*batch pairs features"], parity: int = 1
+) -> Float[Array, "*batch atoms atoms features"]:
+  """Values of pairs (i, j), i < j, at [i, j] and, times the parity, at [j, i]; 0 at [i, i].
+
+  Its transpose adds the two up, without a loop over pairs.
+
+  Args:
+    values: One row for each pair, in the order of `numpy.triu_indices`.
+    parity: 1 or -1.
+  """
+  _check_parity(parity)
+  return operations().square(jnp.asarray(values), parity=parity)
+
+
+def repeat(
+    features: Float[AnyArray, "*rows features"], number: int
+) -> Float[Array, "*rows number features"]:
+  """Each row of features, several times; its transpose is a sum that XLA vectorises."""
+  return combine(np.ones((number, 1)), features[..., None, :])
+
+
 def combine(
     matrix: Float[np.ndarray, "outputs inputs"], values: Float[AnyArray, "*batch inputs features"]
 ) -> Float[Array, "*batch outputs features"]:
   """Linear combinations of rows of features, with constant coefficients: matrix @ values.
 
-  A matrix of ones with one column repeats a row, and one with one row adds rows up. Written as
-  matrix products these would copy the values into another order, and XLA does not vectorise sums
-  that are not along memory.
+  A matrix of ones with one column repeats a row, and one with one row adds rows up: these are
+  written out, because XLA does not vectorise sums that are not along memory. Others are products
+  of matrices, because XLA would compute what the values are made of once for each output.
 
   Args:
     matrix: The coefficients of each output.
@@ -175,7 +197,29 @@ def _gather(values: AnyArray, index: Int[np.ndarray, "*entries"]) -> Array:
   return jnp.asarray(values).at[..., index, :].get(mode="promise_in_bounds")
 
 
+def _atoms_of(pairs: int) -> int:
+  """The number of atoms that have so many pairs; of no pairs there is one atom."""
+  return (1 + math.isqrt(1 + 8 * pairs)) // 2
+
+
+def _squared(values: AnyArray, *, parity: int) -> Array:
+  return _square(values, _atoms_of(values.shape[-2]), parity)
+
+
+def _fold(values: AnyArray, *, parity: int) -> Array:
+  """values[i, j] + parity values[j, i] of each pair (i, j), i < j."""
+  *batch, atoms, _, features = values.shape
+  first, second = np.triu_indices(atoms, k=1)
+  rows = values.reshape(*batch, atoms * atoms, features)
+  there, back = _gather(rows, first * atoms + second), _gather(rows, second * atoms + first)
+  return there + back if parity == 1 else there - back
+
+
 def _combine(values: AnyArray, *, matrix: Sequence[Sequence[float]]) -> Array:
+  if min(len(matrix), len(matrix[0])) > 1:
+    rows = jnp.moveaxis(values, -2, 0)
+    combined = lax.dot(np.asarray(matrix, values.dtype), rows.reshape(len(rows), -1))
+    return jnp.moveaxis(combined.reshape(len(matrix), *rows.shape[1:]), 0, -2)
   columns = np.asarray(matrix, values.dtype).T[..., None]
   return functools.reduce(jnp.add, (
       column * values[..., row, None, :] for row, column in enumerate(columns)))
@@ -188,9 +232,10 @@ class Operations(NamedTuple):
   exchange: Callable[..., Array]
   pair_products: Callable[..., Array]
   combine: Callable[..., Array]
+  square: Callable[..., Array]
 
 
-PLAIN = Operations(_product, _exchange, _pair_products, _combine)
+PLAIN = Operations(_product, _exchange, _pair_products, _combine, _squared)
 _deciding = threading.Lock()  # programs are traced in several threads
 
 
@@ -233,8 +278,10 @@ def _try_primitives() -> Operations:
   functions = (functools.partial(tried.product, precision=None),
                *(functools.partial(operation, parity=parity) for parity in (1, -1)
                  for operation in (tried.exchange, tried.pair_products)))
-  combine = functools.partial(tried.combine, matrix=((1.0, 2.0, 3.0),))
-  jax.eval_shape(jax.vmap(jax.grad(lambda array: jnp.sum(combine(array)))), many)
+  linear = (functools.partial(tried.combine, matrix=((1.0, 2.0, 3.0),)),
+            *(functools.partial(tried.square, parity=parity) for parity in (1, -1)))
+  for function in linear:
+    jax.eval_shape(jax.vmap(jax.grad(lambda array, each=function: jnp.sum(each(array)))), many)
   for function in functions:
     for axes, operands in (((0, 0), (many, many)), ((0, None), (many, one)),
                            ((None, 0), (one, many))):
@@ -242,7 +289,8 @@ def _try_primitives() -> Operations:
       jax.eval_shape(
           jax.grad(lambda *each, mapped=mapped: jnp.sum(mapped(*each)), argnums=(0, 1)), *operands)
   jax.jit(lambda array: (
-      combine(array), [function(array, array) for function in functions])).lower(one)
+      [function(array) for function in linear],
+      [function(array, array) for function in functions])).lower(one)
   return tried
 
 
@@ -268,6 +316,17 @@ def _primitives() -> Operations:
   combine = _primitive(
       "combine", _combine,
       lambda values, *, matrix: (*values.shape[:-2], len(matrix), values.shape[-1]), ("matrix",))
+  square = _primitive(
+      "square", _squared,
+      lambda values, *, parity: (
+          *values.shape[:-2], *[_atoms_of(values.shape[-2])] * 2, values.shape[-1]), ("parity",))
+  fold = _primitive(
+      "fold", _fold,
+      lambda values, *, parity: (
+          *values.shape[:-3], math.comb(values.shape[-2], 2), values.shape[-1]), ("parity",))
+  for one, other in ((square, fold), (fold, square)):
+    ad.deflinear2(one, lambda cotangent, values, *, parity, other=other: [
+        other.bind(cotangent, parity=parity)])
   ad.deflinear2(
       combine, lambda cotangent, values, *, matrix: [
           combine.bind(cotangent, matrix=tuple(zip(*matrix, strict=True)))])
@@ -287,9 +346,10 @@ def _primitives() -> Operations:
       lambda cotangent, one, other, *, parity: _signed(
           exchange.bind(cotangent, one, parity=parity), parity))
   batching.primitive_batchers[product] = functools.partial(_batched_product, product)
-  for primitive in (exchange, pair_products, combine):
+  for primitive in (exchange, pair_products, combine, square, fold):
     batching.primitive_batchers[primitive] = functools.partial(_leading_batch, primitive)
-  return Operations(product.bind, exchange.bind, pair_products.bind, combine.bind)
+  return Operations(
+      product.bind, exchange.bind, pair_products.bind, combine.bind, square.bind)
 
 
 def _primitive(

@@ -4,7 +4,8 @@ A function on the sphere of degree l or less is a sum of harmonics, A(n) = sum_l
 rotation turns its argument, so that products of such functions, taken point by point, turn in the
 same way: on a grid they need no table of couplings. A grid of Lebedev's is exact for polynomials up
 to its order; the order is that of all that is multiplied together with the harmonic that it is then
-projected on, and all results are exact.
+projected on, and all results are exact. Over neighbours products of coefficients are summed, and
+the grid makes the table of what couples them.
 
 References:
   R. Drautz, Phys. Rev. B 99, 014104 (2019): the atomic cluster expansion.
@@ -68,14 +69,11 @@ def harmonics(
 
 
 class Grid(NamedTuple):
-  """One of each two opposite points of a grid on the sphere.
-
-  Functions of even degree have the same value at the other point, and those of odd degree the
-  negative; so has a product of two functions an even part and an odd one.
+  """A grid on the sphere.
 
   Attributes:
     points: Unit vectors.
-    weights: The mean over the sphere of an even function is the sum of its values times these.
+    weights: The mean of a function over the sphere is the sum of its values times these.
   """
 
   points: Float[np.ndarray, "points 3"]
@@ -90,39 +88,64 @@ def grid(order: int) -> Grid:
     order: The degree of what is integrated, 3 to 31.
 
   >>> len(grid(5).points), len(grid(7).points)
-  (7, 13)
+  (14, 26)
   """
   from scipy import integrate  # a twentieth of a second that other networks need not wait for
 
   points, weights = integrate.lebedev_rule(max(3, order + 1 - order % 2))
-  points, weights = points.T, weights / np.sum(weights)
-  points = np.where(np.abs(points) < 1e-12, 0.0, points)
-  leading = points[np.arange(len(points)), np.argmax(points != 0, axis=1)]
-  return Grid(points[leading > 0], 2.0 * weights[leading > 0])
+  return Grid(np.where(np.abs(points.T) < 1e-12, 0.0, points.T), weights / np.sum(weights))
+
+
+def _values(at: Grid, degree: int) -> Float[np.ndarray, "points orders"]:
+  """All harmonics up to a degree at the points of a grid."""
+  return np.concatenate(harmonics(at.points, degree), axis=-1)
 
 
 def evaluate(
-    functions: Sequence[Float[Array, "atoms _ features"]], at: Grid
-) -> list[Float[Array, "atoms points features"]]:
-  """The part of each degree of functions on the sphere, at the points of a grid."""
-  return [primitives.combine(np.asarray(table), each) for table, each in zip(
-      harmonics(at.points, len(functions) - 1), functions, strict=True)]
+    functions: Float[Array, "atoms orders features"], at: Grid
+) -> Float[Array, "atoms points features"]:
+  """Functions on the sphere at the points of a grid, from their coefficients up to a degree."""
+  return primitives.combine(_values(at, math.isqrt(functions.shape[1]) - 1), functions)
 
 
 def project(
-    even: Float[Array, "atoms points features"], odd: Float[Array, "atoms points features"],
-    at: Grid, degree: int,
-) -> list[Float[Array, "atoms _ features"]]:
-  """The functions on the sphere, up to a degree, whose even and odd parts have values on a grid."""
-  return [
-      primitives.combine((at.weights[:, None] * table).T, odd if index % 2 else even)
-      for index, table in enumerate(harmonics(at.points, degree))]
+    values: Float[Array, "atoms points features"], at: Grid, degree: int
+) -> Float[Array, "atoms orders features"]:
+  """The coefficients, up to a degree, of functions on the sphere with these values on a grid."""
+  return primitives.combine((at.weights[:, None] * _values(at, degree)).T, values)
 
 
-def _repeat(
-    features: Float[Array, "rows features"], number: int
-) -> Float[Array, "rows number features"]:
-  return primitives.combine(np.ones((number, 1)), features[:, None])
+def by_degree(
+    functions: Float[Array, "atoms orders features"]) -> list[Float[Array, "atoms _ features"]]:
+  """The coefficients of each degree apart."""
+  degree = math.isqrt(functions.shape[1]) - 1
+  return jnp.split(functions, [(each + 1) ** 2 for each in range(degree)], axis=1)
+
+
+@functools.cache
+def couplings(one: int, other: int, degree: int) -> Float[np.ndarray, "orders both"]:
+  """What makes the coefficients of a product, up to a degree, from those of its two factors.
+
+  These are the means over the sphere of three harmonics (coefficients of Gaunt), by quadrature.
+
+  Args:
+    one: Degree of one factor.
+    other: Degree of the other.
+    degree: Largest degree of the product that is wanted.
+
+  Returns:
+    A matrix that multiplies all products of two coefficients, those of the second factor faster.
+
+  >>> couplings(1, 0, 1)
+  array([[1., 0., 0., 0.],
+         [0., 1., 0., 0.],
+         [0., 0., 1., 0.],
+         [0., 0., 0., 1.]])
+  """
+  at = grid(one + other + degree)
+  first, second, product = (_values(at, each) for each in (one, other, degree))
+  table = np.einsum("p,pa,pb,pc->cab", at.weights, first, second, product)
+  return np.round(table.reshape(len(table), -1), 14) + 0.0  # no -0
 
 
 class GridACE(nn.Module):
@@ -143,8 +166,9 @@ class GridACE(nn.Module):
   block on (Eq. 11). A linear function of the scalars of each block but the last, and of those of
   the last W act(W h + b) + b, add up to the energy of the atom.
 
-  Messages of the first block, where h are scalars, are sums of harmonics, without a grid. Even and
-  odd degrees are exchanged apart, so that each unordered pair is computed once.
+  Messages are sums of products of coefficients, which the couplings of the grid turn into those of
+  the product once for each atom, and not for each pair; in the first block, where h are scalars,
+  there is nothing to couple.
 
   Deviations from MACE: each product of degrees has one weight for each factor and not one for each
   path; of the couplings those remain that a product of functions has, which are all that have
@@ -249,14 +273,10 @@ class GridACE(nn.Module):
       carried: Sequence[Float[Array, "atoms _ features"]],
   ) -> list[Float[Array, "atoms _ features"]]:
     """What each atom receives, by degree, mixed over features."""
-    sent = [self._mixed(f"send_{block}_{degree}", each) for degree, each in enumerate(carried)]
-    if len(sent) == 1:
-      received = _from_scalars(pairs, filters, angular, sent[0][:, 0])
-    else:
-      received = _from_functions(pairs, filters, angular, sent, grid(
-          2 * self.degree + len(sent) - 1))
+    sent = jnp.concatenate([self._mixed(f"send_{block}_{degree}", each)
+                            for degree, each in enumerate(carried)], axis=1)
     return [self._mixed(f"receive_{block}_{degree}", each)
-            for degree, each in enumerate(received)]
+            for degree, each in enumerate(_received(pairs, filters, angular, sent))]
 
   def _mixed(
       self, name: str, values: Float[Array, "atoms orders inputs"]
@@ -274,20 +294,11 @@ class GridACE(nn.Module):
     powers = self._of_element(f"powers_{block}", element, CORRELATION, 1.0)
     factors = self._of_element(f"factors_{block}", element, CORRELATION * number, 1.0 / number)
     at = grid(CORRELATION * self.degree + degree)
-    powers = [_repeat(power, len(at.points)) for power in powers]
-    values = evaluate(functions, at)
-    parts = []
-    for index in range(CORRELATION):
-      own = [_repeat(factor, len(at.points)) * value for factor, value in zip(
-          factors[index * number:(index + 1) * number], values, strict=True)]
-      parts.append((sum(own[::2]), sum(own[1::2])))
-
-    def product(sign: int) -> Float[Array, "atoms points features"]:
-      first, second, third = (even + sign * odd for even, odd in parts)
-      return first * (powers[0] + second * (powers[1] + third * powers[2]))
-
-    here, opposite = product(1), product(-1)
-    return project(0.5 * (here + opposite), 0.5 * (here - opposite), at, degree)
+    first, second, third = (
+        evaluate(_weighted(functions, factors[index * number:(index + 1) * number]), at)
+        for index in range(CORRELATION))
+    one, two, three = (primitives.repeat(power, len(at.points)) for power in powers)
+    return by_degree(project(first * (one + second * (two + third * three)), at, degree))
 
   def _update(
       self, block: int, degree: int, element: Float[Array, "atoms elements"],
@@ -312,45 +323,29 @@ class GridACE(nn.Module):
     return layers.dense(1, reads=act, name="output")(hidden)[:, 0]
 
 
-def _from_scalars(
+def _received(
     pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
-    angular: Sequence[Float[Array, "pairs _"]], sent: Float[Array, "atoms features"],
+    angular: Sequence[Float[Array, "pairs _"]], sent: Float[Array, "atoms orders features"],
 ) -> list[Float[Array, "atoms _ features"]]:
-  """sum_j R_l Y_lm x_j of all degrees, where what is sent are scalars."""
-  return [
-      _exchange(pairs, _times(orders, filter), _repeat(sent, orders.shape[1]), (-1) ** degree)
-      for degree, (filter, orders) in enumerate(zip(filters, angular, strict=True))]
+  """The products of sum_l R_l (2 l + 1) P_l(u . n) with what is sent, summed over neighbours.
 
-
-def _from_functions(
-    pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
-    angular: Sequence[Float[Array, "pairs _"]], sent: Sequence[Float[Array, "atoms _ features"]],
-    at: Grid,
-) -> list[Float[Array, "atoms _ features"]]:
-  """The projection of sum_j f_ij(n) x_j(n), f = sum_l R_l (2 l + 1) P_l(u . n)."""
+  Products of coefficients are summed, and coupled afterwards, once for each atom.
+  """
   degree = len(filters) - 1
-  around = [_times(orders @ jnp.asarray(table.T, orders.dtype), filter) for orders, table, filter
-            in zip(angular, harmonics(at.points, degree), filters, strict=True)]
-  values = evaluate(sent, at)
-  (filter_even, filter_odd), (even, odd) = (
-      tuple(functools.reduce(jnp.add, each[parity::2]) for parity in (0, 1))
-      for each in (around, values))
-  return project(
-      _exchange(pairs, filter_even, even, 1) + _exchange(pairs, filter_odd, odd, -1),
-      _exchange(pairs, filter_even, odd, 1) + _exchange(pairs, filter_odd, even, -1), at, degree)
+  products = layers.exchange_angular(
+      pairs, angular, filters, sent, [(-1) ** each for each in range(degree + 1)])
+  atoms, orders, features = sent.shape
+  if orders == 1:
+    return [each[:, :, 0] for each in products]
+  both = jnp.concatenate([each.reshape(atoms, -1, features) for each in products], axis=1)
+  return by_degree(primitives.combine(couplings(degree, math.isqrt(orders) - 1, degree), both))
 
 
-def _times(
-    coefficients: Float[Array, "pairs orders"], filter: Float[Array, "pairs features"]
-) -> Float[Array, "pairs orders features"]:
-  return coefficients[:, :, None] * _repeat(filter, coefficients.shape[1])
-
-
-def _exchange(
-    pairs: layers.Pairs, filters: Float[Array, "pairs orders features"],
-    sent: Float[Array, "atoms orders features"], parity: int,
+def _weighted(
+    functions: Sequence[Float[Array, "atoms _ features"]],
+    factors: Sequence[Float[Array, "atoms features"]],
 ) -> Float[Array, "atoms orders features"]:
-  columns = math.prod(sent.shape[1:])  # not -1: of one atom there are no pairs
-  return layers.exchange(
-      pairs, filters.reshape(len(filters), columns), sent.reshape(len(sent), columns), parity
-  ).reshape(sent.shape)
+  """Functions whose degrees have been multiplied by a factor each."""
+  return jnp.concatenate([
+      primitives.repeat(factor, each.shape[1]) * each
+      for factor, each in zip(factors, functions, strict=True)], axis=1)
