@@ -16,7 +16,8 @@ class Case(NamedTuple):
     molecule: The name of an embedded data set.
     cores: How many of the usable cores all contenders are pinned to.
     blocks: The number of interaction blocks.
-    radial: The number of Gaussians.
+    radial: The number of radial functions, Gaussians in SchNet.
+    network: The network, by the name of `model.name`.
   """
 
   features: int = 64
@@ -25,6 +26,7 @@ class Case(NamedTuple):
   cores: int = 1
   blocks: int = BLOCKS
   radial: int = RADIAL
+  network: str = "SchNet"
 
 
 class Contender(NamedTuple):
@@ -93,13 +95,27 @@ def quick_plans() -> list[Plan]:
   return [Plan(Case(features=8, batch=4, blocks=1, radial=8), (2,), ("engine",))]
 
 
+def networks() -> list[Case]:
+  """The networks at the sizes in which they are compared; the first is what others are told by."""
+  base = Case()
+  ace = base._replace(network="GridACE", blocks=2, radial=8)
+  return [
+      base, base._replace(network="PaiNN", radial=20), ace._replace(features=32), ace,
+      *(base._replace(network=name) for name in ("CGCNN", "ForceNet")),
+      *(base._replace(network=name, blocks=1) for name in ("DimeNetPlusPlus", "GemNetT"))]
+
+
+# Who else has a network; the other modules of `contenders` have SchNet alone.
+PEERS = {"SchNet": ("pyg", "schnetpack"), "PaiNN": ("schnetpack",), "GridACE": ("mace",)}
+
+
 def contenders(plan: Plan) -> list[Contender]:
   """All that are timed in alternation: ours, and PyTorch with each sensible number of threads."""
   cores = plan.case.cores
   threads = sorted({1, cores})
   others = [
       Contender(module, threads=number)
-      for module in ("pyg", "schnetpack") for number in threads]
+      for module in PEERS.get(plan.case.network, ()) for number in threads]
   alone = ("engine", "split") if cores > 1 and plan.case.batch % cores == 0 else ("engine",)
   ours = [
       Contender("ours", runs, mapping)

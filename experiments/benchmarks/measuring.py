@@ -6,7 +6,7 @@ import pathlib
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from experiments.benchmarks import operations, processes
@@ -50,7 +50,7 @@ class Measured(NamedTuple):
   problems: list[str]
 
 
-class _Member(NamedTuple):
+class Member(NamedTuple):
   """A contender in its process, with what it says of itself.
 
   Attributes:
@@ -88,7 +88,7 @@ def measure(
   case, problems = plan.case, []
   request = {"case": case._asdict(), "data": str(scratch / "data.npz"),
              "cores": processes.core_numbers()[:case.cores]}
-  with _worker({**request, "task": "data"}) as data:
+  with worker({**request, "task": "data"}) as data:
     facts = processes.ask(data)
   network = operations.layers(
       atoms=facts["atoms"], pairs=facts["pairs"], features=case.features, blocks=case.blocks,
@@ -101,12 +101,12 @@ def measure(
       # Those of us that train more runs are the same network.
       fits = with_fit and contender.runs in (1, min(plan.runs)) and contender.mapping == "engine"
       try:
-        members.append(_member(
+        members.append(start(
             stack, training, contender, effort, scratch / f"cache_{number}", fits))
       except LookupError as error:
         problems.append(f"{contender.name} left out: {error}")
     tell("timing in alternation")
-    samples = _alternate(members, effort, _probes(network, case.batch))
+    samples = alternate(members, effort, _probes(network, case.batch))
   rows = [_row(case, facts, network, member, sample)
           for member, sample in zip(members, samples, strict=True)]
   environment = facts["environment"] | {"cores": len(processes.core_numbers())}
@@ -114,7 +114,8 @@ def measure(
 
 
 @contextlib.contextmanager
-def _worker(request: dict[str, Any], cache: str | None = None) -> Iterator[subprocess.Popen]:
+def worker(request: dict[str, Any], cache: str | None = None) -> Iterator[subprocess.Popen]:
+  """A process that serves a request until the block ends, with JAX's cache in a folder."""
   process = processes.start(request, cache)
   try:
     yield process
@@ -122,16 +123,25 @@ def _worker(request: dict[str, Any], cache: str | None = None) -> Iterator[subpr
     processes.stop(process)
 
 
-def _member(
+def start(
     stack: contextlib.ExitStack, request: dict[str, Any], contender: Contender, effort: Effort,
     cache: pathlib.Path, with_fit: bool,
-) -> _Member:
-  """Starts a contender, warms it up, and finds out how many steps fill a burst."""
-  process = stack.enter_context(_worker(request, str(cache)))
+) -> Member:
+  """Starts a contender, warms it up, and finds out how many steps fill a burst.
+
+  Args:
+    stack: Stops its process.
+    request: The case, the file of the data, the cores, the task `train`, and the contender.
+    contender: The contender.
+    effort: How long to measure.
+    cache: A folder for JAX's cache of compiled programs.
+    with_fit: Whether to train it for the check that all learn alike.
+  """
+  process = stack.enter_context(worker(request, str(cache)))
   description = processes.ask(process, do="describe")
   warm = None
   if description["compile_seconds"] is not None:
-    with _worker(request, str(cache)) as again:
+    with worker(request, str(cache)) as again:
       warm = processes.ask(again, do="describe")["compile_seconds"]
   fit = None
   if with_fit:
@@ -139,7 +149,7 @@ def _member(
   steps = _calibrate(
       lambda steps: processes.ask(process, do="advance", steps=steps), effort.burst)
   memory = processes.ask(process, do="peak_memory")
-  return _Member(contender, process, description, warm, memory, fit, steps)
+  return Member(contender, process, description, warm, memory, fit, steps)
 
 
 def _calibrate(run: Callable[[int], dict[str, float]], burst: float) -> int:
@@ -151,7 +161,7 @@ def _calibrate(run: Callable[[int], dict[str, float]], burst: float) -> int:
   return math.ceil(number * burst / seconds)
 
 
-Probes = list[tuple[operations.Layer, dict[str, int]]]
+Probes = Sequence[tuple[operations.Layer, dict[str, int]]]
 
 
 def _probes(network: list[operations.Layer], batch: int) -> Probes:
@@ -161,9 +171,18 @@ def _probes(network: list[operations.Layer], batch: int) -> Probes:
                "outputs": layer.outputs}) for layer in network if layer.outputs > 1]
 
 
-def _alternate(
-    members: list[_Member], effort: Effort, probes: Probes) -> list[list[dict[str, float]]]:
-  """Rounds of bursts: A B C, A B C, ...; each burst is training, then matrix products."""
+def alternate(
+    members: list[Member], effort: Effort, probes: Probes = ()) -> list[list[dict[str, float]]]:
+  """Rounds of bursts: A B C, A B C, ...; each burst is training, then matrix products.
+
+  Args:
+    members: All that are timed.
+    effort: How long to measure.
+    probes: The shapes of the products; none are timed where there are none.
+
+  Returns:
+    For each member the times of each round.
+  """
   repeats = [_repeats(member, effort, probes) for member in members]
   samples: list[list[dict[str, float]]] = [[] for _ in members]
   for _ in range(effort.rounds):
@@ -171,7 +190,7 @@ def _alternate(
       time.sleep(PAUSE)
       training = processes.ask(member.process, do="advance", steps=member.steps)
       work = member.steps * member.contender.runs
-      rate = _attainable_rate(member, probes, counts)
+      rate = _attainable_rate(member, probes, counts) if probes else math.nan
       sample.append({
           "ms_per_step_and_run": 1e3 * training["seconds"] / work,
           "cpu_ms_per_step_and_run": 1e3 * training["cpu_seconds"] / work,
@@ -179,8 +198,8 @@ def _alternate(
   return samples
 
 
-def _repeats(member: _Member, effort: Effort, probes: Probes) -> list[int]:
-  share = effort.burst * PRODUCT_SHARE / len(probes)
+def _repeats(member: Member, effort: Effort, probes: Probes) -> list[int]:
+  share = effort.burst * PRODUCT_SHARE / max(1, len(probes))
   return [
       _calibrate(
           lambda repeats, shape=shape: processes.ask(
@@ -188,7 +207,7 @@ def _repeats(member: _Member, effort: Effort, probes: Probes) -> list[int]:
       for _, shape in probes]
 
 
-def _attainable_rate(member: _Member, probes: Probes, repeats: list[int]) -> float:
+def _attainable_rate(member: Member, probes: Probes, repeats: list[int]) -> float:
   """Operations a second of the step's matrix products alone, in the contender's process."""
   seconds = []
   for (_, shape), count in zip(probes, repeats, strict=True):
@@ -199,7 +218,7 @@ def _attainable_rate(member: _Member, probes: Probes, repeats: list[int]) -> flo
 
 
 def _row(
-    case: Case, facts: dict[str, Any], network: list[operations.Layer], member: _Member,
+    case: Case, facts: dict[str, Any], network: list[operations.Layer], member: Member,
     samples: list[dict[str, float]],
 ) -> dict[str, Any]:
   useful = case.batch * operations.force_training(network)  # of a step of one run

@@ -76,9 +76,16 @@ def ratio_over_all(
       **over_all(name, arm, baseline, metric, verdict))
 
 
-def factorial(name: str, metric: str) -> Mapping[str, Any]:
-  """The factorial analysis of an error in the table of a result that crosses two factors."""
-  (found,) = [table["factorial"] for table in summary(name)["tables"] if "factorial" in table]
+def factorial(name: str, metric: str, title: str = "") -> Mapping[str, Any]:
+  """The factorial analysis of an error in the table of a result that crosses two factors.
+
+  Args:
+    name: The kept result.
+    metric: The error.
+    title: The title of the table, where there are several.
+  """
+  (found,) = [table["factorial"] for table in summary(name)["tables"]
+              if "factorial" in table and table["title"].startswith(title)]
   return found[metric]
 
 

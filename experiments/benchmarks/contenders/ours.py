@@ -21,6 +21,7 @@ from dcnn.tasks.base import Batch, Hypers, Task, Variables
 from experiments.benchmarks.cases import CUTOFF, FORCE_WEIGHT, LEARNING_RATE, Case, Contender
 from experiments.benchmarks.contenders.base import Missing, Trainer
 
+ACTIVATIONS = {"GridACE": "silu"}  # of mace-torch, which has no place for another
 CHUNK = 200  # steps whose batches are on the device; then they are used again
 
 
@@ -35,6 +36,8 @@ def config(case: Case, runs: int = 1, devices_per_run: int = 1) -> configs.Confi
   chosen = configs.default()
   chosen.dataset = case.molecule
   chosen.labels = "mean_shift"  # E = mean + network, in eV: as one would write it in PyTorch
+  chosen.model.name = case.network
+  chosen.activation.name = ACTIVATIONS.get(case.network, "irelu")
   chosen.model.features, chosen.model.blocks = case.features, case.blocks
   chosen.model.radial, chosen.model.cutoff = case.radial, CUTOFF
   chosen.loss.force_weight = FORCE_WEIGHT

@@ -1,4 +1,4 @@
-"""SchNetPack's SchNet, through its own model classes and its own pairwise distances."""
+"""SchNetPack's SchNet and PaiNN, through its own model classes and its own pairwise distances."""
 
 import torch
 import torch.utils.data.dataloader
@@ -18,14 +18,19 @@ from schnetpack import properties  # noqa: E402
 
 
 def build(case: Case, contender: Contender, data: str) -> Trainer:
-  """Trains a `NeuralNetworkPotential` of PairwiseDistances, SchNet, Atomwise and Forces."""
+  """Trains a `NeuralNetworkPotential` of PairwiseDistances, the network, Atomwise and Forces."""
   torch.set_num_threads(contender.threads)
 
   def make_model() -> torch.nn.Module:
-    representation = schnetpack.representation.SchNet(
-        n_atom_basis=case.features, n_interactions=case.blocks, n_filters=case.features,
-        radial_basis=schnetpack.nn.GaussianRBF(case.radial, CUTOFF),
-        cutoff_fn=schnetpack.nn.CosineCutoff(CUTOFF), activation=IReLU())
+    common = {"n_atom_basis": case.features, "n_interactions": case.blocks,
+              "cutoff_fn": schnetpack.nn.CosineCutoff(CUTOFF), "activation": IReLU()}
+    if case.network == "PaiNN":
+      representation = schnetpack.representation.PaiNN(
+          radial_basis=schnetpack.nn.BesselRBF(case.radial, CUTOFF), **common)
+    else:
+      representation = schnetpack.representation.SchNet(
+          radial_basis=schnetpack.nn.GaussianRBF(case.radial, CUTOFF), n_filters=case.features,
+          **common)
     return schnetpack.model.NeuralNetworkPotential(
         representation,
         input_modules=[schnetpack.atomistic.PairwiseDistances()],
