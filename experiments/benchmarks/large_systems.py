@@ -1,10 +1,11 @@
-"""Is the cost linear in the number of atoms? SchNet with neighbour lists on crystals of copper.
+"""Is the cost linear in the number of atoms? Networks with neighbour lists on crystals of copper.
 
 Claim tested: from 50 to 5,000 atoms the time of energy, forces and virial, and that of a training
 step on energy and forces, grow with an exponent of at most 1.1. Rattled fcc copper at its density,
-cutoff 5 angstrom, 64 features, 3 blocks, 32 radial functions, one configuration at a time, single
-precision. Printed are medians over rounds that go through all sizes in turn, so that other work on
-the machine meets them all; the exponent is the least-squares slope of log time against log atoms.
+cutoff 5 angstrom, SchNet with 64 features, 3 blocks and 32 radial functions, or `--network=NAME` in
+its own sizes, one configuration at a time, single precision. Printed are medians over rounds that
+go through all sizes in turn, so that other work on the machine meets them all; the exponent is the
+least-squares slope of log time against log atoms.
 
   python -m experiments.benchmarks.large_systems --out=large_systems.json
 """
@@ -21,9 +22,8 @@ import numpy as np
 import optax
 from ase.build import bulk
 
-from dcnn import activations, data, derivatives, losses
+from dcnn import activations, data, derivatives, losses, models
 from dcnn.base import Labels, System
-from dcnn.models import SchNet
 from dcnn.tasks import forcefield
 from experiments.benchmarks.contenders import ours
 
@@ -58,8 +58,8 @@ def crystal(atoms: int) -> System:
   return System(image.positions, image.numbers, image.cell.array)
 
 
-def case(atoms: int) -> Case:
-  """Compiles both functions for a crystal."""
+def case(atoms: int, network: str) -> Case:
+  """Compiles both functions of a network for a crystal."""
   system = crystal(atoms)
   started = time.perf_counter()
   neighbours = data.neighbour_list(system, CUTOFF)
@@ -68,7 +68,10 @@ def case(atoms: int) -> Case:
   system = jax.tree.map(
       lambda leaf: jax.numpy.asarray(leaf, "float32" if leaf.dtype == "float64" else "int32"),
       system._replace(neighbours=neighbours))
-  model = SchNet(lambda x: activations.irelu(x, c=0.5), cutoff=CUTOFF)
+  found = models.resolve(network)
+  elements = {"elements": (29,)} if "elements" in found.takes else {}
+  model = found.make(
+      activation=lambda x: activations.irelu(x, c=0.5), cutoff=CUTOFF, **elements)
   variables = jax.jit(model.init)(jax.random.key(0), system)
   respond = jax.jit(derivatives.energy_forces_and_virial(model.apply)).lower(
       variables, system).compile()
@@ -132,11 +135,15 @@ def main() -> None:
   """Prints the table and writes it as JSON."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--out", default="", help="JSON file to write")
+  parser.add_argument(
+      "--network", default="SchNet", help="the network",
+      choices=[name for name in models.MODELS
+               if models.resolve(name).listed and "cutoff" in models.resolve(name).settings])
   parser.add_argument("--rounds", type=int, default=7)
   parser.add_argument("--smoke", action="store_true", help="two small sizes, to see that it works")
   options = parser.parse_args()
   data.neighbour_list(crystal(SMOKE[0]), CUTOFF)  # so that the library is loaded
-  cases = [case(atoms) for atoms in (SMOKE if options.smoke else REPEATS)]
+  cases = [case(atoms, options.network) for atoms in (SMOKE if options.smoke else REPEATS)]
   atoms = [each.atoms for each in cases]
   seconds = medians(cases, options.rounds)
   print("atoms   pairs  list ms  E+F+W ms  us/atom      MB  train ms  us/atom      MB")
@@ -151,7 +158,8 @@ def main() -> None:
   print("exponents: energy, forces and virial {respond:.2f}, training step {train:.2f}, "
         "list {list:.2f}".format(**exponents))
   record = {
-      "atoms": atoms, "pairs": [each.pairs for each in cases], "seconds": seconds,
+      "network": options.network, "atoms": atoms,
+      "pairs": [each.pairs for each in cases], "seconds": seconds,
       "list_seconds": [each.list_seconds for each in cases],
       "megabytes": {name: [each.megabytes[name] for each in cases] for name in seconds},
       "exponents": exponents, "rounds": options.rounds, "jax": jax.__version__,
