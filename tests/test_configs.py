@@ -432,3 +432,20 @@ def test_looks_are_a_small_number(looks):
   with pytest.raises((ValueError, TypeError), match="looks|int"):
     config.looks = looks
     configs.validate(config)
+
+
+WHILE_TRACED = {
+    "passed": ({"model.name": "GridACE", "model.degree": 1, "model.passed": 2},
+               "model.name=GridACE: expected GridACE with passed up to degree, 1, received 2"),
+    "scales": ({"model.name": "GemNetT", "model.scales": "oc20", "model.blocks": 4},
+               "model.name=GemNetT: scales=oc20 has the factors of 3 blocks"),
+    "own": ({"model.name": lambda activation: 1 / 0}, "division by zero"),
+}
+
+
+@pytest.mark.parametrize("arm, message", WHILE_TRACED.values(), ids=WHILE_TRACED)
+def test_what_a_network_refuses_is_told_before_anything_is_compiled(arm, message):
+  config = tiny.config(arms=({}, arm))
+  with pytest.raises(ValueError, match=message) as refused:
+    jobs.prepare(config)
+  assert f"arm {configs.arm_name(arm)!r}" in str(refused.value)

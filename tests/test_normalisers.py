@@ -373,3 +373,17 @@ def test_statistics_are_refused_where_they_cannot_serve(network, what, kind):
 def test_a_network_of_ones_own_may_hold_batch_norm():
   result = dcnn.sweep(tiny.config(**ONES_OWN, seeds=1), None)
   assert np.isfinite(result.errors("force_loss")["base"]).all()
+
+
+def test_statistics_of_single_configurations_are_told_of():
+  """Flax's BatchNorm without the name of the axis, of which JAX would speak of vmap."""
+  with pytest.raises(ValueError, match="not those of the whole batch: give its normaliser axis"):
+    jobs.prepare(tiny.config(model__normaliser=lambda: nn.BatchNorm(False)))
+
+
+def test_statistics_that_are_not_finite_end_a_run():
+  program, state, step, frames = run()
+  lost = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), state.variables["batch_stats"])
+  ended, _ = step(state._replace(variables={**state.variables, "batch_stats": lost}), hypers(),
+                  take(frames, np.arange(4)), jax.random.key(1))
+  assert ended.diverged_at == 0 and ended.non_finite["parameters"]

@@ -14,6 +14,7 @@ from dcnn import activations, data, labels, losses, models, optimizers
 from dcnn.base import Dataset, System, known_forces, objects, rounding, wording
 from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Indices
+from dcnn.base.text import first_line
 from dcnn.configs import networks, penalties
 from dcnn.configs.sections import Parts, Section
 from dcnn.configs.settings import (
@@ -227,8 +228,11 @@ def build(
                     f"labels={settings.labels}; take atomic_reference or atomic/SCALE",
                     stacklevel=2)
     _check_systems(config, sources, settings)
-    if not (isinstance(settings.model.name, str) and isinstance(settings.model.normaliser, str)):
-      _check_own_statistics(settings, dataset, splits)
+  # One of each: the arms of a sweep mostly have the same network.
+  networks_of = {str(objects.describe(flat(settings.model))): name
+                 for name, settings in reversed(arms.items())}
+  for name in networks_of.values():
+    _check_shapes(name, arms[name], dataset, splits)
   return Parts(
       problem=forcefield.make_problem(dataset, own_metrics(config)),
       splits=splits,
@@ -396,14 +400,32 @@ def _make_model(
   return make_model
 
 
-def _check_own_statistics(
-    config: ConfigDict, dataset: Dataset, splits: Sequence[Indices]) -> None:
-  """As `_require_statistics_can_serve`, of parts of the user's own, which may keep some unseen."""
+def _check_shapes(
+    name: str, config: ConfigDict, dataset: Dataset, splits: Sequence[Indices]) -> None:
+  """Traces the network of an arm, so that what it refuses is told before anything is compiled.
+
+  As `_require_statistics_can_serve`, also of parts of the user's own, which may keep statistics
+  that nothing else tells of.
+  """
   hypers = {**networks.parameters(config), "init_gain": networks.init_gain(config)}
-  model = _make_model(config, dataset, splits)(hypers)
-  variables = jax.eval_shape(model.init, jax.random.key(0), _example(dataset, splits))
-  if normalisers.STATISTICS in variables:
-    _require_statistics_can_serve(config, f"the batch statistics of {_name(config)}")
+  example = _example(dataset, splits)
+  with naming(f"arm {name!r}"), naming(f"model.name={_name(config)}"):
+    model = _make_model(config, dataset, splits)(hypers)
+    variables = jax.eval_shape(model.init, jax.random.key(0), example)
+  if normalisers.STATISTICS not in variables:
+    return
+  _require_statistics_can_serve(config, f"the batch statistics of {_name(config)}")
+  one = jax.tree.map(lambda array: array[None], example)
+  try:
+    jax.eval_shape(
+        jax.vmap(functools.partial(model.apply, mutable=[normalisers.STATISTICS]), (None, 0),
+                 (0, None), axis_name=normalisers.SYSTEMS), variables, one)
+  except Exception as error:  # the words of JAX are about vmap
+    raise ValueError(
+        f"arm {name!r}: the running statistics of {_name(config)} are not those of the whole "
+        "batch: give its normaliser axis_name=normalisers.SYSTEMS, as in lambda: "
+        "nn.BatchNorm(False, axis_name=normalisers.SYSTEMS), or take model.normaliser=batch "
+        f"({first_line(error)})") from error
 
 
 def _name(config: ConfigDict) -> str:

@@ -155,7 +155,7 @@ def step(
   updates, optimizer = program.make_optimizer(hypers).update(gradient, state.optimizer, params)
   new_params = optax.apply_updates(params, updates)
   checked = {**terms, "gradient": _sum_of_squares(gradient),
-             "parameters": _sum_of_squares(new_params)}
+             "parameters": _sum_of_squares((new_params, network_state))}
   # As one vector, so that XLA finds out once, and not for each parameter, whether all are finite.
   is_finite = jnp.isfinite(jnp.stack([*checked.values(), total]))
   non_finite = {name: ~is_finite[i] for i, name in enumerate(checked)}
