@@ -61,7 +61,7 @@ def variables(weights):
 @functools.cache
 def in_training(model):
   function = derivatives.energy_forces_and_state(
-      functools.partial(model.apply, mutable=[normalisers.STATISTICS]))
+      functools.partial(model.apply, mutable=[normalisers.RUNNING]))
   return quickly_compiled(
       jax.vmap(function, (None, 0), (0, None), axis_name=normalisers.SYSTEMS))
 

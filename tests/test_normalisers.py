@@ -50,7 +50,7 @@ def system(systems, index):
 def in_training(model):
   """Energies, forces and new statistics of a batch in training."""
   function = derivatives.energy_forces_and_state(
-      functools.partial(model.apply, mutable=[normalisers.STATISTICS]))
+      functools.partial(model.apply, mutable=[normalisers.RUNNING]))
   return jax.vmap(function, (None, 0), (0, None), axis_name=normalisers.SYSTEMS)
 
 
@@ -70,7 +70,7 @@ def some_variables(model, systems, seed=0):
 
 LAYER = normalisers.BatchNorm()
 _layer_in_training = quickly_compiled(jax.vmap(
-    functools.partial(LAYER.apply, mutable=[normalisers.STATISTICS]), (None, 0, 0), (0, None),
+    functools.partial(LAYER.apply, mutable=[normalisers.RUNNING]), (None, 0, 0), (0, None),
     axis_name=normalisers.SYSTEMS))
 
 

@@ -87,7 +87,7 @@ def test_directions_and_their_derivatives_are_0_where_atoms_coincide(x64):
                   jnp.array([1, 1, 8, 0]))
 
   def both(positions):
-    return triplets.edges(system._replace(positions=positions))
+    return triplets.edge_arrays(system._replace(positions=positions))
 
   edges = both(system.positions)
   np.testing.assert_allclose(edges.distance[0], [0, 0, 5, 0])
@@ -105,7 +105,7 @@ def test_sums_over_triplets_are_those_of_a_loop(x64):
   key = jax.random.split(jax.random.key(0), 2)
   positions, sent = (np.asarray(jax.random.normal(each, shape)) for each, shape in zip(
       key, ((4, 3), (4, 4, 3, 2)), strict=True))
-  edges = triplets.edges(System(jnp.asarray(positions), jnp.ones(4, int)))
+  edges = triplets.edge_arrays(System(jnp.asarray(positions), jnp.ones(4, int)))
   received = np.asarray(triplets.triplet_sums(
       triplets.harmonics(triplets.cosines(edges.direction), 3), jnp.asarray(sent)))
   for centre in range(4):

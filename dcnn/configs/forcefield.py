@@ -412,13 +412,13 @@ def _check_shapes(
   with naming(f"arm {name!r}"), naming(f"model.name={_name(config)}"):
     model = _make_model(config, dataset, splits)(hypers)
     variables = jax.eval_shape(model.init, jax.random.key(0), example)
-  if normalisers.STATISTICS not in variables:
+  if normalisers.RUNNING not in variables:
     return
   _require_statistics_can_serve(config, f"the batch statistics of {_name(config)}")
   one = jax.tree.map(lambda array: array[None], example)
   try:
     jax.eval_shape(
-        jax.vmap(functools.partial(model.apply, mutable=[normalisers.STATISTICS]), (None, 0),
+        jax.vmap(functools.partial(model.apply, mutable=[normalisers.RUNNING]), (None, 0),
                  (0, None), axis_name=normalisers.SYSTEMS), variables, one)
   except Exception as error:  # the words of JAX are about vmap
     raise ValueError(

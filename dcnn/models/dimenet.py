@@ -113,7 +113,7 @@ class DimeNetPlusPlus(nn.Module):
   def __call__(self, system: System) -> Float[Array, ""]:
     """Scaled energy of one configuration."""
     layers.check_limits(self)
-    edges = triplets.edges(system)
+    edges = triplets.edge_arrays(system)
     x = edges.distance.reshape(-1) / self.cutoff
     envelope = inverse_envelope(x)[:, None]
     frequencies = self.param(
@@ -133,9 +133,9 @@ class DimeNetPlusPlus(nn.Module):
         name="output")(
             jnp.zeros_like(x[:len(system.species)]), jnp.concatenate([start[None], messages]),
             waves)
-    return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
+    return layers.total(energies, system.species)
 
-  def _harmonics(self, edges: triplets.Edges) -> Float[Array, "atoms atoms atoms orders"]:
+  def _harmonics(self, edges: triplets.EdgeArrays) -> Float[Array, "atoms atoms atoms orders"]:
     """Those of the angle between the directions of two messages: not of the one at the centre.
 
     Raises:

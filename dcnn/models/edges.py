@@ -58,7 +58,7 @@ def edges(system: System, cutoff: float) -> Edges:
         jnp.tile(pairs.real, 2), jnp.concatenate([first, second]),
         jnp.concatenate([second, first]), atoms)
   layers.require_no_cell(system)
-  square = triplets.edges(system)
+  square = triplets.edge_arrays(system)
   present = jnp.asarray(system.species) > 0
   real = present[:, None] & present & ~np.eye(atoms, dtype=bool)
   return Edges(

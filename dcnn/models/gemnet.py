@@ -166,7 +166,7 @@ class GemNetT(nn.Module):
   def __call__(self, system: System) -> Float[Array, ""]:
     """Scaled energy of one configuration."""
     layers.check_limits(self)
-    act, edges = self.activation, triplets.edges(system)
+    act, edges = self.activation, triplets.edge_arrays(system)
     x = edges.distance.reshape(-1) / self.cutoff
     real = _Samples(((x > 0) & (x < 1)).astype(x.dtype),
                     (jnp.asarray(system.species) > 0).astype(x.dtype))
@@ -191,10 +191,10 @@ class GemNetT(nn.Module):
         act, self.output_activation or act, self.atom_features, name="output")(
             jnp.zeros_like(real.atoms), jnp.concatenate([start[None], messages]), output_scales,
             to_outputs, real)
-    return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
+    return layers.total(energies, system.species)
 
   def _filters(
-      self, basis: Float[Array, "edges radial"], edges: triplets.Edges
+      self, basis: Float[Array, "edges radial"], edges: triplets.EdgeArrays
   ) -> Float[Array, "atoms atoms atoms basis"]:
     """The functions of distance and angle of a triplet, reduced, which all blocks share."""
     harmonics = triplets.harmonics(triplets.cosines(edges.direction), self.spherical)

@@ -19,6 +19,7 @@ MOST_LAYERS = 64  # in sequence; more compile for many minutes
 LARGEST_ATOMIC_NUMBER = 118
 
 Activation = Callable[[Array], Array]
+AnyArray = Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,6 +91,12 @@ def embedding(
   return nn.Embed(
       LARGEST_ATOMIC_NUMBER + 1, features, name="embedding",
       embedding_init=draw or nn.initializers.normal(1.0))
+
+
+def total(
+    energies: Float[Array, " atoms"], species: Int[AnyArray, " atoms"]) -> Float[Array, ""]:
+  """The sum of the energies of real atoms, whatever stands at padding."""
+  return jnp.sum(jnp.where(jnp.asarray(species) > 0, energies, 0.0))
 
 
 def check_limits(network: Any) -> None:

@@ -24,7 +24,7 @@ AnyArray = Array | np.ndarray
 Layer = Callable[..., Array]
 Normaliser = Callable[[], Layer]
 
-STATISTICS = "batch_stats"  # the collection of running statistics
+RUNNING = "batch_stats"  # the collection of running statistics
 SYSTEMS = "systems"  # the name of the axis of configurations, over which training maps a network
 EPSILON = 1e-5  # added to variances
 
@@ -41,9 +41,9 @@ class BatchNorm(nn.Module):
 
   mean and variance (biased, in two passes: the mean of squares less the square of the mean loses
   all digits in float32) are sums over the batch, divided by the number of its real rows. They are
-  used where the collection `STATISTICS` may be changed, which is in training:
+  used where the collection `RUNNING` may be changed, which is in training:
 
-      apply = functools.partial(model.apply, mutable=[normalisers.STATISTICS])
+      apply = functools.partial(model.apply, mutable=[normalisers.RUNNING])
       energies, state = jax.vmap(
           apply, (None, 0), (0, None), axis_name=normalisers.SYSTEMS)(variables, systems)
 
@@ -79,9 +79,9 @@ class BatchNorm(nn.Module):
     size, dtype = features.shape[-1:], features.dtype
     scale = self.param("scale", nn.initializers.ones, size)
     bias = self.param("bias", nn.initializers.zeros, size)
-    mean = self.variable(STATISTICS, "mean", jnp.zeros, size)
-    variance = self.variable(STATISTICS, "var", jnp.ones, size)
-    if self.is_mutable_collection(STATISTICS) and not self.is_initializing():
+    mean = self.variable(RUNNING, "mean", jnp.zeros, size)
+    variance = self.variable(RUNNING, "var", jnp.ones, size)
+    if self.is_mutable_collection(RUNNING) and not self.is_initializing():
       centre, spread, count = _moments(features, jnp.asarray(real, dtype))
       self._run(mean, centre, count)
       self._run(variance, spread * count / jnp.maximum(count - 1.0, 1.0), count)

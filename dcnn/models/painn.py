@@ -89,7 +89,7 @@ class PaiNN(nn.Module):
       scalars, vectors = self._mix(block, scalars, vectors)
     hidden = output_act(layers.dense(self.features // 2, name="output_hidden")(scalars))
     energies = layers.dense(1, reads=output_act, name="output")(hidden)[:, 0]
-    return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
+    return layers.total(energies, system.species)
 
   def _filters(self, pairs: layers.Pairs) -> list[list[Float[Array, "pairs features"]]]:
     """The filters (w_s, w_r, w_v) of each block; the first has no w_v."""

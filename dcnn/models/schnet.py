@@ -69,7 +69,7 @@ class SchNet(nn.Module):
       atoms += layers.dense(self.features, reads=act, name=f"update_{block}")(hidden)
     hidden = output_act(layers.dense(self.features // 2, name="output_hidden")(atoms))
     energies = layers.dense(1, reads=output_act, name="output")(hidden)[:, 0]
-    return jnp.sum(jnp.where(system.species > 0, energies, 0.0))
+    return layers.total(energies, system.species)
 
   def _filters(self, pairs: layers.Pairs) -> list[Float[Array, "pairs features"]]:
     """The filters of each block, the same for both directions of a pair."""

@@ -236,7 +236,7 @@ class GridACE(nn.Module):
       energies += self._energies(block, carried[0][:, 0], is_last)
     # A factor, so that forces are NaN, too.
     sound = jnp.where(jnp.any(element > 0, axis=1) | (species <= 0), 1.0, jnp.nan).astype(dtype)
-    return jnp.sum(jnp.where(species > 0, sound * energies, 0.0))
+    return layers.total(sound * energies, species)
 
   def _linear(self, name: str, features: int) -> Callable[[Array], Array]:
     return layers.dense(features, use_bias=False, name=name)

@@ -22,7 +22,7 @@ from dcnn.models.spherical import zonal_harmonics
 MOST_ATOMS = 60  # arrays of atoms^3 entries, times some 10, for each molecule of a batch
 
 
-class Edges(NamedTuple):
+class EdgeArrays(NamedTuple):
   """All directed edges of a molecule, arrays [to, from].
 
   Attributes:
@@ -35,7 +35,7 @@ class Edges(NamedTuple):
   direction: Float[Array, "3 atoms atoms"]
 
 
-def edges(system: System) -> Edges:
+def edge_arrays(system: System) -> EdgeArrays:
   """The directed edges of a molecule in free space; a neighbour list is not read.
 
   At distance 0 lengths and directions are 0, and so are all their derivatives: the force loss
@@ -56,7 +56,7 @@ def edges(system: System) -> Edges:
   square = jnp.sum(jnp.square(vectors), axis=0)
   apart = real[:, None] & real & (square > 0)
   distance = jnp.sqrt(jnp.where(apart, square, 1.0))
-  return Edges(jnp.where(apart, distance, 0.0), jnp.where(apart, vectors / distance, 0.0))
+  return EdgeArrays(jnp.where(apart, distance, 0.0), jnp.where(apart, vectors / distance, 0.0))
 
 
 def check(systems: System, network: str) -> None:

@@ -25,7 +25,7 @@ from dcnn.base import Dataset, Labels, System, known_forces
 from dcnn.base.measures import Measures, Picture
 from dcnn.base.splits import Frames, Training
 from dcnn.labels import LabelTransform
-from dcnn.models.normalisers import STATISTICS, SYSTEMS
+from dcnn.models.normalisers import RUNNING, SYSTEMS
 from dcnn.tasks import forcefield_metrics as metrics
 from dcnn.tasks.base import Fitted, Hypers, Problem, Task, Term, Variables, mean_term
 from dcnn.tasks.forcefield_metrics import FrameMetric
@@ -155,9 +155,9 @@ def _energy_in_training(
     apply: Callable[..., Any], scale: ArrayLike) -> derivatives.StatefulEnergyFn:
   """The energy, and the statistics that a step moves; none where the network has none."""
   def function(variables: Variables, system: System) -> tuple[Array, Variables]:
-    if STATISTICS not in variables:
+    if RUNNING not in variables:
       return scale * apply(variables, system), {}
-    energy, state = apply(variables, system, mutable=[STATISTICS])
+    energy, state = apply(variables, system, mutable=[RUNNING])
     return scale * energy, state
 
   return function
