@@ -14,7 +14,15 @@ from jax.extend.core import jaxprs_in_params
 
 from dcnn import activations, models
 from dcnn.base import System
-from experiments.benchmarks import breakdown, cases, kernels, operations, tables
+from experiments.benchmarks import (
+  breakdown,
+  cases,
+  kernels,
+  measuring,
+  networks,
+  operations,
+  tables,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = dict(features=8, blocks=2, radial=6)
@@ -111,6 +119,33 @@ def test_ratios_are_taken_within_a_round():
 
   found, = tables.ratios([row("ours", "ours", (1.0, 3.0, 2.0)), row("pyg", "pyg", (4, 12, 16))])
   assert found["ratio"] == [0.25, 0.125, 0.25]
+
+
+def test_networks_are_told_by_the_first_and_by_the_others_programs():
+  def row(case, contender, times):
+    return {**case._asdict(), "contender": contender, "weights": 7, "compile_seconds": None,
+            "ms": times, "cpu_ms": times}
+
+  schnet, painn = cases.networks()[:2]
+  lines = networks.table([
+      row(schnet, "ours", [1.0, 2.0, 3.0]), row(painn, "schnetpack", [8.0, 8.0, 12.0]),
+      row(painn, "ours", [2.0, 4.0, 3.0])]).splitlines()[2:]
+  cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+  assert [line[-2:] for line in cells] == [
+      ["1.00 (1.00 to 1.00)", ""], ["4.00 (4.00 to 8.00)", "0.25 (0.25 to 0.50)"],
+      ["2.00 (1.00 to 2.00)", ""]]
+
+
+@pytest.mark.nightly
+def test_networks_are_timed(tmp_path):
+  small = {"features": 4, "batch": 2, "blocks": 1, "radial": 4}
+  rows, problems = networks.measure(
+      [cases.Case(**small), *(cases.Case(**small, network=name) for name in ("PaiNN", "GridACE"))],
+      measuring.QUICK, tmp_path)
+  assert {row["network"] for row in rows if row["contender"] == "ours"} == {
+      "SchNet", "PaiNN", "GridACE"}
+  assert all("left out" in problem for problem in problems)
+  assert all(ms > 0 for row in rows for ms in row["ms"] + row["cpu_ms"])
 
 
 def test_every_contender_of_the_usual_cases_is_timed_beside_the_others():

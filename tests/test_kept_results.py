@@ -4,13 +4,16 @@ import json
 import pathlib
 import re
 
+import numpy as np
 import pytest
+import tiny
 
+import dcnn
 from dcnn.base import files
 from dcnn.jobs import compare
 from dcnn.results import report, storage, strata
 from experiments import ablations
-from experiments.results import answers
+from experiments.results import answers, ensemble
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEPT = ROOT / "experiments" / "results"
@@ -90,3 +93,16 @@ def leaves(record, path=""):
       yield from leaves(value, f"{path}/{key}")
     else:
       yield f"{path}/{key}", pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+
+
+def test_the_mean_of_the_seeds_is_taken_of_what_they_predict(tmp_path):
+  """Each seed's errors are those of its results; those of the mean are below their mean."""
+  workdir = tmp_path / "w"
+  result = dcnn.sweep(tiny.mlp(seeds=3), None, workdir=workdir)
+  found = ensemble.residuals(workdir, "base")
+  for part, metric in zip(found, ("energy_loss", "force_loss"), strict=True):
+    each = np.mean(np.abs(part), axis=tuple(range(1, part.ndim)))
+    np.testing.assert_allclose(each, result.errors(metric)["base"], rtol=1e-4)
+    assert np.mean(np.abs(np.mean(part, axis=0))) < np.mean(each)
+  with pytest.raises(ValueError, match="no arm 'silu': there are base"):
+    ensemble.residuals(workdir, "silu")

@@ -226,13 +226,13 @@ def _described(config: Mapping[str, Any], sources: Sequence[Source]) -> dict[str
     arms = {arm: each for source in reversed(sources)
             for arm, each in source.record.get("arm_settings", {}).items()}
     return {"arm_settings": arms, "glossary": [list(pair) for pair in terms.items()]}
-  described = describe_settings(_restored(config))
+  described = describe_settings(restored(config))
   return {key: value for key, value in described.items()
           if key not in ("config", "seeds", "measures")}
 
 
-def _restored(config: Mapping[str, Any]) -> ConfigDict:
-  """A configuration from config.json, as far as arms depend on it."""
+def restored(config: Mapping[str, Any]) -> ConfigDict:
+  """A configuration from the `config` of a config.json, without its tables and objects."""
   restored = configs.default(workdirs.task_of({"config": config}))
   known = configs.flat(restored)
   values = dict(pairing.leaves(config))

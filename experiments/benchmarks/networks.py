@@ -6,6 +6,7 @@ All are pinned to one core and timed in alternation: ethanol, batch 10, Adam. Ne
 '.[bench]'` for the others, and `pip install mace-torch` for MACE; without them it measures ours.
 """
 
+import argparse
 import contextlib
 import json
 import math
@@ -16,31 +17,26 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
-
 from dcnn.base import provenance
 from experiments.benchmarks import measuring, processes, tables
 from experiments.benchmarks.cases import Case, Contender, Plan, contenders, networks
 
-OUT = flags.DEFINE_string("out", "networks.json", "File that the figures are written to.")
-NAMES = flags.DEFINE_list("networks", None, "Those that are timed beside SchNet; all by default.")
-ROUNDS = flags.DEFINE_integer("rounds", 9, "Bursts of each.", lower_bound=1)
 
-
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
   """Measures all networks side by side, prints the table and writes the figures."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}: every setting has a flag")
   base, *others = networks()
-  unknown = set(NAMES.value or ()) - {case.network for case in others}
-  if unknown:
-    raise app.UsageError(f"--networks={','.join(sorted(unknown))}: known are "
-                         f"{', '.join(dict.fromkeys(case.network for case in others))}")
-  chosen = [base, *(case for case in others if case.network in (NAMES.value or case.network))]
+  names = list(dict.fromkeys(case.network for case in others))
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--out", default="networks.json", help="file that the figures are written to")
+  parser.add_argument("--networks", nargs="+", choices=names, default=names,
+                      help="those that are timed beside SchNet")
+  parser.add_argument("--rounds", type=int, default=9, help="bursts of each")
+  options = parser.parse_args()
+  chosen = [base, *(case for case in others if case.network in options.networks)]
   with tempfile.TemporaryDirectory() as scratch:
     rows, problems = measure(
-        chosen, measuring.FULL._replace(rounds=ROUNDS.value), pathlib.Path(scratch))
-  out = pathlib.Path(OUT.value)
+        chosen, measuring.FULL._replace(rounds=options.rounds), pathlib.Path(scratch))
+  out = pathlib.Path(options.out)
   out.parent.mkdir(parents=True, exist_ok=True)
   out.write_text(json.dumps(
       {"environment": provenance.environment(), "rows": rows, "problems": problems}, indent=1))
@@ -115,4 +111,4 @@ def _ratio(row: dict[str, Any], other: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()
