@@ -329,6 +329,8 @@ RESULTS = {
     "paper": "The paper's steps on its five networks, in small.",
     "paper_batch_norm": "The same on SchNet with a BatchNorm that nobody published.",
     "rmd17": "SchNet on rMD17 ethanol, by the recipe that `rmd17:search` found.",
+    "rmd17_painn": "PaiNN by the same recipe.",
+    "rmd17_ace": "GridACE by the same recipe.",
 }
 
 
@@ -375,7 +377,7 @@ def page() -> str:
       f"{networks.needed()} Ratios of errors in the networks with their own activation, paired by "
       "seed, with 95 % intervals. *SchNet with BatchNorm* is no network of the paper.",
       networks.apart(), networks.interactions(),
-      "## How accurate SchNet is", accuracy(),
+      "## How accurate the networks are", accuracy(), networks.accuracy(),
       "## The results",
       "\n".join(("| result | what it is | command |", "|---|---|---|", *results))))
 
