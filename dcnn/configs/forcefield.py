@@ -229,9 +229,10 @@ def build(
                     stacklevel=2)
     _check_systems(config, sources, settings)
   # One of each: the arms of a sweep mostly have the same network.
-  networks_of = {str(objects.describe(flat(settings.model))): name
-                 for name, settings in reversed(arms.items())}
-  for name in networks_of.values():
+  first_with: dict[str, str] = {}
+  for name, settings in arms.items():
+    first_with.setdefault(str(objects.describe(flat(settings.model))), name)
+  for name in first_with.values():
     _check_shapes(name, arms[name], dataset, splits)
   return Parts(
       problem=forcefield.make_problem(dataset, own_metrics(config)),

@@ -251,7 +251,7 @@ FIGURE = "experiments/results/molecules/figures/ratios_force_loss.svg"
 
 
 def readme_section() -> str:
-  """The section of README.md: the answer in five sentences, a figure and a table."""
+  """The section of README.md: the answer in some sentences, a figure and a table."""
   settings = config("converged")["config"]
   model = settings["model"]
   return "\n\n".join((
@@ -260,10 +260,11 @@ def readme_section() -> str:
       f"{settings['steps']:,} steps; ratios of geometric means over {settings['seeds']} seeds, "
       "paired by seed, with 95 % intervals.",
       "\n".join(f"{number}. {sentence}" for number, sentence in enumerate(
-          (scaling(), shifts(), constant(), silu(), paper()), start=1)),
+          (scaling(), shifts(), constant(), silu(), paper(), networks.needed()), start=1)),
       f"![Ratios of force errors for eight molecules]({FIGURE})",
       molecules(),
       table(),
+      f"{accuracy()} {networks.accuracy()}",
       "Errors are on test data that chose nothing: of the energy of a configuration, and of a "
       "Cartesian force component. [experiments/results](experiments/results/README.md) has every "
       "result, the paper's claims one by one, and the commands."))
@@ -383,7 +384,9 @@ def page() -> str:
 
 
 # What the docstrings of experiments say came out.
-OUTCOMES = {"ablations": lambda: " ".join((scaling(), constant(), silu())), "rmd17": accuracy}
+OUTCOMES = {
+    "ablations": lambda: " ".join((scaling(), constant(), silu())),
+    "rmd17": lambda: f"{accuracy()} {networks.accuracy()}"}
 
 
 def main() -> None:
