@@ -16,7 +16,7 @@ from scipy import special
 
 from dcnn import derivatives
 from dcnn.base import System
-from dcnn.models import DimeNetPlusPlus, GemNetT, dimenet, spherical, triplets
+from dcnn.models import DimeNetPlusPlus, GemNetT, bessel, dimenet, sphere, triplets
 
 CUTOFF = 3.0
 SIZES = {"features": 8, "blocks": 1, "basis_features": 4, "triplet_features": 4, "cutoff": CUTOFF}
@@ -30,7 +30,7 @@ NETWORKS = {
 
 
 def test_roots_are_those_of_the_spherical_bessel_functions():
-  roots = spherical.bessel_roots(7, 6)
+  roots = bessel.bessel_roots(7, 6)
   np.testing.assert_allclose(roots[0], np.pi * np.arange(1, 7), rtol=1e-15)
   # Of tables: the first and the last of the highest order.
   np.testing.assert_allclose(roots[6, [0, 5]], [10.512835, 27.507868], atol=1e-6)
@@ -41,9 +41,9 @@ def test_roots_are_those_of_the_spherical_bessel_functions():
 
 @pytest.mark.parametrize("orders, number", [(7, 6), (1, 1), (2, 20), (16, 3)])
 def test_the_table_gives_normalised_spherical_bessel_functions(orders, number, x64):
-  table, x = spherical.bessel_table(orders, number), np.linspace(0.0, 1.0, 1000)
-  found = np.tensordot(spherical.cosines(jnp.asarray(x), len(table)), table, axes=1)
-  roots, order = spherical.bessel_roots(orders, number), np.arange(orders)[:, None]
+  table, x = bessel.bessel_table(orders, number), np.linspace(0.0, 1.0, 1000)
+  found = np.tensordot(bessel.cosines(jnp.asarray(x), len(table)), table, axes=1)
+  roots, order = bessel.bessel_roots(orders, number), np.arange(orders)[:, None]
   plain = special.spherical_jn(order, roots * x[:, None, None])
   points, weights = np.polynomial.legendre.leggauss(200)
   points = 0.5 * (points + 1.0)
@@ -53,21 +53,21 @@ def test_the_table_gives_normalised_spherical_bessel_functions(orders, number, x
 
 
 def test_the_table_holds_in_single_precision_near_0():
-  table, x = spherical.bessel_table(7, 6), np.linspace(0.0, 1.0, 1000)
-  single = spherical.cosines(jnp.asarray(x, jnp.float32), len(table))
+  table, x = bessel.bessel_table(7, 6), np.linspace(0.0, 1.0, 1000)
+  single = bessel.cosines(jnp.asarray(x, jnp.float32), len(table))
   found = np.tensordot(np.asarray(single), table.astype(np.float32), axes=1)
   norms = np.sqrt(2) / np.abs(special.spherical_jn(
-      np.arange(1, 8)[:, None], spherical.bessel_roots(7, 6)))
+      np.arange(1, 8)[:, None], bessel.bessel_roots(7, 6)))
   exact = norms * special.spherical_jn(
-      np.arange(7)[:, None], spherical.bessel_roots(7, 6) * x[:, None, None])
+      np.arange(7)[:, None], bessel.bessel_roots(7, 6) * x[:, None, None])
   np.testing.assert_allclose(found, exact, atol=3e-5)  # of 27
 
 
 def test_zonal_harmonics_are_legendre_polynomials_normalised_on_the_sphere(x64):
   points, weights = np.polynomial.legendre.leggauss(20)
-  found = np.stack(spherical.zonal_harmonics(jnp.asarray(points), 7))
+  found = np.stack(sphere.zonal_harmonics(jnp.asarray(points), 7))
   np.testing.assert_allclose(2 * np.pi * (found * weights) @ found.T, np.eye(7), atol=1e-13)
-  assert (np.stack(spherical.zonal_harmonics(jnp.ones(1), 7)) > 0).all()
+  assert (np.stack(sphere.zonal_harmonics(jnp.ones(1), 7)) > 0).all()
 
 
 def test_the_envelope_and_its_first_two_derivatives_vanish_at_the_cutoff(x64):
@@ -118,7 +118,7 @@ def test_sums_over_triplets_are_those_of_a_loop(x64):
                      * sent[centre, origin, order] for order in range(3))
       # Of the centre itself the direction is 0; what it sends has a factor 0 in the networks.
       own = sum(harmonic * sent[centre, centre, order] for order, harmonic in enumerate(
-          spherical.zonal_harmonics(jnp.zeros(()), 3)))
+          sphere.zonal_harmonics(jnp.zeros(()), 3)))
       np.testing.assert_allclose(received[centre, out], total + own, atol=1e-12)
 
 

@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dcnn.base import System, text
-from dcnn.models import initializers, layers, primitives, radial, spherical, triplets
+from dcnn.models import bessel, initializers, layers, primitives, radial, triplets
 
 OUTPUT_LAYERS, RESIDUALS_AFTER = 3, 2
 ANGLES = ("differentiated", "detached")
@@ -68,7 +68,7 @@ class DimeNetPlusPlus(nn.Module):
   0 beyond the cutoff and on padding, whatever the activation is at 0.
 
   Deviations: W_up of the output has a bias, as in the code that the paper on derivative constraints
-  used, and not in DimeNet++'s own. Spherical Bessel functions come from `spherical.bessel_table`.
+  used, and not in DimeNet++'s own. Spherical Bessel functions come from `bessel.bessel_table`.
   Weights are drawn as in the paper, times the gain of the activation that they read; messages count
   as activations, of which they are sums.
 
@@ -119,8 +119,8 @@ class DimeNetPlusPlus(nn.Module):
     frequencies = self.param(
         "frequencies", lambda key: np.pi * jnp.arange(1, self.bessel + 1, dtype=jnp.float32))
     waves = envelope * jnp.sin(x[:, None] * frequencies)
-    terms = len(spherical.bessel_table(self.spherical, self.bessel))
-    series = envelope * spherical.cosines(jnp.minimum(x, 1.0), terms)
+    terms = len(bessel.bessel_table(self.spherical, self.bessel))
+    series = envelope * bessel.cosines(jnp.minimum(x, 1.0), terms)
     start = self._start(system, waves)
     new = self.is_initializing()
     interactions = triplets.in_sequence(_Interaction, self.blocks, new, in_axes=nn.broadcast)
@@ -216,7 +216,7 @@ class _Interaction(nn.Module):
     """W_2 W_1 a, without the factors Y_l, of which alone there is one for each triplet."""
     down = self.param(
         "angular_down", glorot_orthogonal, (orders * self.bessel, self.basis_features))
-    table = jnp.asarray(spherical.bessel_table(orders, self.bessel), series.dtype)
+    table = jnp.asarray(bessel.bessel_table(orders, self.bessel), series.dtype)
     radial_part = jnp.einsum("tln,lnb->tlb", table, down.reshape(orders, self.bessel, -1))
     reduced = primitives.dot_general(series, radial_part.reshape(len(table), -1))
     up = _dense(self.triplet_features, use_bias=False, name="angular_up")

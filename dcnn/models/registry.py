@@ -22,10 +22,10 @@ from dcnn.models.cgcnn import CGCNN
 from dcnn.models.dimenet import DimeNetPlusPlus
 from dcnn.models.forcenet import ForceNet
 from dcnn.models.gemnet import GemNetT
+from dcnn.models.grid_ace import GridACE
 from dcnn.models.mlp import MLP
 from dcnn.models.painn import PaiNN
 from dcnn.models.schnet import SchNet
-from dcnn.models.sphere import GridACE
 
 MODELS: Mapping[str, type] = {
     "SchNet": SchNet, "PaiNN": PaiNN, "GridACE": GridACE, "CGCNN": CGCNN, "ForceNet": ForceNet,

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from dcnn.base import System
 from dcnn.models.checks import check_free_space
-from dcnn.models.spherical import zonal_harmonics
+from dcnn.models.sphere import zonal_harmonics
 
 MOST_ATOMS = 60  # arrays of atoms^3 entries, times some 10, for each molecule of a batch
 

@@ -1,6 +1,6 @@
-"""Functions of a distance and of an angle that networks with three-body terms share.
+"""Spherical Bessel functions, which networks with three-body terms read.
 
-Spherical Bessel functions have no weights and depend on one number, so they are tabulated once, as
+They have no weights and depend on one number, so they are tabulated once, as
 series of cosines: one product of matrices. Their closed forms, and their recurrences upwards, lose
 all digits near 0: that of order 6 has an error of a hundredth at a sixth of the cutoff in float32.
 """
@@ -90,24 +90,3 @@ def cosines(x: Float[Array, " rows"], terms: int) -> Float[Array, "rows terms"]:
   [1.0, 0.3827]
   """
   return jnp.cos(_phases(x[:, None], terms))
-
-
-def zonal_harmonics(cosines: Float[Array, "*shape"], orders: int) -> list[Float[Array, "*shape"]]:
-  """Spherical harmonics of order m = 0: sqrt((2 l + 1) / 4 pi) P_l(cosine), l = 0 ... orders - 1.
-
-  Args:
-    cosines: Cosines of angles.
-    orders: Number of orders l.
-
-  Returns:
-    One array for each order, with P_l Legendre's polynomials.
-
-  >>> [round(float(each), 4) for each in zonal_harmonics(jnp.array(1.0), 3)]
-  [0.2821, 0.4886, 0.6308]
-  """
-  legendre = [jnp.ones_like(cosines), cosines]
-  for order in range(1, orders - 1):
-    legendre.append(
-        ((2 * order + 1) * cosines * legendre[-1] - order * legendre[-2]) / (order + 1))
-  return [float(np.sqrt((2 * order + 1) / (4.0 * np.pi))) * each
-          for order, each in enumerate(legendre[:orders])]
