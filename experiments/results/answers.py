@@ -386,6 +386,7 @@ def page() -> str:
 # What the docstrings of experiments say came out.
 OUTCOMES = {
     "ablations": lambda: " ".join((scaling(), constant(), silu())),
+    "paper": networks.needed,
     "rmd17": lambda: f"{accuracy()} {networks.accuracy()}"}
 
 
