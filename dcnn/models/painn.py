@@ -142,4 +142,3 @@ class PaiNN(nn.Module):
     if b:
       vectors += jnp.concatenate([b[0] * component for component in w], axis=-1)
     return scalars, vectors
-
