@@ -5,12 +5,14 @@ decoupled weight decay, a schedule with its warm-up and the learning rate. Each 
 which learning rates and which weight decay it needs.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
@@ -43,7 +45,6 @@ class Optimizer(NamedTuple):
     needs_constant_rate: Whether a learning rate that falls defeats its purpose.
     evaluated: From the state of the transformation that `make` made, and the variables that are
       trained, to the variables that are evaluated; None where they are the same.
-    contrib: Name in `optax.contrib` that not every optax has; empty where none is needed.
   """
 
   function: Callable[..., optax.GradientTransformation]
@@ -53,7 +54,6 @@ class Optimizer(NamedTuple):
   rates: tuple[float, float] = (0.0, math.inf)
   needs_constant_rate: bool = False
   evaluated: Callable[[optax.OptState, optax.Params], optax.Params] | None = None
-  contrib: str = ""
 
 
 def adam(
@@ -203,31 +203,106 @@ def prodigy(
       learning_rate, betas=(b1, b2), eps=eps, weight_decay=weight_decay)
 
 
+class SoapState(NamedTuple):
+  """What `soap` keeps for variables; the last four hold, for what is no matrix, nothing.
+
+  Attributes:
+    count: Number of updates, ().
+    mean: Running mean of the gradient, of the variables' shapes.
+    square: Running mean of its square in the eigenbasis, of the same shapes.
+    left: Running mean of gradient gradient^T, (..., rows, rows) for a matrix (..., rows, columns).
+    right: Running mean of gradient^T gradient, (..., columns, columns).
+    left_basis: Eigenvectors of `left` as columns.
+    right_basis: Eigenvectors of `right` as columns.
+  """
+
+  count: Array
+  mean: Any
+  square: Any
+  left: Any
+  right: Any
+  left_basis: Any
+  right_basis: Any
+
+
 def soap(
-    learning_rate: Rate, weight_decay: Number = 0.0, b1: Number = 0.95, b2: Number = 0.95,
-    eps: Number = 1e-8,
+    b1: Number = 0.95, b2: Number = 0.95, eps: Number = 1e-8, every: int = 10,
 ) -> optax.GradientTransformation:
   """SOAP: Adam in the eigenbasis of Shampoo's preconditioner of each weight matrix.
 
-  Learning rates are those of AdamW, up to 3e-3, with a warm-up; so is the weight decay. It needs an
-  optax with `optax.contrib.soap`; no release up to 0.2.8 has it.
+  Learning rates are those of AdamW, up to 3e-3; so is the weight decay. Variables of three axes and
+  more are matrices along their last two, and what is no matrix gets Adam. The eigenbasis is
+  computed anew, at the first step and every few, from the mean of the gradients so far; the first
+  gradient is used, where the authors' code passes over it. Each root is raised by 100 roundings of
+  the gradient's norm.
 
   Args:
-    learning_rate: Function of the number of steps taken.
-    weight_decay: Rate at which all variables decay, times the learning rate.
     b1: Decay rate of the mean of the gradient.
     b2: Decay rate of the mean of its square, and of the preconditioner.
-    eps: Is added to the root.
+    eps: Is added to the root, in the unit of the gradient.
+    every: Number of steps for which an eigenbasis serves. Where runs are vmapped, as on a GPU, it
+      is computed at every step and used at each of these.
 
   Returns:
-    The update of the variables.
+    The direction, of a size of about 1.
 
   References:
     N. Vyas et al., SOAP: improving and stabilizing Shampoo using Adam, ICLR 2025,
-    arXiv:2409.11321, Algorithm 3.
+    arXiv:2409.11321, Algorithm 3, with an eigendecomposition in place of Algorithm 4.
   """
-  return contrib.soap(  # pyright: ignore
-      learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+  def init(params: optax.Params) -> SoapState:
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    left, right = jax.tree.map(_left, zeros), jax.tree.map(_right, zeros)
+    return SoapState(jnp.zeros((), jnp.int32), zeros, zeros, left, right, left, right)
+
+  def update(
+      gradient: optax.Updates, state: SoapState, params: Any = None,
+  ) -> tuple[optax.Updates, SoapState]:
+    del params
+    count = state.count + 1
+    average = functools.partial(jax.tree.map, lambda old, new: b2 * old + (1 - b2) * new)
+    left = average(state.left, jax.tree.map(_left, gradient))
+    right = average(state.right, jax.tree.map(_right, gradient))
+    left_basis, right_basis = jax.lax.cond(
+        state.count % every == 0, lambda: jax.tree.map(_eigenvectors, (left, right)),
+        lambda: (state.left_basis, state.right_basis))
+    mean = jax.tree.map(lambda old, new: b1 * old + (1 - b1) * new, state.mean, gradient)
+    turned = jax.tree.map(_into, left_basis, right_basis, gradient)
+    square = average(state.square, jax.tree.map(jnp.square, turned))
+
+    def direction(left: Array, right: Array, mean: Array, square: Array) -> Array:
+      square = square / (1 - b2**count)
+      # Turning a matrix fills directions in which it has no gradient with rounding of the others.
+      norm = jnp.sqrt(jnp.sum(square, (-2, -1), keepdims=True)) if square.ndim > 1 else 0.0
+      root = jnp.sqrt(square) + eps + 100 * jnp.finfo(square.dtype).eps * norm
+      return _back(left, right, _into(left, right, mean) / (1 - b1**count) / root)
+
+    updates = jax.tree.map(direction, left_basis, right_basis, mean, square)
+    return updates, SoapState(count, mean, square, left, right, left_basis, right_basis)
+
+  return optax.GradientTransformation(init, update)  # pyright: ignore
+
+
+def _left(matrix: Array) -> Array:
+  return matrix @ matrix.mT if matrix.ndim > 1 else jnp.zeros(0, matrix.dtype)
+
+
+def _right(matrix: Array) -> Array:
+  return matrix.mT @ matrix if matrix.ndim > 1 else jnp.zeros(0, matrix.dtype)
+
+
+def _eigenvectors(factor: Array) -> Array:
+  return jnp.linalg.eigh(factor)[1] if factor.ndim > 1 else factor
+
+
+def _into(left: Array, right: Array, matrix: Array) -> Array:
+  """A matrix in the eigenbasis."""
+  return left.mT @ matrix @ right if matrix.ndim > 1 else matrix
+
+
+def _back(left: Array, right: Array, matrix: Array) -> Array:
+  """A matrix of the eigenbasis in that of the variables."""
+  return left @ matrix @ right.mT if matrix.ndim > 1 else matrix
 
 
 def _average(state: optax.OptState, params: optax.Params) -> optax.Params:
@@ -250,7 +325,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
     "schedule_free": Optimizer(
         schedule_free, _RATE_INSIDE, flat=True, needs_constant_rate=True, evaluated=_average),
     "prodigy": Optimizer(prodigy, _RATE_INSIDE, flat=True, rates=(0.1, 10.0)),
-    "soap": Optimizer(soap, _RATE_INSIDE, contrib="soap"),
+    "soap": Optimizer(soap, ("b1", "b2", "eps")),
 }
 
 
@@ -266,8 +341,8 @@ def resolve(spec: Any) -> Optimizer:
     The optimiser, with the names of the parameters that it takes.
 
   Raises:
-    ValueError: If there is no optimiser of that name, if the installed optax lacks it, or if `spec`
-      is no function, or one that needs other parameters.
+    ValueError: If there is no optimiser of that name, or if `spec` is no function, or one that
+      needs other parameters.
 
   >>> resolve("lion").parameters
   ('b1', 'b2')
@@ -279,11 +354,6 @@ def resolve(spec: Any) -> Optimizer:
       raise ValueError(text.unknown("optimizer", spec, OPTIMIZERS))
     spec = OPTIMIZERS[spec]
   if isinstance(spec, Optimizer):
-    if spec.contrib and not hasattr(contrib, spec.contrib):
-      raise ValueError(
-          f"optimizer {spec.contrib}: optax {optax.__version__}, which is installed, has no "
-          f"optax.contrib.{spec.contrib}, nor has any release up to 0.2.8: take a newer optax, or "
-          f"another of {', '.join(OPTIMIZERS)}")
     return spec
   own: Callable[..., optax.GradientTransformation] = spec
   if not callable(spec):

@@ -269,7 +269,7 @@ def test_the_smoke_variant_runs():
 VARIANTS = [("ablations", variant) for variant in (
     "", "constant", "rescaling", "smoke", "grid", "tuned", "activations", "converged")] + [
         ("molecules", variant) for variant in ("", "aspirin", "toluene_blocks")] + [
-        ("rmd17", variant) for variant in ("", "search")] + [
+        ("rmd17", variant) for variant in ("", "search", "refine")] + [
         ("paper", variant) for variant in (
             "", "SchNet", "batch_norm", "CGCNN", "ForceNet", "DimeNetPlusPlus", "GemNetT",
             "smoke")] + [

@@ -12,8 +12,6 @@ from optax import contrib
 
 from dcnn import optimizers
 
-THERE = [name for name, record in optimizers.OPTIMIZERS.items()
-         if not record.contrib or hasattr(contrib, record.contrib)]
 # Learning rate and weight decay with which each is to find the minima below.
 SETTINGS = {
     "adam": (0.05, 0.0), "adamw": (0.05, 1e-4), "sgd": (0.1, 0.0), "lion": (0.05, 0.0),
@@ -65,7 +63,7 @@ def made(name, **options):
 
 @pytest.mark.parametrize("loss, share", [(quadratic, 1e-6), (regression, 0.02)],
                          ids=["quadratic", "regression"])
-@pytest.mark.parametrize("name", THERE)
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_each_minimises(name, loss, share):
   """The regression has a flat valley, in which a large `number` meets a flat tanh."""
   make_optimizer, hypers, evaluated = made(name)
@@ -73,7 +71,7 @@ def test_each_minimises(name, loss, share):
   assert loss(found) < share * loss(START)
 
 
-@pytest.mark.parametrize("name", THERE)
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_learning_rates_are_traced_and_mapped(name):
   """A loop over learning rates, which is what the arms of a sweep are."""
   make_optimizer, hypers, evaluated = made(name, clip=True, weight_decay=True)
@@ -90,7 +88,7 @@ def test_learning_rates_are_traced_and_mapped(name):
   assert len(np.unique(np.asarray(moved))) == 3
 
 
-@pytest.mark.parametrize("name", THERE)
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_every_parameter_is_traced_and_matters(name):
   """Each of its parameters changes what is found, as a traced number, and has a default."""
   make_optimizer, hypers, evaluated = made(name, weight_decay=True)
@@ -109,7 +107,7 @@ def test_every_parameter_is_traced_and_matters(name):
       chex.assert_trees_all_close(plain, other, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", THERE)
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_the_state_is_arrays_and_survives_being_taken_apart(name):
   """Checkpoints save the leaves of the state and put them back."""
   make_optimizer, hypers, _ = made(name, clip=True, weight_decay=True)
@@ -138,11 +136,10 @@ AS_DOCUMENTED = {
         rate, weight_decay=DECAY, adam_weight_decay=DECAY, consistent_rms=0.2),
     "schedule_free": lambda rate: contrib.schedule_free_adamw(rate, weight_decay=DECAY),
     "prodigy": lambda rate: contrib.prodigy(rate, weight_decay=DECAY),
-    "soap": lambda rate: contrib.soap(rate, weight_decay=DECAY),
 }
 
 
-@pytest.mark.parametrize("name", THERE)
+@pytest.mark.parametrize("name", AS_DOCUMENTED)
 def test_each_is_that_of_optax(name, x64):
   decays = name not in ("adam", "sgd")
   hypers = {"learning_rate": SETTINGS[name][0], "weight_decay": DECAY}
@@ -250,15 +247,87 @@ def test_refusals(act, words):
     act()
 
 
-@pytest.mark.skipif(hasattr(contrib, "soap"), reason="this optax has it")
-def test_soap_is_refused_where_optax_has_none_and_used_where_it_has(monkeypatch):
-  with pytest.raises(ValueError, match="has no optax.contrib.soap, nor has any release up to 0.2"):
-    optimizers.resolve("soap")
-  # The arguments are those of the implementation that optax is offered (its pull request 1617).
-  monkeypatch.setattr(contrib, "soap", optax.adamw, raising=False)
-  make_optimizer, hypers, _ = made("soap")
-  found, _ = jax.jit(lambda: minimised(make_optimizer, hypers, quadratic))()
-  assert quadratic(found) < 1e-3 * quadratic(START)
+def directions_of_soap(gradients, b1, b2, eps, every):
+  """Algorithm 3 for one matrix, written out in NumPy."""
+  mean, square, left, right = 0.0, 0.0, 0.0, 0.0
+  for count, gradient in enumerate(gradients, start=1):
+    left = b2 * left + (1 - b2) * gradient @ gradient.T
+    right = b2 * right + (1 - b2) * gradient.T @ gradient
+    if (count - 1) % every == 0:
+      q_left, q_right = np.linalg.eigh(left)[1], np.linalg.eigh(right)[1]
+    mean = b1 * mean + (1 - b1) * gradient
+    square = b2 * square + (1 - b2) * (q_left.T @ gradient @ q_right) ** 2
+    unbiased = (q_left.T @ mean @ q_right) / (1 - b1**count)
+    whole = square / (1 - b2**count)
+    rounding = 100 * np.finfo(float).eps * np.sqrt(whole.sum())
+    yield q_left @ (unbiased / (np.sqrt(whole) + eps + rounding)) @ q_right.T
+
+
+def soap_on(gradients, **parameters):
+  """The directions for a sequence of gradients, one after another."""
+  optimizer = optimizers.soap(**parameters)
+  state, found = optimizer.init(gradients[0]), []
+  for gradient in gradients:
+    updates, state = optimizer.update(gradient, state)
+    found.append(updates)
+  return found
+
+
+@pytest.mark.parametrize("shape, every", [((4, 4), 4), ((3, 5), 1), ((6, 2), 1)])
+def test_soap_is_its_algorithm(shape, every, x64):
+  gradients = np.random.default_rng(1).normal(size=(9, *shape))
+  parameters = {"b1": 0.9, "b2": 0.8, "eps": 1e-3, "every": every}
+  found = soap_on(list(jnp.asarray(gradients)), **parameters)
+  np.testing.assert_allclose(found, list(directions_of_soap(gradients, **parameters)), rtol=1e-7)
+
+
+def test_soap_turns_with_the_variables(x64):
+  """Adam depends on the axes of a matrix, and SOAP does not; what is no matrix gets Adam."""
+  rng = np.random.default_rng(2)
+  gradients = rng.normal(size=(7, 2, 4, 4))  # a stack of two matrices
+  left, right = (np.linalg.qr(rng.normal(size=(4, 4)))[0] for _ in range(2))
+  found = soap_on(list(jnp.asarray(gradients)), every=2)
+  turned = soap_on(list(jnp.asarray(left @ gradients @ right)), every=2)
+  np.testing.assert_allclose(turned, left @ np.array(found) @ right, rtol=1e-5, atol=1e-8)
+  alone = soap_on(list(jnp.asarray(gradients[:, 1])), every=2)
+  np.testing.assert_allclose(np.array(found)[:, 1], alone, rtol=1e-7)
+  adam = optimizers.adam(b1=0.95, b2=0.95)
+  state = adam.init(jnp.zeros(4))
+  for gradient, update in zip(gradients, soap_on(list(jnp.asarray(gradients[:, 0, 0]))),
+                              strict=True):
+    expected, state = adam.update(jnp.asarray(gradient[0, 0]), state)
+    np.testing.assert_allclose(update, expected, rtol=1e-7)
+
+
+def test_soap_takes_no_rounding_for_a_gradient():
+  """With equal columns, seven of eight directions have no gradient but that of rounding."""
+  column = 1e3 * jax.random.normal(jax.random.key(0), (6, 8, 1))
+  for update in soap_on(list(column + jnp.zeros((6, 8, 8)))):
+    assert jnp.abs(update - update.mean(axis=1, keepdims=True)).max() < 0.02
+    assert jnp.abs(update).max() > 0.1
+
+
+def test_soap_outruns_adam_where_curvatures_lie_across_the_axes():
+  curvatures = jnp.logspace(0, 3, 8)
+  turn = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (8, 8)))[0]
+
+  def loss(params):
+    return jnp.sum(curvatures[:, None] * (turn @ params["matrix"]) ** 2) / 2
+
+  def remaining(function):
+    optimizer = optax.chain(function(), optax.scale_by_schedule(optimizers.cosine(300)),
+                            optax.scale(-0.03))
+    params = {"matrix": jax.random.normal(jax.random.key(1), (8, 8))}
+
+    def body(carry, _):
+      params, state = carry
+      updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+      return (optax.apply_updates(params, updates), state), None
+
+    (params, _), _ = jax.lax.scan(body, (params, optimizer.init(params)), length=300)
+    return loss(params)
+
+  assert remaining(optimizers.soap) < 0.01 * remaining(optimizers.adam)
 
 
 @pytest.mark.parametrize("spec, learning_rate, schedule, words", [
