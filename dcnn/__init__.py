@@ -24,6 +24,6 @@ if jax.__version__ in _REFUSED:
       "Install another: pip install 'jax>=0.10.1,!=0.10.2,!=0.11.0,!=0.11.1'")
 
 from dcnn.base.version import __version__  # noqa: E402
-from dcnn.jobs import sweep, trained  # noqa: E402  (after the check)
+from dcnn.jobs import load, sweep  # noqa: E402  (after the check)
 
-__all__ = ["__version__", "sweep", "trained"]
+__all__ = ["__version__", "load", "sweep"]

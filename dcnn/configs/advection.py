@@ -22,6 +22,7 @@ from dcnn.configs.settings import (
 from dcnn.tasks import advection
 from dcnn.tasks.advection import Collocation, Equation
 from dcnn.tasks.base import Task
+from dcnn.use import Field, Runs
 
 SETTINGS = (
     Setting("equation.speed", 1.0, "The speed at which the solution moves.", "1 / time",
@@ -136,6 +137,17 @@ def _warn(arms: Mapping[str, ConfigDict]) -> None:
         "smooth activation", stacklevel=4)
 
 
+def _use(config: ConfigDict, runs: Runs, settings: Mapping[str, Any]) -> Field:
+  """The solutions of an arm."""
+  equation = Equation(
+      config.equation.speed, config.equation.horizon, config.equation.hard_initial)
+  fields = networks.activation_fields(config)(
+      {**networks.parameters(config), "init_gain": networks.init_gain(config)})
+  return Field(
+      name=runs.arm, seeds=runs.seeds, field_fn=advection.make_field(equation, **fields),
+      variables=runs.best, last=runs.last, metrics=runs.metrics, settings=settings)
+
+
 SECTION = Section(
     SETTINGS, _check, _unread, lambda config: {}, load, build, _warn,
-    lambda config: advection.MEASURES, lambda kept: {})
+    lambda config: advection.MEASURES, _use)

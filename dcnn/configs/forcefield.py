@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 from jaxtyping import Shaped
 
 from dcnn import activations, data, labels, losses, models, optimizers
@@ -30,12 +31,12 @@ from dcnn.configs.settings import (
 from dcnn.models import dimenet, forcenet, gemnet, normalisers, radial
 from dcnn.models.layers import MOST_LAYERS
 from dcnn.tasks import forcefield
-from dcnn.tasks.base import Fitted, Task
+from dcnn.tasks.base import Fitted, Task, Variables
 from dcnn.tasks.forcefield_metrics import FrameMetric
+from dcnn.use import ForceField, Runs
 
 SPLITS = ("random", "blocks")
-# Of larger molecules not all pairs lie within a cutoff (BUILD_NOTES.md has the figures).
-LISTED_FROM = 20  # atoms
+LABELS = "labels"  # the collection of variables that holds the scale of a label transform
 
 
 def _some_validation(value: Any, key: str) -> None:
@@ -238,7 +239,8 @@ def build(
       problem=forcefield.make_problem(dataset, own_metrics(config)),
       splits=splits,
       make_task=functools.partial(_make_task, dataset, splits),
-      fit=functools.partial(_fit, dataset))
+      fit=functools.partial(
+          _fit, dataset, functools.cache(functools.partial(_seen, dataset, splits))))
 
 
 def with_neighbours(dataset: Dataset, arms: Mapping[str, ConfigDict]) -> Dataset:
@@ -257,7 +259,7 @@ def with_neighbours(dataset: Dataset, arms: Mapping[str, ConfigDict]) -> Dataset
   networks_of = ((settings, models.resolve(settings.model.name)) for settings in arms.values())
   cutoffs = [float(settings.model.cutoff) for settings, network in networks_of
              if network.listed and "cutoff" in network.settings]
-  if not cutoffs or systems.cell is None and systems.species.shape[1] < LISTED_FROM:
+  if not cutoffs or not forcefield.needs_list(systems):
     return dataset
   try:
     neighbours = data.neighbour_list(systems, max(cutoffs))
@@ -349,7 +351,15 @@ def _check_systems(config: ConfigDict, sources: Sources, settings: ConfigDict) -
     raise ValueError(f"{config.dataset}: {error}") from error
 
 
-def _fit(dataset: Dataset, name: str, config: ConfigDict, train: Frames) -> Fitted:
+def _seen(dataset: Dataset, splits: Sequence[Indices]) -> data.Domain:
+  """What the training frames of all seeds have; one for all runs, which are saved together."""
+  frames = np.unique(np.concatenate([indices.train for indices in splits]))
+  return data.domain(jax.tree.map(lambda leaf: np.asarray(leaf)[frames], dataset.systems))
+
+
+def _fit(
+    dataset: Dataset, seen: Callable[[], data.Domain], name: str, config: ConfigDict, train: Frames,
+) -> Fitted:
   """Fits the label transform of an arm to its training labels, float64."""
   part = dataset.take(train)
   try:
@@ -358,12 +368,16 @@ def _fit(dataset: Dataset, name: str, config: ConfigDict, train: Frames) -> Fitt
   except ValueError as error:
     scheme = config.labels if isinstance(config.labels, str) else "this object"
     raise ValueError(f"arm {name!r}, labels={scheme}: {error}") from error
-  return forcefield.fit(dataset, transform)
+  fitted = forcefield.fit(dataset, transform)
+  fields = _fields_of_data(config, dataset, train)
+  return fitted._replace(kept=fitted.kept | {"domain": seen()._asdict()} | (
+      {"network": fields} if fields else {}))
 
 
 def _make_task(dataset: Dataset, splits: Sequence[Indices], config: ConfigDict) -> Task:
   return forcefield.make_task(
-      _make_model(config, dataset, splits), _example(dataset, splits),
+      _make_model(config, _fields_of_data(config, dataset, splits[0].train)),
+      _example(dataset, splits),
       energy_penalty=penalties.make(config.loss.energy, losses.ENERGY_LOSSES, "energy"),
       force_penalty=penalties.make(config.loss.forces, losses.FORCE_LOSSES, "force"),
       use_forces=_switches(config)["forces"], own_metrics=own_metrics(config))
@@ -375,18 +389,26 @@ def _example(dataset: Dataset, splits: Sequence[Indices]) -> System:
   return jax.tree.map(lambda array: array[0], shared)
 
 
-def _make_model(
-    config: ConfigDict, dataset: Dataset, splits: Sequence[Indices]
-) -> forcefield.MakeModel:
+def _fields_of_data(config: ConfigDict, dataset: Dataset, train: Frames) -> dict[str, Any]:
+  """The fields of the network of an arm that follow from the data; arrays, to be kept with it."""
+  network = models.resolve(config.model.name)
+  fields: dict[str, Any] = {}
+  if network.statistics is not None:
+    # All seeds have the same training data, or `check` has refused.
+    fields |= network.statistics(dataset.take(train).systems)
+  if "elements" in network.takes:
+    species = np.asarray(dataset.systems.species)
+    fields["elements"] = np.unique(species[species > 0])
+  return fields
+
+
+def _make_model(config: ConfigDict, fields_of_data: Mapping[str, Any]) -> forcefield.MakeModel:
   """From hyperparameters to the network of an arm."""
   network = models.resolve(config.model.name)
   options = {name: config.model[name] for name in network.settings if name in config.model}
-  if network.statistics is not None:
-    # All seeds have the same training data, or `check` has refused.
-    options |= network.statistics(dataset.take(splits[0].train).systems)
+  options |= fields_of_data
   if "elements" in network.takes:
-    species = np.asarray(dataset.systems.species)
-    options["elements"] = tuple(np.unique(species[species > 0]).tolist())
+    options["elements"] = tuple(np.asarray(options["elements"]).tolist())
   if "normaliser" in network.takes:
     options["normaliser"] = models.resolve_normaliser(config.model.normaliser)
   fields = networks.activation_fields(
@@ -411,7 +433,8 @@ def _check_shapes(
   hypers = {**networks.parameters(config), "init_gain": networks.init_gain(config)}
   example = _example(dataset, splits)
   with naming(f"arm {name!r}"), naming(f"model.name={_name(config)}"):
-    model = _make_model(config, dataset, splits)(hypers)
+    fields = _fields_of_data(config, dataset, splits[0].train)
+    model = _make_model(config, fields)(hypers)
     variables = jax.eval_shape(model.init, jax.random.key(0), example)
   if normalisers.RUNNING not in variables:
     return
@@ -547,15 +570,40 @@ def _measures(config: ConfigDict) -> Measures:
   return forcefield.measures(own_metrics(config))
 
 
-def _restore(kept: Mapping[str, Any]) -> dict[str, Any]:
-  if "transform" not in kept:
-    warnings.warn(
-        "these checkpoints were saved by a dcnn that kept the label shift of the first frame "
-        "alone. With labels=atomic_reference the energies hold for the composition of that frame "
-        "and for no other; train again for those", stacklevel=4)
-    kept = {"transform": kept}
-  return {"transform": forcefield.transform_of(kept)}
+def _use(config: ConfigDict, runs: Runs, settings: Mapping[str, Any]) -> ForceField:
+  """The force fields of an arm.
+
+  Raises:
+    ValueError: if an older dcnn has saved them, or the weights are those of another network.
+  """
+  kept = runs.kept
+  if "domain" not in kept:
+    raise ValueError(
+        "these runs were saved by a dcnn before 0.5, which did not keep what the use of a network "
+        "needs: train them again")
+  network = models.resolve(config.model.name)
+  fields = {name: array[0] for name, array in kept.get("network", {}).items()}
+  if "elements" in fields:
+    fields["elements"] = fields["elements"].astype(int)
+  model = _make_model(config, fields)(
+      {**networks.parameters(config), "init_gain": networks.init_gain(config)})
+  transform = forcefield.transform_of(kept)
+  scale = np.asarray(transform.scale, np.float32)
+
+  def energy_fn(variables: Variables, system: System) -> Array:
+    return variables[LABELS]["scale"] * model.apply(variables, system)
+
+  seen = {name: array[0] for name, array in kept["domain"].items()}
+  domain = data.Domain(**{"compositions": None, **seen})
+  domain = domain._replace(**{
+      name: each.astype(int) for name in ("elements", "compositions")
+      if (each := getattr(domain, name)) is not None})
+  return ForceField(
+      name=runs.arm, seeds=runs.seeds, energy_fn=energy_fn,
+      variables={**runs.best, LABELS: {"scale": scale}},
+      last={**runs.last, LABELS: {"scale": scale}}, transform=transform,
+      cutoff=float(config.model.cutoff) if "cutoff" in network.settings else None,
+      listed=network.listed, domain=domain, metrics=runs.metrics, settings=settings)
 
 
-SECTION = Section(
-    SETTINGS, _check, _unread, _switches, load, build, _warn, _measures, _restore)
+SECTION = Section(SETTINGS, _check, _unread, _switches, load, build, _warn, _measures, _use)

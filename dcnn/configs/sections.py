@@ -7,6 +7,7 @@ from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Indices
 from dcnn.configs.settings import ConfigDict, Setting
 from dcnn.tasks.base import Fitted, Problem, Task
+from dcnn.use import Runs
 
 
 @runtime_checkable
@@ -53,7 +54,8 @@ class Section(NamedTuple):
     build: `(config, data, arms, seeds) -> Parts`.
     warn: `(arms)`: warns of what can be run and may not say what it seems to.
     measures: `(config) -> Measures`.
-    restore: `(kept) -> objects by name`: from what a checkpoint has kept of `Fitted.kept`.
+    use: `(settings of an arm, its runs, its effective settings) -> object`: what is handed to the
+      user of trained networks.
   """
 
   settings: tuple[Setting, ...]
@@ -64,4 +66,4 @@ class Section(NamedTuple):
   build: Callable[[ConfigDict, Any, Mapping[str, ConfigDict], Sequence[int]], Parts]
   warn: Callable[[Mapping[str, ConfigDict]], None]
   measures: Callable[[ConfigDict], Measures]
-  restore: Callable[[Mapping[str, Any]], dict[str, Any]]
+  use: Callable[[ConfigDict, Runs, Mapping[str, Any]], Any]

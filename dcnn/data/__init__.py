@@ -4,6 +4,7 @@ Everything is float64 NumPy, eV and angstrom here; what goes to the device is ca
 """
 
 from dcnn.data.between import check_test_set
+from dcnn.data.domain import Domain, domain, remarks, require_elements
 from dcnn.data.embedded import NAMES
 from dcnn.data.generation import MOLECULES, generate, save
 from dcnn.data.loading import checksum, join, load
@@ -24,6 +25,7 @@ __all__ = [
     "MOLECULES",
     "NAMES",
     "UNITS",
+    "Domain",
     "Indices",
     "Splits",
     "block_indices",
@@ -31,10 +33,13 @@ __all__ = [
     "check_test_set",
     "checksum",
     "distinct",
+    "domain",
     "generate",
     "join",
     "load",
     "neighbour_list",
+    "remarks",
+    "require_elements",
     "save",
     "split",
     "split_blocks",

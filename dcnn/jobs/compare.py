@@ -3,14 +3,13 @@
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dcnn import configs
-from dcnn.base import objects, wording
+from dcnn.base import wording
 from dcnn.base.text import suggestion
-from dcnn.configs.settings import ConfigDict
-from dcnn.jobs import pairing, workdirs
+from dcnn.jobs import pairing, restoring, workdirs
 from dcnn.jobs.experiment import describe_settings
 from dcnn.jobs.pairing import Source
 from dcnn.results import storage, strata, strata_page
@@ -218,37 +217,13 @@ def _described(config: Mapping[str, Any], sources: Sequence[Source]) -> dict[str
     config: The settings of the joined result, as config.json holds them.
     sources: What it is joined of.
   """
-  if any(objects.is_object(value) for source in sources
-         for value in _values((source.settings, source.arms))):
+  if any(restoring.objects_in((source.settings, source.arms)) for source in sources):
     # Functions and classes are not there any more; each sweep has described its own arms.
     terms = {term: meaning for source in reversed(sources)
              for term, meaning in source.record.get("glossary", ())}
     arms = {arm: each for source in reversed(sources)
             for arm, each in source.record.get("arm_settings", {}).items()}
     return {"arm_settings": arms, "glossary": [list(pair) for pair in terms.items()]}
-  described = describe_settings(restored(config))
+  described = describe_settings(restoring.restored(config))
   return {key: value for key, value in described.items()
           if key not in ("config", "seeds", "measures")}
-
-
-def restored(config: Mapping[str, Any]) -> ConfigDict:
-  """A configuration from the `config` of a config.json, without its tables and objects."""
-  restored = configs.default(workdirs.task_of({"config": config}))
-  known = configs.flat(restored)
-  values = dict(pairing.leaves(config))
-  restored.update_from_flattened_dict(
-      {key: _tuples(value) for key, value in values.items() if key in known and key != "tables"})
-  return restored
-
-
-def _tuples(value: Any) -> Any:
-  return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _values(value: Any) -> Iterable[Any]:
-  """A value and all values inside it."""
-  yield value
-  inside = value.values() if isinstance(value, Mapping) else (
-      value if isinstance(value, list | tuple) else ())
-  for each in inside:
-    yield from _values(each)

@@ -5,22 +5,17 @@ import dataclasses
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
-
-import jax
-import numpy as np
 
 from dcnn import configs, sweeps
 from dcnn.base import wording
 from dcnn.configs import ConfigDict
-from dcnn.configs.tasks import TASKS
 from dcnn.jobs import interruption, tuning, workdirs
 from dcnn.jobs.experiment import Experiment, OnProgress, OnTuned, describe, prepare, run
-from dcnn.results import storage
+from dcnn.jobs.loading import hand_over
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
-from dcnn.sweeps.checkpoints import TrainedRun
 from dcnn.sweeps.plans import Key
 
 
@@ -48,8 +43,8 @@ def sweep(
       and report. What an equal sweep has left there is continued. Nothing is written without it.
 
   Returns:
-    The result. `result.table(baseline=...)` compares its arms; `result.trained[arm]` holds the
-    variables of its runs that have ended, as `trained` describes them.
+    The result. `result.table(baseline=...)` compares its arms; `result.trained[arm]` is what an
+    arm has become, with all seeds that have ended, as `load` gives it.
 
   Raises:
     ValueError: if the configuration is not valid, or `workdir` holds something else.
@@ -90,48 +85,7 @@ def sweep(
       raise
     if directory is not None:
       workdirs.write(finished.result, directory)
-    return dataclasses.replace(finished.result, trained=trained_arms(
-        experiment.config.task, (
-            TrainedRun(*key, ended.best, ended.last, ended.kept)
-            for key, ended in finished.outcome.ended.items())))
-
-
-def trained(workdir: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-  """Trained variables with what their use needs, by the name of the arm.
-
-  Args:
-    workdir: The work directory of a sweep.
-
-  Returns:
-    For each arm `best` (variables chosen on validation data), `last` (variables after the last
-    step), `seed`, and what the task keeps with them, such as the `transform` of its labels; all
-    with a leading axis `seeds`. One run is
-    `jax.tree.map(lambda leaf: leaf[i], trained(workdir)[arm])`. With a label transform, the
-    prediction in the unit of the labels is
-    `transform.scale * network + transform.shift_of(species)`, for any composition.
-
-  Raises:
-    ValueError: if there are no checkpoints, or one cannot be read.
-  """
-  directory = pathlib.Path(workdir).expanduser()
-  runs = checkpoints.load(directory / snapshots.CHECKPOINTS)
-  return trained_arms(workdirs.task_of(storage.read_config(directory / storage.CONFIG_FILE)), runs)
-
-
-def trained_arms(task: str, runs: Iterable[TrainedRun]) -> dict[str, dict[str, Any]]:
-  """The runs of each arm with a leading axis `seeds`, in the form of `trained`."""
-  arms: dict[str, list[TrainedRun]] = {}
-  for each in runs:
-    arms.setdefault(each.arm, []).append(each)
-  restore = TASKS[task].restore
-  return {
-      name: {
-          **{key: jax.tree.map(lambda *leaves: np.stack(leaves), *(
-              getattr(each, key) for each in mine)) for key in ("best", "last")},
-          **jax.tree.map(lambda *leaves: np.stack([np.float64(leaf) for leaf in leaves]), *(
-              restore(each.kept) for each in mine)),
-          "seed": np.array([each.seed for each in mine])}
-      for name, mine in arms.items()}
+    return dataclasses.replace(finished.result, trained=hand_over(config, finished.outcome.ended))
 
 
 def _progress_display(
@@ -167,10 +121,10 @@ def _so_far(
   keys = [Key(arm, seed) for arm in experiment.arms for seed in configs.seeds(config)]
   rows, history = snapshots.results_of(
       finished, state, config.experiment, keys, configs.section_of(config).measures(config))
-  result = Result(
-      dict(manifest), rows, history, configs.tables(config), {}, trained_arms(
-          config.task, (each for checkpoint in finished
-                        for each in checkpoints.trained_runs(checkpoint))))
+  ended = {key: each for checkpoint in finished
+           for key, each in snapshots.to_ended(checkpoint).items()}
+  result = Result(dict(manifest), rows, history, configs.tables(config), {},
+                  hand_over(config, ended))
   if directory is not None and workdirs.holds_work(directory):
     workdirs.write(result, directory)
   return result

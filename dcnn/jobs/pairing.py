@@ -5,10 +5,11 @@ the same settings but for those that the arms name, and versions that give the s
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dcnn.base import objects
+from dcnn.jobs import restoring
 from dcnn.jobs.workdirs import SAFE_KEYS, SURROUNDINGS, VERSIONS, task_of
 from dcnn.results.records import Result
 
@@ -39,7 +40,7 @@ class Source(NamedTuple):
   @property
   def settings(self) -> dict[str, Any]:
     """The settings that all arms share unless they set them, by dotted key."""
-    return dict(leaves(self.record["config"]))
+    return dict(restoring.leaves(self.record["config"]))
 
 
 def require_pairs(sources: Sequence[Source]) -> None:
@@ -191,15 +192,6 @@ def _looks_difference(one: Source, other: Source) -> str:
     return ""
   return (f"{now} and {before} looks were planned (config.looks), from which the level of verdicts "
           "follows. Train one of them again with the looks of the other")
-
-
-def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-  """The values of nested settings by dotted key; what describes an object is one value."""
-  for key, value in config.items():
-    if isinstance(value, Mapping) and not objects.is_object(value):
-      yield from leaves(value, f"{prefix}{key}.")
-    else:
-      yield f"{prefix}{key}", value
 
 
 def _is_ignored(key: str) -> bool:

@@ -210,6 +210,24 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
                     "of both stand side by side", stacklevel=2)
 
 
+def require_same_settings(
+    directory: pathlib.Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+  """Makes sure that a configuration is the one with which a directory was made.
+
+  Args:
+    directory: The directory, for the message.
+    held: The content of its config.json.
+    asked: What `jobs.describe` says of the configuration.
+
+  Raises:
+    ValueError: naming the first difference.
+  """
+  asked = json.loads(json.dumps(asked))
+  problem = _changed_setting(held, asked) or _fewer_runs(held, asked)
+  if problem:
+    raise ValueError(f"{directory} holds work {problem}: give the configuration of that sweep")
+
+
 def begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
   """Writes down what a held and checked directory is for, and sweeps up unfinished files.
 

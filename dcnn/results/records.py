@@ -93,8 +93,8 @@ class Result:
     tables: The comparisons that the configuration asks for.
     predictions: Reference and prediction of one run on its test split, in the arrays that the
       pictures of `measures` name, and which run it is: `arm` and `seed`. May be empty.
-    trained: The trained variables of each arm, as `checkpoints.load` gives them. Only `dcnn.sweep`
-      fills this in: no file of a result holds them, and they are not compared.
+    trained: What each arm has become, as `dcnn.load` gives it. Only `dcnn.sweep` fills this in: no
+      file of a result holds it, and it is not compared.
   """
 
   config: dict[str, Any]
@@ -102,7 +102,7 @@ class Result:
   history: tuple[Point, ...]
   tables: tuple[Table, ...]
   predictions: dict[str, np.ndarray]
-  trained: dict[str, dict[str, Any]] = dataclasses.field(
+  trained: Mapping[str, Any] = dataclasses.field(
       default_factory=dict, compare=False, repr=False)
 
   @functools.cached_property

@@ -19,7 +19,7 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,25 +47,6 @@ class Checkpoint(NamedTuple):
 
   arrays: dict[str, Any]
   record: dict[str, Any]
-
-
-class TrainedRun(NamedTuple):
-  """The variables that a run has left, and what their use needs; NumPy.
-
-  Attributes:
-    arm: The name of the arm.
-    seed: The seed.
-    best: The variables that validation chose.
-    last: The variables after the last step, or where the run ended. Where a moving average is
-      kept, these have the averaged parameters.
-    kept: What else the use of the variables needs, see `tasks.base.Fitted`.
-  """
-
-  arm: str
-  seed: int
-  best: Any
-  last: Any
-  kept: dict[str, Any]
 
 
 class Nothing:
@@ -272,31 +253,6 @@ def has_any(directory: str | os.PathLike[str]) -> bool:
   if not directory.exists():
     return False
   return any(map(_numbers, kinds)) or any(path not in kinds for path in directory.iterdir())
-
-
-def load(directory: str | os.PathLike[str]) -> list[TrainedRun]:
-  """The trained runs of a folder of checkpoints, in the order in which they ended.
-
-  Args:
-    directory: `checkpoints` in the work directory of a sweep.
-
-  Raises:
-    ValueError: if there is none, or one cannot be read.
-  """
-  launches = finished(directory)
-  if not launches:
-    raise ValueError(f"{directory}: no checkpoints of finished runs there")
-  return [run for checkpoint in launches for run in trained_runs(checkpoint)]
-
-
-def trained_runs(checkpoint: Checkpoint) -> Iterator[TrainedRun]:
-  """The runs of a launch that has ended."""
-  arrays, record = checkpoint
-  for position, (arm, seed) in enumerate(record["runs"]):
-    best, last = (
-        jax.tree.map(lambda leaf, position=position: leaf[position], arrays["variables"][name])
-        for name in ("best", "last"))
-    yield TrainedRun(arm, seed, best, last, kept_of(arrays, position))
 
 
 def stack_kept(kept: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:

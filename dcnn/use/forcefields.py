@@ -1,0 +1,207 @@
+"""A force field as it was trained: energies, forces and stresses of new configurations."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from dcnn import data, derivatives
+from dcnn.base import System
+from dcnn.labels import LabelTransform
+from dcnn.tasks import forcefield
+from dcnn.tasks.base import Variables
+
+if TYPE_CHECKING:
+  from dcnn.use.calculator import Calculator
+
+UNITS: Mapping[str, str] = MappingProxyType(
+    {"energy": "eV", "forces": "eV/angstrom", "stress": "eV/angstrom^3", "length": "angstrom"})
+
+
+class Predictions(NamedTuple):
+  """What all seeds of an arm predict of some configurations; NumPy.
+
+  Attributes:
+    energy: Energies (frames seeds) in eV, float64, shift included.
+    forces: Forces (frames seeds atoms 3) in eV/angstrom, float32; those of padding are 0.
+    stress: Stresses (frames seeds 3 3) in eV/angstrom^3 of configurations that are periodic in all
+      directions, with the sign of ASE; None of others.
+  """
+
+  energy: Float[np.ndarray, "frames seeds"]
+  forces: Float[np.ndarray, "frames seeds atoms 3"]
+  stress: Float[np.ndarray, "frames seeds 3 3"] | None
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ForceField:
+  """The force fields that the seeds of an arm have learnt.
+
+  Attributes:
+    name: The name of the arm.
+    seeds: The seeds of its runs; those that failed are not among them.
+    energy_fn: `(variables, system) -> energy` of one configuration by one seed, in eV and less the
+      shift of the label transform; pure, for `jax.vmap` and `dcnn.derivatives`. Energies of all
+      seeds are `jax.vmap(energy_fn, (0, None))(variables, system)`, to which `shift` is added in
+      float64: float32 would lose what is learnt beside it.
+    variables: The variables that validation chose, with a leading axis `seeds`. The collection
+      `labels` holds the scale of the label transform in eV.
+    last: The variables after the last step, likewise.
+    transform: The label transform, with a leading axis `seeds`; float64 NumPy.
+    cutoff: Distance in angstrom beyond which atoms do not interact; None of a network without one.
+    listed: Whether the network reads neighbour lists, as periodic configurations need.
+    domain: What the training data had: elements, closest distances and compositions.
+    metrics: Errors by split and metric, each of shape (seeds,), in the units of results.csv.
+    settings: The settings of the arm that its program reads, by dotted key.
+  """
+
+  name: str
+  seeds: tuple[int, ...]
+  energy_fn: derivatives.EnergyFn
+  variables: Variables
+  last: Variables
+  transform: LabelTransform
+  cutoff: float | None
+  listed: bool
+  domain: data.Domain
+  metrics: Mapping[str, Mapping[str, Float[np.ndarray, " seeds"]]]
+  settings: Mapping[str, Any]
+
+  @property
+  def elements(self) -> tuple[int, ...]:
+    """The atomic numbers that training has seen."""
+    return tuple(self.domain.elements.tolist())
+
+  def __repr__(self) -> str:
+    """What it is, in a line."""
+    from ase.data import chemical_symbols
+
+    symbols = ", ".join(chemical_symbols[element] for element in self.elements)
+    return (f"<ForceField {self.name!r}: {self.settings['model.name']} for {symbols}, seeds "
+            f"{', '.join(map(str, self.seeds))}>")
+
+  def shift(self, species: Int[np.ndarray, "*frames atoms"]) -> Float[np.ndarray, "*frames seeds"]:
+    """What is added to the energies of `energy_fn`, in eV, float64.
+
+    Args:
+      species: Atomic numbers; 0 is padding.
+    """
+    shifts = []
+    for i in range(len(self.seeds)):
+      transform = jax.tree.map(lambda leaf, i=i: leaf[i], self.transform)
+      shifts.append(np.broadcast_to(transform.shift_of(np.asarray(species)), species.shape[:-1]))
+    return np.stack(shifts, axis=-1)
+
+  def predict(self, systems: System, batch: int | None = None) -> Predictions:
+    """Energies, forces and stresses of configurations by all seeds.
+
+    Neighbour lists are made where they are needed. Configurations far from the training data are
+    predicted like any other: `remarks` says which they are.
+
+    Args:
+      systems: Configurations with a leading axis `frames`, float64 NumPy.
+      batch: How many are computed at a time; by default what keeps memory small.
+
+    Returns:
+      The predictions, one axis for the seeds; the mean over it is a prediction of its own, and the
+      spread says how far the seeds agree.
+
+    Raises:
+      ValueError: If there is an element that training has not seen, or the network cannot take the
+        configurations.
+    """
+    species = np.asarray(systems.species)
+    data.require_elements(self.domain, species, "a configuration")
+    size = batch or max(1, forcefield.EVALUATION_ATOMS // max(1, species.shape[1]))
+    parts = [self._respond(part) for part in _parts(systems, min(size, len(species)))]
+    energy, forces, stress = (
+        None if leaves[0] is None else np.concatenate(leaves)[:len(species)]
+        for leaves in zip(*parts, strict=True))
+    assert energy is not None and forces is not None
+    return Predictions(energy + self.shift(species), forces, stress)
+
+  def remarks(self, system: System) -> dict[str, str]:
+    """In what one configuration is far from the training data: a sentence by its subject."""
+    return data.remarks(self.domain, self.with_neighbours(system))
+
+  def with_neighbours(
+      self, systems: System, *, skin: float = 0.0, capacity: int | None = None) -> System:
+    """Configurations, or one, with neighbour lists if they are large or periodic.
+
+    Args:
+      systems: One configuration, or many with a leading axis `frames`.
+      skin: Distance in angstrom that a list reaches beyond the cutoff.
+      capacity: Length of the lists.
+
+    Raises:
+      ValueError: If they are periodic and the network reads no lists.
+    """
+    if systems.cell is not None and not self.listed:
+      raise ValueError(
+          f"{self.settings['model.name']} reads no neighbour lists, so that it cannot predict "
+          "periodic configurations: take SchNet, PaiNN or GridACE, or set pbc to False if they are "
+          "molecules in free space")
+    if not forcefield.needs_list(systems) or not self.listed or self.cutoff is None:
+      return systems._replace(neighbours=None)
+    return systems._replace(neighbours=data.neighbour_list(
+        systems, self.cutoff, skin=skin, capacity=capacity))
+
+  def calculator(self, *, skin: float = 0.5) -> "Calculator":
+    """A calculator of ASE, which predicts with the mean of all seeds; see `use.calculator`.
+
+    Args:
+      skin: Distance in angstrom that neighbour lists reach beyond the cutoff, so that one serves
+        while atoms move by half of it.
+    """
+    from dcnn.use.calculator import Calculator  # ASE takes a while to import
+
+    return Calculator(self, skin=skin)
+
+  @functools.cached_property
+  def respond(self) -> Any:
+    """`(variables, systems) -> derivatives.Response`, compiled; axes (frames, seeds, ...).
+
+    In float32 and eV less the shift, as `energy_fn`. The virial is None of molecules.
+    """
+    def respond_fn(variables: Variables, systems: System) -> derivatives.Response:
+      def one(variables: Variables, system: System) -> derivatives.Response:
+        if system.cell is None:
+          energy, forces = derivatives.energy_and_forces(self.energy_fn)(variables, system)
+          return derivatives.Response(energy, forces, None)
+        return derivatives.energy_forces_and_virial(self.energy_fn)(variables, system)
+
+      with jax.default_matmul_precision("highest"):
+        return jax.vmap(jax.vmap(one, (None, 0)), (0, None), 1)(variables, systems)
+
+    return jax.jit(respond_fn)
+
+  def _respond(self, systems: System) -> tuple[Any, Any, Any]:
+    """Energies less the shift, forces and stresses of a batch; NumPy."""
+    listed = forcefield.in_single_precision(self.with_neighbours(systems))
+    energy, forces, virial = jax.device_get(self.respond(self.variables, listed))
+    return energy.astype(np.float64), forces, stress_of(virial, systems.cell)
+
+
+def stress_of(
+    virial: Float[np.ndarray, "frames seeds 3 3"] | None,
+    cell: Float[np.ndarray, "frames 3 3"] | None,
+) -> Float[np.ndarray, "frames seeds 3 3"] | None:
+  """Stresses in eV/angstrom^3; None where a direction is not periodic."""
+  if virial is None or cell is None or not np.asarray(cell).any(axis=-1).all():
+    return None
+  volume = np.abs(np.linalg.det(np.asarray(cell, np.float64)))
+  return -virial / volume[:, None, None, None]
+
+
+def _parts(systems: System, size: int) -> Iterator[System]:
+  """Batches of one size; the last is filled up with its last configuration."""
+  bare = systems._replace(neighbours=None)
+  frames = len(systems.species)
+  for start in range(0, frames, size):
+    chosen = np.minimum(np.arange(start, start + size), frames - 1)
+    yield jax.tree.map(lambda leaf, chosen=chosen: np.asarray(leaf)[chosen], bare)
