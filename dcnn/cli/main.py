@@ -17,7 +17,7 @@ from rich.console import Console
 
 from dcnn.base import processes, version, wording
 from dcnn.base.text import suggestion
-from dcnn.cli import answers, arguments, joining, previews, runtime, streams, training
+from dcnn.cli import answers, arguments, joining, previews, runtime, streams, training, uses
 from dcnn.cli.messages import FAILURE, Stop, complain, format_warning, one_line, stop_on_errors
 from dcnn.data import generation
 from dcnn.jobs import display, interruption, workdirs
@@ -50,6 +50,13 @@ dcnn trains derivative-constrained networks and compares what their ingredients 
   dcnn plan DIR [--ratio=0.9] [--power=0.8]
       Says how many seeds a difference takes, by the spread of a sweep that has been run.
 
+  dcnn predict DIR FILE [--arm=ARM] --out=OUT.extxyz
+      Energies, forces and their spread over the seeds for the configurations of a file, by what
+      was trained in DIR, and errors where the file has labels; dcnn predict --help says more.
+
+  dcnn export DIR [--arm=ARM] --out=OUT.jaxexport
+      What was trained as a program that JAX runs without dcnn; dcnn export --help says more.
+
   dcnn generate --smiles=SMILES --out=FILE.npz [--frames=2000] [--seed=0]
                 [--temperature=500] [--workers=CORES]
       Makes a data set of a molecule by GFN2-xTB dynamics; needs the extra xtb.
@@ -62,7 +69,8 @@ Examples:
   dcnn generate --smiles=CCO --out=ethanol.npz"""
 
 
-_HELP = {"compare": answers.COMPARE_HELP, "plan": answers.PLAN_HELP}
+_HELP = {"compare": answers.COMPARE_HELP, "plan": answers.PLAN_HELP,
+         "predict": uses.PREDICT_HELP, "export": uses.EXPORT_HELP}
 
 
 def entry() -> int:
@@ -110,7 +118,7 @@ def run(argv: Sequence[str]) -> None:
     Stop: On a mistake of the user or a failure of the machine.
   """
   commands = {"report": report, "generate": generate, "compare": answers.compare,
-              "plan": answers.plan}
+              "plan": answers.plan, "predict": uses.predict, "export": uses.export}
   if argv and argv[0] in _HELP and {"-h", "--help"} & set(argv):
     display.say(_HELP[argv[0]])
   elif not argv or {"-h", "--help"} & set(argv) or argv[0] == "help":

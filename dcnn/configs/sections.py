@@ -7,7 +7,7 @@ from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Indices
 from dcnn.configs.settings import ConfigDict, Setting
 from dcnn.tasks.base import Fitted, Problem, Task
-from dcnn.use import Runs
+from dcnn.use.runs import Runs
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from dcnn.data.between import check_test_set
 from dcnn.data.domain import Domain, domain, remarks, require_elements
 from dcnn.data.embedded import NAMES
 from dcnn.data.generation import MOLECULES, generate, save
-from dcnn.data.loading import checksum, join, load
+from dcnn.data.loading import checksum, join, load, load_unlabelled
 from dcnn.data.neighbours import neighbour_list
 from dcnn.data.splitting import (
     Indices,
@@ -37,6 +37,7 @@ __all__ = [
     "generate",
     "join",
     "load",
+    "load_unlabelled",
     "neighbour_list",
     "remarks",
     "require_elements",

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 from jaxtyping import Float, Int
 
 from dcnn.base import System
@@ -63,7 +64,8 @@ def domain(systems: System) -> Domain:
       counts if len(counts) <= MOST_COMPOSITIONS else None)
 
 
-def require_elements(known: Domain, species: Int[np.ndarray, "..."], name: str) -> None:
+def require_elements(
+    known: Domain, species: Int[Array | np.ndarray, "..."], name: str) -> None:
   """Makes sure that training has seen all elements.
 
   Args:
@@ -92,7 +94,7 @@ def remarks(known: Domain, system: System) -> dict[str, str]:
 
   Returns:
     A sentence for each composition and pair of elements that training has not seen so, by what it
-    is about; empty where the configuration is like those of training.
+    is about, such as `the distance of H-O`; empty where it is like those of training.
   """
   from ase.symbols import Symbols
 
@@ -101,13 +103,13 @@ def remarks(known: Domain, system: System) -> dict[str, str]:
   counts = (species[:, None] == known.elements).sum(axis=0)
   if known.compositions is not None and not (known.compositions == counts).all(axis=1).any():
     formula = Symbols(species[species > 0]).get_chemical_formula()
-    found[formula] = f"the composition {formula} is not in the training data"
+    found[f"the composition {formula}"] = f"the composition {formula} is not in the training data"
   closest = _closest(known.elements, jax.tree.map(lambda leaf: np.asarray(leaf)[None], system))
   limit = np.minimum(CLOSER * known.closest, known.reach)
   for i, j in zip(*np.nonzero(np.triu(closest < limit)), strict=True):
     pair = "-".join(symbols(known.elements[[each]])[0] for each in (i, j))
     seen = known.closest[i, j]
-    found[pair] = f"{pair} come as close as {closest[i, j]:.3g} A, and " + (
+    found[f"the distance of {pair}"] = f"{pair} come as close as {closest[i, j]:.3g} A, and " + (
         f"no closer than {seen:.3g} A in the training data" if np.isfinite(seen) else
         "in no configuration of the training data are there two such atoms near each other")
   return found

@@ -138,6 +138,62 @@ def load(
         references=references)
 
 
+def load_unlabelled(
+    name_or_path: str | os.PathLike,
+    *,
+    units: str | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    positions_key: str | None = None,
+    species_key: str | None = None,
+    format: str | None = None,
+) -> Dataset:
+  """Configurations of which labels may be missing, for predictions: labels are nan there.
+
+  Reads what `load` reads, with the same meaning of the arguments. Labels are taken as they are, and
+  not judged: what is predicted need not be like what is trained on.
+
+  Args:
+    name_or_path: As for `load`.
+    units: Units of the file; by default those that it declares, or those of its convention.
+    energy_key: Name of the energy in the file, where it is not the usual one.
+    forces_key: Name of the forces in the file, where it is not the usual one.
+    positions_key: Name of the positions in the file, where it is not the usual one.
+    species_key: Name of the species in the file, where it is not the usual one.
+    format: `npz`, `extxyz` or the name of a format of ASE.
+
+  Returns:
+    The frames in the order of the file, in eV and angstrom.
+
+  Raises:
+    ValueError: On an unknown name, a file that cannot be read, positions that are not finite or
+      coincide; the message names file and frame.
+    OSError: If the file is absent or not a file.
+  """
+  unit = None if units is None else units_lib.parse(units)
+  keys = raw.Keys(energy_key, forces_key, positions_key, species_key)
+  with _locate(os.path.expanduser(os.fspath(name_or_path))) as path:
+    try:
+      with _name_in_warnings(path):
+        file = _read(path, keys, format)
+        file = _apply_declared_units(file) if unit is None else file._replace(
+            unit=unit, origin=f"as {option('units')} says", guessed="")
+        used = (file.raw.species > 0).any(axis=0)
+        found = units_lib.convert(file.raw._replace(
+            positions=file.raw.positions[:, used], species=file.raw.species[:, used],
+            forces=file.raw.forces[:, used]), file.unit)
+        checks.check_finite(found._replace(
+            energy=np.zeros(len(found.energy)), forces=np.zeros_like(found.forces)))
+        distances, pairs = checks.closest_pairs(found)
+        checks.check_distances(distances, pairs)
+    except ValueError as error:
+      raise ValueError(f"{path}: {error}") from error
+    return Dataset(
+        name=path.stem, systems=System(found.positions, found.species, found.cell),
+        labels=Labels(found.energy, found.forces), source=path.name, checksum=checksum(path),
+        summary=_summary(path, file, found, distances, {}))
+
+
 @contextlib.contextmanager
 def _name_in_warnings(path: pathlib.Path) -> Iterator[None]:
   """Puts the name of the file in front of warnings within this context."""

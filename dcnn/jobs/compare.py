@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dcnn import configs
-from dcnn.base import wording
+from dcnn.base import objects, wording
 from dcnn.base.text import suggestion
 from dcnn.jobs import pairing, restoring, workdirs
 from dcnn.jobs.experiment import describe_settings

@@ -19,7 +19,7 @@ from dcnn.results.records import Row, is_failed
 from dcnn.sweeps import checkpoints, snapshots
 from dcnn.sweeps.plans import Key
 from dcnn.sweeps.snapshots import Ended
-from dcnn.use import Runs, Trained
+from dcnn.use.runs import Runs, Trained
 
 
 def load(workdir: str | os.PathLike[str], config: ConfigDict | None = None) -> Trained:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 from jaxtyping import Float, Int
 
 from dcnn import data, derivatives
@@ -17,6 +19,7 @@ from dcnn.tasks import forcefield
 from dcnn.tasks.base import Variables
 
 if TYPE_CHECKING:
+  from dcnn.use import predicting
   from dcnn.use.calculator import Calculator
 
 UNITS: Mapping[str, str] = MappingProxyType(
@@ -85,7 +88,9 @@ class ForceField:
     return (f"<ForceField {self.name!r}: {self.settings['model.name']} for {symbols}, seeds "
             f"{', '.join(map(str, self.seeds))}>")
 
-  def shift(self, species: Int[np.ndarray, "*frames atoms"]) -> Float[np.ndarray, "*frames seeds"]:
+  def shift(
+      self, species: Int[Array | np.ndarray, "*frames atoms"]
+  ) -> Float[np.ndarray, "*frames seeds"]:
     """What is added to the energies of `energy_fn`, in eV, float64.
 
     Args:
@@ -162,17 +167,31 @@ class ForceField:
 
     return Calculator(self, skin=skin)
 
+  def predict_file(
+      self, path: str | os.PathLike[str], out: str | os.PathLike[str], **options: Any,
+  ) -> "predicting.Report":
+    """Predicts the configurations of a file; see `use.predicting.predict_file`."""
+    from dcnn.use import predicting  # ASE takes a while to import
+
+    return predicting.predict_file(self, path, out, **options)
+
+  def export(self, out: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+    """Writes a program that JAX alone runs, without dcnn; see `use.exporting.export`."""
+    from dcnn.use import exporting
+
+    return exporting.export(self, out, **options)
+
   @functools.cached_property
   def respond(self) -> Any:
-    """`(variables, systems) -> derivatives.Response`, compiled; axes (frames, seeds, ...).
+    """`(variables, systems) -> (energy, forces, virial)`, compiled; axes (frames, seeds, ...).
 
     In float32 and eV less the shift, as `energy_fn`. The virial is None of molecules.
     """
-    def respond_fn(variables: Variables, systems: System) -> derivatives.Response:
-      def one(variables: Variables, system: System) -> derivatives.Response:
+    def respond_fn(variables: Variables, systems: System) -> tuple[Any, Any, Any]:
+      def one(variables: Variables, system: System) -> tuple[Any, Any, Any]:
         if system.cell is None:
           energy, forces = derivatives.energy_and_forces(self.energy_fn)(variables, system)
-          return derivatives.Response(energy, forces, None)
+          return energy, forces, None
         return derivatives.energy_forces_and_virial(self.energy_fn)(variables, system)
 
       with jax.default_matmul_precision("highest"):
@@ -189,7 +208,7 @@ class ForceField:
 
 def stress_of(
     virial: Float[np.ndarray, "frames seeds 3 3"] | None,
-    cell: Float[np.ndarray, "frames 3 3"] | None,
+    cell: Float[Array | np.ndarray, "frames 3 3"] | None,
 ) -> Float[np.ndarray, "frames seeds 3 3"] | None:
   """Stresses in eV/angstrom^3; None where a direction is not periodic."""
   if virial is None or cell is None or not np.asarray(cell).any(axis=-1).all():
