@@ -9,14 +9,13 @@ import threading
 import warnings
 
 import commands
-import jax
 import numpy as np
 import pytest
 
-from dcnn.jobs import notebook
 from dcnn.labels import LabelTransform
 from dcnn.sweeps import checkpoints, sweep
 from dcnn.sweeps.checkpoints import Checkpoint, Store
+from dcnn.tasks import forcefield
 
 
 def checkpoint(number, size=3):
@@ -241,23 +240,11 @@ def test_label_transforms_are_kept_whole(tmp_path, transforms):
         {"variables": {"best": weights, "last": weights},
          **checkpoints.stack_kept([{"transform": each._asdict()} for each in transforms])},
         {"runs": [[arm, 7] for arm in arms]}))
-  read = notebook.trained_arms("forcefield", checkpoints.load(tmp_path))
-  for arm, transform in zip(arms, transforms, strict=True):
-    assert read[arm]["seed"].tolist() == [7]
-    one = jax.tree.map(lambda leaf: leaf[0], read[arm])["transform"]
+  read, = checkpoints.finished(tmp_path)
+  for i, transform in enumerate(transforms):
+    one = forcefield.transform_of(checkpoints.kept_of(read.arrays, i))
     assert (one.shift, one.scale) == (transform.shift, transform.scale)
     np.testing.assert_array_equal(one.atomic, transform.atomic)
-
-
-def test_checkpoints_that_kept_one_shift_alone_are_told_of(tmp_path):
-  with Store(tmp_path) as store:
-    store.save_finished(Checkpoint(
-        {"variables": {"best": {"w": np.ones((1, 2))}, "last": {"w": np.ones((1, 2))}},
-         "shift": np.array([-3.0]), "scale": np.array([2.0])}, {"runs": [["a", 0]]}))
-  with pytest.warns(UserWarning, match="kept the label shift of the first frame alone"):
-    read = notebook.trained_arms("forcefield", checkpoints.load(tmp_path))
-    transform = read["a"]["transform"]
-  assert (transform.shift.tolist(), transform.scale.tolist()) == ([-3.0], [2.0])
 
 
 def test_a_state_replaced_while_it_is_read_is_not_damaged(tmp_path, monkeypatch):
@@ -277,11 +264,6 @@ def test_a_state_replaced_while_it_is_read_is_not_damaged(tmp_path, monkeypatch)
     store.flush()
     monkeypatch.setattr(checkpoints, "_read", read_late)
     assert_same(store.running(), checkpoint(3))
-
-
-def test_nothing_to_load(tmp_path):
-  with pytest.raises(ValueError, match="no checkpoints of finished runs there"):
-    checkpoints.load(tmp_path)
 
 
 READ = """

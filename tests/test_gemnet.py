@@ -154,7 +154,7 @@ def test_scales_are_kept_and_not_trained():
       model__name="GemNetT", model__atom_features=4, model__basis_features=2,
       model__triplet_features=2, model__bilinear_features=2, model__spherical=3))
   arm = result.trained["base"]
-  chex.assert_trees_all_equal(arm["best"]["scales"], arm["last"]["scales"])
-  first, second = zip(*jax.tree.leaves(arm["last"]["scales"]), strict=True)
+  chex.assert_trees_all_equal(arm.variables["scales"], arm.last["scales"])
+  first, second = zip(*jax.tree.leaves(arm.last["scales"]), strict=True)
   assert all((one > 0).all() and (one != 1).any() for one in first)
   assert any((one != two).any() for one, two in zip(first, second, strict=True))

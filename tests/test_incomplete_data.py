@@ -75,7 +75,7 @@ def test_isolated_atoms_as_references(command, tmp_path):
       path, "--config.data.incomplete=references", "--config.labels=atomic_reference")
   assert (status, errors) == (0, "")
   assert "60 of 62 frames" in output and "2 atomic references" in output
-  transform = jobs.trained(tmp_path / "out")["base"]["transform"]
+  transform = jobs.load(tmp_path / "out")["base"].transform
   np.testing.assert_allclose(np.asarray(transform.atomic)[0, [1, 6]], [-13.0, -1000.0])
 
 

@@ -22,8 +22,7 @@ from dcnn.base import wording
 from dcnn.configs import build
 from dcnn.jobs import workdirs
 from dcnn.labels import LabelTransform
-from dcnn.sweeps import plans, sweep
-from dcnn.tasks import forcefield
+from dcnn.sweeps import sweep
 
 PACKAGE = pathlib.Path(dcnn.__file__).parent
 ARMS = ({}, {"activation.c": 0.25})
@@ -36,9 +35,11 @@ def straight():
 
 def assert_same_variables(one, two):
   assert list(one) == list(two)
-  assert jax.tree.structure(one) == jax.tree.structure(two)
-  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-    np.testing.assert_array_equal(a, b)
+  for name in one:
+    held = [(each.seeds, each.variables, each.last, each.transform, each.metrics, each.domain)
+            for each in (one[name], two[name])]
+    assert jax.tree.structure(held[0]) == jax.tree.structure(held[1])
+    jax.tree.map(np.testing.assert_array_equal, *held)
 
 
 def interrupt_after(visits: int):
@@ -73,7 +74,7 @@ def test_a_work_directory_is_what_the_command_line_leaves(straight, tmp_path):
     assert_same_variables(result.trained, straight.trained)
   assert {path.name for path in (tmp_path / "w").iterdir()} == {
       *workdirs.FILES, "figures", "checkpoints", ".lock"}
-  assert_same_variables(result.trained, dcnn.trained(tmp_path / "w"))
+  assert_same_variables(result.trained, dcnn.load(tmp_path / "w"))
 
 
 def test_an_interrupt_returns_what_there_is(straight, tmp_path):
@@ -90,7 +91,7 @@ def test_an_interrupt_returns_what_there_is(straight, tmp_path):
       for row, other in zip(ended, straight.rows, strict=False):
         assert row[:5] == other[:5]
         np.testing.assert_allclose(row.value, other.value, rtol=2e-5, atol=2e-5)
-      assert list(result.trained) == ["base"] and result.trained["base"]["seed"].tolist() == [0, 1]
+      assert list(result.trained) == ["base"] and result.trained["base"].seeds == (0, 1)
     assert "Interrupted" in (tmp_path / "report.md").read_text()
     result = dcnn.sweep(tiny.mlp(arms=ARMS), None, workdir=tmp_path)
   assert not result.unfinished and list(result.trained) == ["base", "c=0.25"]
@@ -188,20 +189,12 @@ def test_a_network_with_atomic_references_serves_other_compositions(tmp_path):
     result = dcnn.sweep(config, None, workdir=tmp_path / "w")
     sources = build.load(config)
     plan, dataset = build.build(config, sources), sources.dataset
-  run = jax.tree.map(lambda leaf: leaf[0],
-                     dcnn.trained(tmp_path / "w")["base"])
-  transform = run["transform"]
-  assert isinstance(transform, LabelTransform)
-  frames = plan.splits[0].test
-  test = dataset.take(frames)
+  arm = dcnn.load(tmp_path / "w")["base"]
+  assert isinstance(arm.transform, LabelTransform)
+  test = dataset.take(plan.splits[0].test)
   kinds = np.unique(test.systems.species, axis=0)
   assert len(kinds) == 2  # so that one of them is not that of the first frame
-  group = plans.make_groups(plan)[0]
-  systems, _ = plan.problem.shared(frames)
-  batch = forcefield.Batch(systems, test.labels)
-  output = group.program.task.predict(
-      run["best"], {**group.runs[0].hypers, "scale": 1.0}, batch).energy
-  predicted = transform.scale * np.asarray(output) + transform.shift_of(test.systems.species)
+  predicted = arm.predict(test.systems).energy[:, 0]
   np.testing.assert_allclose(predicted, result.predictions["energy_predicted"], rtol=0, atol=1e-3)
   errors = np.abs(predicted - test.labels.energy)
   np.testing.assert_allclose(errors.mean(), result.errors("energy_loss")["base"][0], rtol=1e-3)

@@ -143,8 +143,13 @@ def test_own_parts_of_the_base_configuration(tmp_path):
   written = json.loads((tmp_path / "w" / "config.json").read_text())["config"]
   assert written["activation"]["name"]["object"] == f"{__name__}.snake"
   assert len(written["labels"]["digest"]) == 64
-  trained = dcnn.trained(tmp_path / "w")["base"]
-  np.testing.assert_array_equal(trained["transform"].scale, [0.5])
+  with pytest.raises(ValueError, match=r"trained with snake, .* pass the configuration, as in dcn"):
+    dcnn.load(tmp_path / "w")
+  trained = dcnn.load(tmp_path / "w", config)["base"]
+  np.testing.assert_array_equal(trained.transform.scale, [0.5])
+  config.model.hidden = (5,)
+  with pytest.raises(ValueError, match=r"config.model.hidden=\[4\], and \[5\] .* of that sweep"):
+    dcnn.load(tmp_path / "w", config)
 
 
 EXPERIMENT = """

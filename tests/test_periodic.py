@@ -107,7 +107,7 @@ def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
   """From labels to test errors; which of the two is taken, the number of atoms decides."""
   config = tiny.config(seeds=1)
   dense = jobs.sweep(config)
-  monkeypatch.setattr(configs_forcefield, "LISTED_FROM", 9)
+  monkeypatch.setattr(forcefield, "LISTED_FROM", 9)
   assert systems_of(plan_of(config)).neighbours is not None
   listed = jobs.sweep(config)
   for metric in ("energy_loss", "force_loss", "force_rmse"):
@@ -116,13 +116,13 @@ def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
 
 
 def test_a_network_of_all_pairs_has_no_list(monkeypatch):
-  monkeypatch.setattr(configs_forcefield, "LISTED_FROM", 9)
+  monkeypatch.setattr(forcefield, "LISTED_FROM", 9)
   assert systems_of(plan_of(tiny.mlp())).neighbours is None
 
 
 def test_a_list_serves_only_networks_that_read_it(monkeypatch):
   """It is not built for others, and reaches as far as the cutoffs of those that do."""
-  monkeypatch.setattr(configs_forcefield, "LISTED_FROM", 9)
+  monkeypatch.setattr(forcefield, "LISTED_FROM", 9)
   alone = tiny.config(model__name="DimeNetPlusPlus", model__cutoff=7.0)
   dataset = configs_forcefield.load(alone).dataset
 

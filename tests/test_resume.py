@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dcnn import jobs, sweeps
+from dcnn import jobs, optimizers, sweeps
 from dcnn.base import files
 from dcnn.base.wording import options_under
 from dcnn.jobs import workdirs
@@ -385,6 +385,25 @@ def test_averages_and_patience_are_continued(tmp_path):
   assert (saved[2]["average." + name] != saved[3]["average." + name]).any()
   assert [state["stopped_at"].tolist() for state in saved[1:4]] == [
       [-1, -1, -1, -1], [-1, -1, 3, 3], [-1, -1, 3, 3]]
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_every_optimizer_is_continued(name, tmp_path):
+  """Whatever its state holds: that of soap has arrays without elements, for biases."""
+  options = {"arms": ({},), "steps": 4, "chunk": 2, "seeds": 1, "optimizer__name": name,
+             "optimizer__weight_decay": 0.1 if name == "adamw" else 0.0,
+             "optimizer__schedule": "constant"}
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of rates that are not what it was made for
+    expected, visits = run(**options), 0
+    while True:
+      try:
+        result = run(tmp_path, should_stop=lambda: True, **options)
+        break
+      except sweeps.Interrupted:
+        visits += 1
+  assert visits
+  assert_same(result, expected)
 
 
 def test_what_is_so_far(straight, tmp_path):

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from dcnn import jobs
 from dcnn.configs import build
-from dcnn.configs import forcefield as configs_forcefield
 from dcnn.sweeps import batches, plans, streaming
 from dcnn.sweeps.batches import PADDING
 from dcnn.tasks import forcefield
@@ -118,7 +117,7 @@ def swept(config):
 def test_streamed_equals_on_the_device_bit_for_bit(make, shares, listed_from, monkeypatch):
   """Also with a chunk and a validation that the windows do not divide."""
   monkeypatch.setattr(streaming, "DATA_SHARE", math.inf)
-  monkeypatch.setattr(configs_forcefield, "LISTED_FROM", listed_from)
+  monkeypatch.setattr(forcefield, "LISTED_FROM", listed_from)
   expected, placement = swept(make(**OPTIONS))
   assert not placement.streamed
   for share in shares:

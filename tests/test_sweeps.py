@@ -14,8 +14,8 @@ from dcnn import configs, jobs
 from dcnn.base import System
 from dcnn.configs import build
 from dcnn.configs import forcefield as configs_forcefield
-from dcnn.jobs import notebook
-from dcnn.sweeps import checkpoints, engine, plans, training
+from dcnn.jobs import loading
+from dcnn.sweeps import checkpoints, engine, plans, snapshots, training
 from dcnn.tasks import forcefield
 
 ARMS = ({}, {"activation.c": 0.25}, {"labels": "min_max"}, {"init": "variance_preserving"})
@@ -154,11 +154,14 @@ def test_seeds_differ(swept):
 
 def test_checkpoints_by_arm_hold_what_their_use_needs(network, swept, tmp_path):
   run(network(arms=ARMS), directory=tmp_path)
-  read = notebook.trained_arms("forcefield", checkpoints.load(tmp_path / "checkpoints"))
+  ended = {}
+  for checkpoint in checkpoints.finished(tmp_path / "checkpoints"):
+    ended |= snapshots.to_ended(checkpoint)
+  read = loading.hand_over(network(arms=ARMS), ended)
   assert set(read) == {"base", "c=0.25", "min_max", "variance_preserving"}
   arm = read["min_max"]
-  shift, scale, atomic = arm["transform"]
-  assert list(arm["seed"]) == [0, 1] and (shift < -309).all() and (scale < 2).all()
+  shift, scale, atomic = arm.transform
+  assert arm.seeds == (0, 1) and (shift < -309).all() and (scale < 2).all()
   assert atomic is None
   sources = build.load(network())
   plan = build.build(network(), sources)
@@ -166,7 +169,7 @@ def test_checkpoints_by_arm_hold_what_their_use_needs(network, swept, tmp_path):
   systems, _ = plan.problem.shared(plan.splits[0].test)
   hypers = {**plan.arms[0].hypers, "scale": 1.0}
   output = plan.arms[0].make_program().task.predict(
-      jax.tree.map(lambda leaf: leaf[0], arm["best"]), hypers,
+      jax.tree.map(lambda leaf: leaf[0], arm.variables), hypers,
       forcefield.Batch(systems, test.labels)).energy
   energy = scale[0] * np.asarray(output) + shift[0]
   error = np.abs(energy - test.labels.energy).mean()

@@ -441,9 +441,11 @@ def test_trained_fields_come_back_with_nothing_beside_them(tmp_path):
   prepared = jobs.prepare(config(steps=2, chunk=2))
   workdirs.begin(tmp_path, jobs.describe(prepared))
   jobs.run(prepared, directory=tmp_path)
-  arm, = jobs.trained(tmp_path).values()
-  assert set(arm) == {"best", "last", "seed"} and arm["seed"].tolist() == [0, 1]
-  assert {leaf.shape[0] for leaf in jax.tree.leaves(arm)} == {2}
+  arm, = jobs.load(tmp_path).values()
+  assert arm.seeds == (0, 1) and "seeds 0, 1" in repr(arm)
+  assert {leaf.shape[0] for leaf in jax.tree.leaves((arm.variables, arm.last, arm.metrics))} == {2}
+  found = jax.vmap(arm.field_fn, (0, None, None))(arm.variables, jnp.array(0.0), jnp.array(0.25))
+  np.testing.assert_allclose(found, advection.initial(jnp.array(0.25)), rtol=1e-6)
 
 
 # With an empty package in the place of dcnn, whose own imports are those of every task.

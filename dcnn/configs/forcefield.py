@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 from jaxtyping import Shaped
 
 from dcnn import activations, data, labels, losses, models, optimizers
@@ -31,12 +30,12 @@ from dcnn.configs.settings import (
 from dcnn.models import dimenet, forcenet, gemnet, normalisers, radial
 from dcnn.models.layers import MOST_LAYERS
 from dcnn.tasks import forcefield
-from dcnn.tasks.base import Fitted, Task, Variables
+from dcnn.tasks.base import Fitted, Task
 from dcnn.tasks.forcefield_metrics import FrameMetric
-from dcnn.use import ForceField, Runs
+from dcnn.use.forcefields import LABELS, ForceField, scaled_energy
+from dcnn.use.runs import Runs
 
 SPLITS = ("random", "blocks")
-LABELS = "labels"  # the collection of variables that holds the scale of a label transform
 
 
 def _some_validation(value: Any, key: str) -> None:
@@ -588,20 +587,16 @@ def _use(config: ConfigDict, runs: Runs, settings: Mapping[str, Any]) -> ForceFi
   model = _make_model(config, fields)(
       {**networks.parameters(config), "init_gain": networks.init_gain(config)})
   transform = forcefield.transform_of(kept)
-  scale = np.asarray(transform.scale, np.float32)
-
-  def energy_fn(variables: Variables, system: System) -> Array:
-    return variables[LABELS]["scale"] * model.apply(variables, system)
-
+  scale = {"scale": np.asarray(transform.scale, np.float32)}
   seen = {name: array[0] for name, array in kept["domain"].items()}
   domain = data.Domain(**{"compositions": None, **seen})
   domain = domain._replace(**{
       name: each.astype(int) for name in ("elements", "compositions")
       if (each := getattr(domain, name)) is not None})
   return ForceField(
-      name=runs.arm, seeds=runs.seeds, energy_fn=energy_fn,
-      variables={**runs.best, LABELS: {"scale": scale}},
-      last={**runs.last, LABELS: {"scale": scale}}, transform=transform,
+      name=runs.arm, seeds=runs.seeds, energy_fn=functools.partial(scaled_energy, model),
+      variables={**runs.best, LABELS: scale}, last={**runs.last, LABELS: scale},
+      transform=transform,
       cutoff=float(config.model.cutoff) if "cutoff" in network.settings else None,
       listed=network.listed, domain=domain, metrics=runs.metrics, settings=settings)
 

@@ -108,13 +108,19 @@ def to_ended(checkpoint: Checkpoint) -> dict[Key, Ended]:
 
 
 def leaves_by_path(state: RunState) -> dict[str, np.ndarray]:
-  """The leaves of a state by their paths, whatever classes hold them."""
-  return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+  """The leaves of a state by their paths, whatever classes hold them.
+
+  Arrays without elements, which an optimiser may hold, are left out: Orbax refuses them.
+  """
+  return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+          if leaf.size}
 
 
 def restore_state(leaves: dict[str, np.ndarray], like: RunState, size: int) -> RunState:
   """A state from its leaves, padded with copies of the first run to `size` runs."""
   def leaf(path, old):
+    if not old.size:
+      return np.zeros((size, *old.shape[1:]), old.dtype)
     new = leaves[_name(path)]
     assert (new.dtype, new.shape[1:]) == (old.dtype, old.shape[1:]), _name(path)
     return np.concatenate([new, np.repeat(new[:1], size - len(new), axis=0)])

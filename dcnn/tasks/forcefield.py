@@ -12,7 +12,7 @@ each step hands on the new running ones, which evaluation uses.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,7 @@ PICTURES = (
 )
 
 
+@runtime_checkable
 class Network(Protocol):
   """An unbatched network: a pair of pure functions, as a Flax Linen module has."""
 

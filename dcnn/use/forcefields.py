@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 UNITS: Mapping[str, str] = MappingProxyType(
     {"energy": "eV", "forces": "eV/angstrom", "stress": "eV/angstrom^3", "length": "angstrom"})
+LABELS = "labels"  # the collection of variables that holds the scale of the label transform
 
 
 class Predictions(NamedTuple):
@@ -74,6 +75,10 @@ class ForceField:
   domain: data.Domain
   metrics: Mapping[str, Mapping[str, Float[np.ndarray, " seeds"]]]
   settings: Mapping[str, Any]
+
+  def __getstate__(self) -> dict[str, Any]:
+    """What a pickle holds: all but the compiled program."""
+    return {name: value for name, value in self.__dict__.items() if name != "respond"}
 
   @property
   def elements(self) -> tuple[int, ...]:
@@ -204,6 +209,11 @@ class ForceField:
     listed = forcefield.in_single_precision(self.with_neighbours(systems))
     energy, forces, virial = jax.device_get(self.respond(self.variables, listed))
     return energy.astype(np.float64), forces, stress_of(virial, systems.cell)
+
+
+def scaled_energy(network: forcefield.Network, variables: Variables, system: System) -> Array:
+  """The energy of one configuration in eV, less the shift; of a network its scaled energy."""
+  return variables[LABELS]["scale"] * network.apply(variables, system)
 
 
 def stress_of(
