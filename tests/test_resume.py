@@ -51,9 +51,9 @@ def built_once():
 
 
 class Steps:
-  """Of the latest experiment: the learning rate follows them."""
+  """Those of the latest experiment, which the learning rate follows, and its optimiser."""
 
-  latest = 0
+  latest = 0, ""
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "streamed"])
@@ -72,7 +72,7 @@ def two_launches(built_once, monkeypatch, request):
 
 def run(directory=None, on_progress=lambda progress: None, should_stop=lambda: False, **options):
   experiment = jobs.prepare(tiny.mlp(**{**OPTIONS, **options}))
-  Steps.latest = experiment.config.steps
+  Steps.latest = experiment.config.steps, experiment.config.optimizer.name
   return jobs.run(
       experiment, on_progress, directory=directory, should_stop=should_stop).result
 
@@ -387,7 +387,9 @@ def test_averages_and_patience_are_continued(tmp_path):
       [-1, -1, -1, -1], [-1, -1, 3, 3], [-1, -1, 3, 3]]
 
 
-@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("name", [
+    name if name == "soap" else pytest.param(name, marks=pytest.mark.nightly)
+    for name in optimizers.OPTIMIZERS])
 def test_every_optimizer_is_continued(name, tmp_path):
   """Whatever its state holds: that of soap has arrays without elements, for biases."""
   options = {"arms": ({},), "steps": 4, "chunk": 2, "seeds": 1, "optimizer__name": name,
