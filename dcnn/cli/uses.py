@@ -11,7 +11,7 @@ from rich.console import Console
 from dcnn import jobs
 from dcnn.base import text
 from dcnn.cli import arguments, runtime
-from dcnn.cli.messages import FAILURE, Stop, stop_on_errors
+from dcnn.cli.messages import Stop, stop_on_errors
 from dcnn.jobs import display
 
 PREDICT_HELP = """\
@@ -146,7 +146,7 @@ def _require_out(name: str | None, ending: str) -> None:
   if path.suffix != ending:
     raise Stop(f"--out={name}: expected a name that ends in {ending}")
   if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
-    raise Stop(f"--out={name}: {path.parent} is no directory that can be written to", FAILURE)
+    raise Stop(f"--out={name}: {path.parent} is no directory that can be written to")
 
 
 def _arm(trained: Any, name: str | None) -> Any:
