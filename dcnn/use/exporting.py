@@ -60,7 +60,7 @@ def export(
     ModuleNotFoundError: Without flatbuffers, naming the extra.
   """
   _require_flatbuffers()
-  function, arguments = (_periodic if periodic else _molecules)(field, atoms)
+  function, arguments = (crystals if periodic else molecules)(field, atoms)
   program = jax.export.export(jax.jit(function), platforms=PLATFORMS)(*arguments.values())
   content = bytes(program.serialize(vjp_order=1))
   record = {
@@ -91,8 +91,19 @@ def _require_flatbuffers() -> None:
         "an export needs flatbuffers: pip install 'dcnn[export]'", name="flatbuffers") from error
 
 
-def _molecules(field: ForceField, atoms: int | None) -> tuple[Any, dict[str, Any]]:
-  """The program of molecules, and what it takes."""
+def molecules(field: ForceField, atoms: int | None) -> tuple[Any, dict[str, Any]]:
+  """The program of molecules, and what it takes.
+
+  Args:
+    field: The force field.
+    atoms: Number of atoms, padding included; None for that of the largest composition.
+
+  Returns:
+    `(positions, species) -> (energies, forces)`, see `export`, and the shapes of its arguments.
+
+  Raises:
+    ValueError: If the number of atoms is not known.
+  """
   if atoms is None:
     known = field.domain.compositions
     if known is None:
@@ -112,8 +123,20 @@ def _molecules(field: ForceField, atoms: int | None) -> tuple[Any, dict[str, Any
                    "species": jax.ShapeDtypeStruct((frames, atoms), jnp.int32)}
 
 
-def _periodic(field: ForceField, atoms: int | None) -> tuple[Any, dict[str, Any]]:
-  """The program of periodic configurations, and what it takes."""
+def crystals(field: ForceField, atoms: int | None) -> tuple[Any, dict[str, Any]]:
+  """The program of periodic configurations, and what it takes.
+
+  Args:
+    field: The force field.
+    atoms: Number of atoms, padding included; None for any.
+
+  Returns:
+    `(positions, species, cell, first, second, shifts) -> (energies, forces, virials)`, see
+    `export`, and the shapes of its arguments.
+
+  Raises:
+    ValueError: If the network reads no neighbour lists.
+  """
   if not field.listed or field.cutoff is None:
     raise ValueError(f"{field.settings['model.name']} reads no neighbour lists, so that it cannot "
                      "predict periodic configurations")
