@@ -425,3 +425,24 @@ def test_arrays_are_checked_by_the_pictures(tmp_path, changes, message):
 def test_examples_in_docstrings(module):
   outcome = doctest.testmod(module)
   assert outcome.attempted and not outcome.failed
+
+
+def test_a_frame_holds_the_lines_of_results_csv(made, tmp_path):
+  pandas = pytest.importorskip("pandas")
+  storage.save(made, tmp_path)
+  written = pandas.read_csv(tmp_path / "results.csv", keep_default_na=False)
+  found = made.frame()
+  assert list(found.columns) == list(written.columns)
+  np.testing.assert_array_equal(found["value"], written["value"].astype(float))
+  assert (found["arm"] == written["arm"]).all()
+
+
+def test_a_plot_is_that_of_the_report(made):
+  """Of the watched error by default; of another by its name."""
+  shown = made.plot(), made.plot("energy_loss")
+  for figure, metric in zip(shown, ("force_loss", "energy_loss"), strict=True):
+    assert metric in " ".join(axes.get_xlabel() for axes in figure.axes)
+  with pytest.raises(ValueError, match="unknown error 'forces': did you mean 'force_loss'"):
+    made.plot("forces")
+  with pytest.raises(ValueError, match="no test results yet"):
+    dataclasses.replace(made, rows=()).plot()

@@ -578,7 +578,7 @@ def _use(config: ConfigDict, runs: Runs, settings: Mapping[str, Any]) -> ForceFi
   kept = runs.kept
   if "domain" not in kept:
     raise ValueError(
-        "these runs were saved by a dcnn before 0.5, which did not keep what the use of a network "
+        "these runs were saved by an older dcnn, which did not keep what the use of a network "
         "needs: train them again")
   network = models.resolve(config.model.name)
   fields = {name: array[0] for name, array in kept.get("network", {}).items()}

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from dcnn import stats
 from dcnn.base.measures import Picture
-from dcnn.results import effects, factorials, facts, plots, strata
+from dcnn.base.text import unknown
+from dcnn.results import effects, factorials, facts, plots, strata, summary
 from dcnn.results.effects import Curves
 from dcnn.results.measures import figure_name
 from dcnn.results.records import Result, Table
@@ -88,6 +89,26 @@ def _figures(
   panels = [prediction_panel(picture, result.predictions) for picture in result.measures.pictures]
   yield from _figure(figure_name(result.measures.pictures), plots.prediction_plot,
                      [panel for panel in panels if panel is not None])
+
+
+def errors(result: Result, metric: str) -> Figure:
+  """The strip plot of a test error: every run, and every arm with its interval.
+
+  Args:
+    result: The result of a sweep.
+    metric: One of the errors by which the task compares arms.
+
+  Returns:
+    A figure of Matplotlib, to be shown or saved.
+
+  Raises:
+    ValueError: If there are no test results of this error, or arms are not compared by it.
+  """
+  compared = [each for each in summary.compare(result) if metric in each[1]]
+  if not compared:
+    known = [name for name in result.compared if result.has(name)]
+    raise ValueError(unknown("error", metric, known) if known else "there are no test results yet")
+  return plots.strip_plot(_strip_panel(result, compared, metric))
 
 
 def strata_figures(

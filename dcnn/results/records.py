@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,10 @@ from dcnn import stats
 from dcnn.base.measures import Measures, Metric
 from dcnn.base.text import Unit, display_unit, one_line, suggestion
 from dcnn.results import measures, text
+
+if TYPE_CHECKING:
+  import matplotlib.figure
+  import pandas
 
 # How a run ended; but for `finished`, @ and the step follow.
 FINISHED, PATIENCE, DIVERGED, INTERRUPTED = "finished", "patience", "diverged", "interrupted"
@@ -279,6 +283,42 @@ class Result:
     return stats.compare(
         {arm: errors[arm] for arm in with_baseline(table) if arm in errors}, table.baseline,
         self.level)
+
+  def frame(self) -> "pandas.DataFrame":
+    """The lines of results.csv as a data frame of pandas, which is to be installed.
+
+    Returns:
+      A column for each field of `Row`, a line for each arm, seed, split and metric.
+
+    Raises:
+      ModuleNotFoundError: Without pandas.
+
+    Example:
+      >>> row = Row("trial", "tanh", 0, "test", "width_loss", "mm", 2.5, 100, "finished")
+      >>> found = Result({}, (row, row._replace(seed=1, value=3.5)), (), (), {}).frame()
+      >>> found.pivot(index="seed", columns="arm", values="value")["tanh"].tolist()
+      [2.5, 3.5]
+    """
+    import pandas as pd
+
+    return pd.DataFrame(list(self.rows), columns=list(Row._fields))
+
+  def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
+    """Test errors of every run, with the geometric mean and interval of every arm, as a figure.
+
+    Args:
+      metric: The name of an error by which the task compares arms; by default the one that the
+        task watches.
+
+    Returns:
+      A figure of Matplotlib, which a notebook shows and `savefig` saves.
+
+    Raises:
+      ValueError: If there are no test results of this error.
+    """
+    from dcnn.results import figures  # Matplotlib takes a second to import
+
+    return figures.errors(self, metric or self.measures.watched)
 
   def table(
       self, baseline: str | None = None, metrics: Sequence[str] | None = None
