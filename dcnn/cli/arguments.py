@@ -229,9 +229,7 @@ def _experiment_file(name: str) -> str:
   name = os.path.expanduser(name)
   if os.path.isfile(name):
     return name
-  installed = _PACKAGE / "experiments"  # in a checkout they lie beside the package
-  folder = installed if installed.is_dir() else _PACKAGE.parent / "experiments"
-  known = {path.stem: path for path in sorted(folder.glob("*.py"))}
+  known = _installed_experiments()
   if name in known:
     return str(known[name])
   stem = pathlib.PurePath(name).stem
@@ -240,6 +238,17 @@ def _experiment_file(name: str) -> str:
   what = "no such file" if os.sep in name or name.endswith(".py") else "no such experiment"
   raise Stop(f"--config={name}: {what}. {close}Those that come with dcnn are {', '.join(known)}; "
              "one of your own is given as a file, as in --config=FILE.py")
+
+
+def experiment_names() -> tuple[str, ...]:
+  """Names of the experiments that come with dcnn."""
+  return tuple(_installed_experiments())
+
+
+def _installed_experiments() -> dict[str, pathlib.Path]:
+  installed = _PACKAGE / "experiments"  # in a checkout they lie beside the package
+  folder = installed if installed.is_dir() else _PACKAGE.parent / "experiments"
+  return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
 
 
 @contextlib.contextmanager

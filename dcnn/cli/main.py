@@ -11,13 +11,24 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 
 from dcnn.base import processes, version, wording
 from dcnn.base.text import suggestion
-from dcnn.cli import answers, arguments, joining, previews, runtime, streams, training, uses
+from dcnn.cli import (
+    answers,
+    arguments,
+    beginning,
+    joining,
+    previews,
+    runtime,
+    streams,
+    training,
+    uses,
+)
 from dcnn.cli.messages import FAILURE, Stop, complain, format_warning, one_line, stop_on_errors
 from dcnn.data import generation
 from dcnn.jobs import display, interruption, workdirs
@@ -61,7 +72,12 @@ dcnn trains derivative-constrained networks and compares what their ingredients 
                 [--temperature=500] [--workers=CORES]
       Makes a data set of a molecule by GFN2-xTB dynamics; needs the extra xtb.
 
+  dcnn new NAME
+      Writes an experiment of a dozen lines with comments, NAME.py, to begin with.
+
   dcnn --help, dcnn --helpfull (with every setting), dcnn --version
+  dcnn --completion=bash
+      A script for the tab key: source <(dcnn --completion=bash).
 
 Examples:
   dcnn --config=ablations --workdir=results/ablations
@@ -69,8 +85,33 @@ Examples:
   dcnn generate --smiles=CCO --out=ethanol.npz"""
 
 
-_HELP = {"compare": answers.COMPARE_HELP, "plan": answers.PLAN_HELP,
-         "predict": uses.PREDICT_HELP, "export": uses.EXPORT_HELP}
+_REPORT_HELP = """\
+dcnn report DIR
+    Draws the report again from the files in DIR, also while a sweep is under way.
+
+Examples:
+  dcnn report results/ablations"""
+
+_GENERATE_HELP = """\
+dcnn generate --smiles=SMILES --out=FILE.npz [--frames=2000] [--seed=0] [--temperature=500]
+              [--workers=CORES]
+    Makes a data set of a molecule by GFN2-xTB dynamics; needs the extra xtb.
+
+    --smiles=SMILES      the molecule, such as CCO for ethanol
+    --frames=2000        configurations
+    --temperature=500    kelvin
+    --workers=CORES      processes that compute at a time
+
+Examples:
+  dcnn generate --smiles=CCO --out=ethanol.npz
+  dcnn generate --smiles=c1ccccc1 --frames=500 --temperature=300 --out=benzene.npz"""
+
+
+class Command(NamedTuple):
+  """A command: what runs it, given the command line behind its name, and its help."""
+
+  run: Callable[[Sequence[str]], None]
+  help: str
 
 
 def entry() -> int:
@@ -117,24 +158,24 @@ def run(argv: Sequence[str]) -> None:
   Raises:
     Stop: On a mistake of the user or a failure of the machine.
   """
-  commands = {"report": report, "generate": generate, "compare": answers.compare,
-              "plan": answers.plan, "predict": uses.predict, "export": uses.export}
-  if argv and argv[0] in _HELP and {"-h", "--help"} & set(argv):
-    display.say(_HELP[argv[0]])
+  if argv and argv[0] in COMMANDS and {"-h", "--help"} & set(argv):
+    display.say(COMMANDS[argv[0]].help)
   elif not argv or {"-h", "--help"} & set(argv) or argv[0] == "help":
     display.say(USAGE)
   elif "--helpfull" in argv:
     display.say(f"{USAGE}\n\n{previews.settings_help()}")
   elif "--version" in argv:
     display.say(f"dcnn {version.__version__}")
+  elif argv[0].startswith("--completion="):
+    display.say(beginning.completion(argv[0].partition("=")[2], COMMANDS))
   elif argv[0].startswith("-"):
     experiment(argv)
-  elif argv[0] in commands:
-    commands[argv[0]](argv[1:])
+  elif argv[0] in COMMANDS:
+    COMMANDS[argv[0]].run(argv[1:])
   else:
     raise Stop(
-        f"unknown command {argv[0]!r}: {suggestion(argv[0], commands)}known are "
-        f"{', '.join(commands)}; an experiment is run with --config=NAME --workdir=DIR")
+        f"unknown command {argv[0]!r}: {suggestion(argv[0], COMMANDS)}known are "
+        f"{', '.join(COMMANDS)}; an experiment is run with --config=NAME --workdir=DIR")
 
 
 def experiment(argv: Sequence[str]) -> None:
@@ -186,6 +227,16 @@ def generate(argv: Sequence[str]) -> None:
     generation.save(arrays, out)
   display.say(f"wrote {out}: {generation.summary(arrays)}; train on it with "
               f"{shlex.quote(f'--config.dataset={out}')}")
+
+
+COMMANDS: Mapping[str, Command] = {
+    "report": Command(report, _REPORT_HELP),
+    "compare": Command(answers.compare, answers.COMPARE_HELP),
+    "plan": Command(answers.plan, answers.PLAN_HELP),
+    "predict": Command(uses.predict, uses.PREDICT_HELP),
+    "export": Command(uses.export, uses.EXPORT_HELP),
+    "generate": Command(generate, _GENERATE_HELP),
+    "new": Command(beginning.new, beginning.NEW_HELP)}
 
 
 if __name__ == "__main__":
