@@ -217,6 +217,8 @@ MISTAKES = {
     "table_keys": ({"tables": ({"title": "T"},)}, "needs a title, a baseline and arms"),
     "twice": ({"arms": ({}, {})}, "listed twice"),
     "matched_silu": ({"activation__name": "silu", "init": "init_matched"}, "is for irelu"),
+    "bytes": ({"model__hidden": (b"",)}, "model.hidden must hold numbers, text"),
+    "complex_arm": ({"arms": ({"model.hidden": (1j,)},)}, "must hold numbers, text"),
     "nothing_trained": ({"loss__energy_weight": 0.0, "loss__force_weight": 0.0}, "nothing would"),
     "table": ({"tables": ({"title": "T", "baseline": "c=2", "arms": ("base",)},)}, "'c=2'"),
     "tuning_seeds": ({"tuning__learning_rates": (1e-3,), "tuning__seeds": (1,)}, "share"),

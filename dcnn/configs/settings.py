@@ -147,10 +147,23 @@ def check_type(setting: Setting, value: Any) -> None:
   require(kind is object or _is_of(value, kind),
           f"{setting.key} must be of type {kind.__name__}{', or an object' * setting.objects}, got "
           f"{value!r}")
+  require(_can_be_written(value),
+          f"{setting.key} must hold numbers, text, functions, classes, and lists and dictionaries "
+          f"of them, which config.json can say, got {value!r}")
   # Other bytes of a command line arrive as surrogates.
   require(not isinstance(value, str) or not any("\ud800" <= mark <= "\udfff" for mark in value),
           f"{setting.key} is not UTF-8 text, got {value!r}: files and experiments need such names "
           "to be written down")
+
+
+def _can_be_written(value: Any) -> bool:
+  """Whether `to_dict` makes something of a value that JSON can hold."""
+  if isinstance(value, Mapping | ConfigDict):
+    return all(isinstance(key, str) and _can_be_written(value[key]) for key in value)
+  if isinstance(value, tuple | list | range) and not hasattr(value, "_fields"):
+    return all(map(_can_be_written, value))
+  plain = bool | int | float | str | np.bool_ | np.integer | np.floating | None
+  return isinstance(value, plain) or objects.is_object(value)
 
 
 def _is_of(value: Any, kind: type) -> bool:
