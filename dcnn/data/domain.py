@@ -75,6 +75,12 @@ def require_elements(
 
   Raises:
     ValueError: Naming the others.
+
+  >>> water = System(np.array([[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]]), np.array([[8, 1, 1]]))
+  >>> require_elements(domain(water), np.array([7, 1, 1, 1]), "ammonia")
+  Traceback (most recent call last):
+  ...
+  ValueError: ammonia has N, and the training data had H, O alone: ...
   """
   species = np.asarray(species)
   new = species[(species > 0) & ~np.isin(species, known.elements)]
@@ -95,6 +101,11 @@ def remarks(known: Domain, system: System) -> dict[str, str]:
   Returns:
     A sentence for each composition and pair of elements that training has not seen so, by what it
     is about, such as `the distance of H-O`; empty where it is like those of training.
+
+  >>> water = System(np.array([[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]]), np.array([[8, 1, 1]]))
+  >>> squeezed = System(0.8 * water.positions[0], water.species[0])
+  >>> remarks(domain(water), squeezed)["the distance of H-O"]
+  'H-O come as close as 0.768 A, and no closer than 0.96 A in the training data'
   """
   from ase.symbols import Symbols
 

@@ -169,6 +169,9 @@ def load_unlabelled(
     ValueError: On an unknown name, a file that cannot be read, positions that are not finite or
       coincide; the message names file and frame.
     OSError: If the file is absent or not a file.
+
+  >>> load_unlabelled("ethanol").systems.positions.shape
+  (2000, 9, 3)
   """
   unit = None if units is None else units_lib.parse(units)
   keys = raw.Keys(energy_key, forces_key, positions_key, species_key)

@@ -260,7 +260,8 @@ def readme_section() -> str:
       f"{settings['steps']:,} steps; ratios of geometric means over {settings['seeds']} seeds, "
       "paired by seed, with 95 % intervals.",
       "\n".join(f"{number}. {sentence}" for number, sentence in enumerate(
-          (scaling(), shifts(), constant(), silu(), paper(), networks.needed()), start=1)),
+          (scaling(), shifts(), constant(), silu(), paper(), networks.needed(), networks.holds()),
+          start=1)),
       f"![Ratios of force errors for eight molecules]({FIGURE})",
       molecules(),
       table(),
