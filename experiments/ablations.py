@@ -52,8 +52,8 @@ QUESTION = (
 CONVERGED = (
     "This is a first taste: 2,000 steps. After ten times as many steps of SchNet on the embedded "
     "data, standardised labels have 0.54 [0.46, 0.61] times the force error of power-of-ten "
-    "labels, and among standardised ones constants from 0.25 to 1 differ by less than 12 % (0.97 to "
-    "1.04).")
+    "labels, and among standardised ones constants from 0.25 to 1 differ by less than 12 % (0.97 "
+    "to 1.04).")
 
 
 def get_config(arg: str = "") -> configs.ConfigDict:

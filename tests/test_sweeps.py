@@ -241,7 +241,7 @@ def traced_step(force_weight) -> Traced:
     return training.step(program, state, numbers, batch, jax.random.key(0))[0].variables
 
   def energies(params):
-    model = configs_forcefield._make_model(config, sources.dataset, [each.splits])(numbers)
+    model = configs_forcefield._make_model(config, {})(numbers)
     apply = functools.partial(model.apply, {**state.variables, "params": params})
     return jax.vmap(apply)(System(systems.positions[rows], systems.species[rows])).sum()
 
