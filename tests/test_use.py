@@ -365,7 +365,7 @@ def test_files_without_labels_are_predicted_by_the_command_line(
       f"--out={out}")
   assert (status, errors) == (0, "")
   assert "3 configurations by the mean of 2 seeds" in output and "mean absolute" not in output
-  assert "note: 1 configurations are far from the training data in the distance of Cu-Cu" in output
+  assert "note: 1 configuration is far from the training data in the distance of Cu-Cu" in output
   written = ase.io.read(out, ":")
   assert written[0].get_stress().shape == (6,) and "REF_energy" not in written[0].info
 

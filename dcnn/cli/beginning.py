@@ -27,10 +27,10 @@ from dcnn import configs
 
 def get_config(arg=""):
   config = configs.default()                # SchNet on energies and forces; dcnn --helpfull has all
-  config.question = "Does {name} pay?"      # stands at the head of the report
+  config.question = "What does SiLU buy?"   # stands at the head of the report
   config.dataset = "ethanol"                # embedded; or a file: .npz, .extxyz, a database of ASE
   config.labels = "standardize"             # the label scaling, and so on, of all arms
-  config.arms = ({{}}, {{"activation.name": "silu"}})  # each differs in a setting; first: baseline
+  config.arms = ({}, {"activation.name": "silu"})  # each differs in a setting; first: baseline
   config.steps, config.seeds = 2000, 10     # six seeds are the fewest that can find a difference
   return config
 '''
@@ -77,7 +77,7 @@ def new(argv: Sequence[str]) -> None:
   if os.path.lexists(path):
     raise Stop(f"{path}: there is such a file; choose another name")
   with stop_on_errors(FAILURE), path.open("x", encoding="utf-8") as file:
-    file.write(_EXPERIMENT.format(name=path.stem))
+    file.write(_EXPERIMENT)
   where = f"results/{path.stem}"
   display.say(f"wrote {path}: change it, then run it with "
               f"{shlex.join(['dcnn', f'--config={path}', f'--workdir={where}'])}")
