@@ -64,8 +64,8 @@ class Report(NamedTuple):
       text.append(f"the seeds differ by {_milli(self.spread[0])} meV and "
                   f"{_milli(self.spread[1])} meV/A (standard deviation, root mean square)")
     shown = sorted(self.remarks.items(), key=lambda each: -each[1])
-    text += [f"note: {count:,} configuration{'s are' if count > 1 else ' is'} far from the training "
-             f"data in {subject}"
+    text += [f"note: {count:,} configuration{'s are' if count > 1 else ' is'} far from the "
+             f"training data in {subject}"
              for subject, count in shown[:MOST_REMARKS]]
     if shown[MOST_REMARKS:]:
       text.append(f"note: and in {len(shown) - MOST_REMARKS} more ways")
