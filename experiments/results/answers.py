@@ -336,6 +336,7 @@ RESULTS = {
     "paper_batch_norm": "The same on SchNet with a BatchNorm that nobody published.",
     "rmd17": "SchNet on rMD17 ethanol, by the recipe that `rmd17:search` found.",
     "rmd17_painn": "PaiNN by the same recipe.",
+    "rmd17_cgcnn": "CGCNN by the same recipe.",
     "rmd17_ace": "GridACE by the same recipe.",
 }
 
