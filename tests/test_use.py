@@ -25,6 +25,8 @@ import dcnn
 from dcnn import data, derivatives
 from dcnn.base import System
 from dcnn.configs import build
+from dcnn.jobs import loading
+from dcnn.sweeps import checkpoints, snapshots
 from dcnn.tasks import forcefield
 from dcnn.use.calculator import Calculator
 
@@ -164,6 +166,29 @@ def test_failed_runs_are_left_out(tmp_path):
     trained["c=1e+29"]
 
 
+def test_runs_of_an_older_dcnn_are_told_of_and_end_nothing(molecules):
+  """They did not keep the domain; an arm of which all runs did is there all the same."""
+  config = tiny.config(arms=ARMS)
+  ended = {}
+  for checkpoint in checkpoints.finished(molecules / "checkpoints"):
+    ended |= snapshots.to_ended(checkpoint)
+  older = {
+      key: each._replace(kept={"transform": each.kept["transform"]}) if key.arm == "base" else each
+      for key, each in ended.items()}
+  trained = loading.hand_over(config, older)
+  assert list(trained) == ["power_of_ten,c=0.1"]
+  with pytest.raises(KeyError, match="saved by an older dcnn"):
+    trained["base"]
+
+
+def test_crystals_of_many_lists_share_a_program(copper):
+  copy = pickle.loads(pickle.dumps(copper))  # with no program yet
+  systems = [crystal(seed) for seed in range(120)]
+  found = copy.predict(System(*(np.stack(each) for each in zip(*(
+      (atoms.positions, atoms.numbers, atoms.cell.array) for atoms in systems), strict=True))))
+  assert copy.respond._cache_size() == 1 and found.energy.shape == (120, 2)
+
+
 def test_a_directory_without_runs_is_told_of(tmp_path, molecules):
   (tmp_path / "config.json").write_text((molecules / "config.json").read_text())
   with pytest.raises(ValueError, match="no checkpoints of finished runs there"):
@@ -265,7 +290,7 @@ def test_programs_of_a_hundred_sizes_are_four(ethanol):
 
 
 def test_energy_is_conserved(ethanol):
-  """In the time of 50 steps, an eighth of a period of the slowest motion, by hand and by ASE."""
+  """Kinetic and potential energy together, over 50 steps of a quarter of a femtosecond."""
   atoms = atoms_of()
   atoms.calc = ethanol.calculator()
   atoms.set_velocities(0.01 * np.random.default_rng(0).normal(size=(9, 3)))

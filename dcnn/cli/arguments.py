@@ -248,7 +248,7 @@ def experiment_names() -> tuple[str, ...]:
 def _installed_experiments() -> dict[str, pathlib.Path]:
   installed = _PACKAGE / "experiments"  # in a checkout they lie beside the package
   folder = installed if installed.is_dir() else _PACKAGE.parent / "experiments"
-  return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+  return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from dcnn.use.forcefields import LABELS, ForceField, scaled_energy
 from dcnn.use.runs import Runs
 
 SPLITS = ("random", "blocks")
+FieldsOfData = Callable[[Any], dict[str, Any]]  # of a `model.name`, see `_fields_of_data`
 
 
 def _some_validation(value: Any, key: str) -> None:
@@ -228,18 +229,19 @@ def build(
                     f"labels={settings.labels}; take atomic_reference or atomic/SCALE",
                     stacklevel=2)
     _check_systems(config, sources, settings)
+  fields = functools.cache(functools.partial(_fields_of_data, dataset, splits[0].train))
   # One of each: the arms of a sweep mostly have the same network.
   first_with: dict[str, str] = {}
   for name, settings in arms.items():
     first_with.setdefault(str(objects.describe(flat(settings.model))), name)
   for name in first_with.values():
-    _check_shapes(name, arms[name], dataset, splits)
+    _check_shapes(name, arms[name], dataset, splits, fields)
   return Parts(
       problem=forcefield.make_problem(dataset, own_metrics(config)),
       splits=splits,
-      make_task=functools.partial(_make_task, dataset, splits),
+      make_task=functools.partial(_make_task, dataset, splits, fields),
       fit=functools.partial(
-          _fit, dataset, functools.cache(functools.partial(_seen, dataset, splits))))
+          _fit, dataset, functools.cache(functools.partial(_seen, dataset, splits)), fields))
 
 
 def with_neighbours(dataset: Dataset, arms: Mapping[str, ConfigDict]) -> Dataset:
@@ -357,7 +359,8 @@ def _seen(dataset: Dataset, splits: Sequence[Indices]) -> data.Domain:
 
 
 def _fit(
-    dataset: Dataset, seen: Callable[[], data.Domain], name: str, config: ConfigDict, train: Frames,
+    dataset: Dataset, seen: Callable[[], data.Domain], fields: FieldsOfData, name: str,
+    config: ConfigDict, train: Frames,
 ) -> Fitted:
   """Fits the label transform of an arm to its training labels, float64."""
   part = dataset.take(train)
@@ -368,15 +371,16 @@ def _fit(
     scheme = config.labels if isinstance(config.labels, str) else "this object"
     raise ValueError(f"arm {name!r}, labels={scheme}: {error}") from error
   fitted = forcefield.fit(dataset, transform)
-  fields = _fields_of_data(config, dataset, train)
+  network = fields(config.model.name)
   return fitted._replace(kept=fitted.kept | {"domain": seen()._asdict()} | (
-      {"network": fields} if fields else {}))
+      {"network": network} if network else {}))
 
 
-def _make_task(dataset: Dataset, splits: Sequence[Indices], config: ConfigDict) -> Task:
+def _make_task(
+    dataset: Dataset, splits: Sequence[Indices], fields: FieldsOfData, config: ConfigDict
+) -> Task:
   return forcefield.make_task(
-      _make_model(config, _fields_of_data(config, dataset, splits[0].train)),
-      _example(dataset, splits),
+      _make_model(config, fields(config.model.name)), _example(dataset, splits),
       energy_penalty=penalties.make(config.loss.energy, losses.ENERGY_LOSSES, "energy"),
       force_penalty=penalties.make(config.loss.forces, losses.FORCE_LOSSES, "force"),
       use_forces=_switches(config)["forces"], own_metrics=own_metrics(config))
@@ -388,9 +392,15 @@ def _example(dataset: Dataset, splits: Sequence[Indices]) -> System:
   return jax.tree.map(lambda array: array[0], shared)
 
 
-def _fields_of_data(config: ConfigDict, dataset: Dataset, train: Frames) -> dict[str, Any]:
-  """The fields of the network of an arm that follow from the data; arrays, to be kept with it."""
-  network = models.resolve(config.model.name)
+def _fields_of_data(dataset: Dataset, train: Frames, spec: Any) -> dict[str, Any]:
+  """The fields of a network that follow from the data; arrays, to be kept with what is trained.
+
+  Args:
+    dataset: All configurations.
+    train: Those of training.
+    spec: The value of `model.name`.
+  """
+  network = models.resolve(spec)
   fields: dict[str, Any] = {}
   if network.statistics is not None:
     # All seeds have the same training data, or `check` has refused.
@@ -423,7 +433,9 @@ def _make_model(config: ConfigDict, fields_of_data: Mapping[str, Any]) -> forcef
 
 
 def _check_shapes(
-    name: str, config: ConfigDict, dataset: Dataset, splits: Sequence[Indices]) -> None:
+    name: str, config: ConfigDict, dataset: Dataset, splits: Sequence[Indices],
+    fields: FieldsOfData,
+) -> None:
   """Traces the network of an arm, so that what it refuses is told before anything is compiled.
 
   As `_require_statistics_can_serve`, also of parts of the user's own, which may keep statistics
@@ -432,8 +444,7 @@ def _check_shapes(
   hypers = {**networks.parameters(config), "init_gain": networks.init_gain(config)}
   example = _example(dataset, splits)
   with naming(f"arm {name!r}"), naming(f"model.name={_name(config)}"):
-    fields = _fields_of_data(config, dataset, splits[0].train)
-    model = _make_model(config, fields)(hypers)
+    model = _make_model(config, fields(config.model.name))(hypers)
     variables = jax.eval_shape(model.init, jax.random.key(0), example)
   if normalisers.RUNNING not in variables:
     return
@@ -573,7 +584,7 @@ def _use(config: ConfigDict, runs: Runs, settings: Mapping[str, Any]) -> ForceFi
   """The force fields of an arm.
 
   Raises:
-    ValueError: if an older dcnn has saved them, or the weights are those of another network.
+    ValueError: if an older dcnn has saved them.
   """
   kept = runs.kept
   if "domain" not in kept:

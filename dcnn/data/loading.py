@@ -118,9 +118,7 @@ def load(
       with _name_in_warnings(path):
         # Numbers near the end of the range overflow in many places; the checks name them.
         with np.errstate(over="ignore", invalid="ignore"):
-          file = _read(path, keys, format)
-          file = _apply_declared_units(file) if unit is None else file._replace(
-              unit=unit, origin=f"as {option('units')} says", guessed="", converted=False)
+          file = _open(path, keys, format, unit)
           if file.guessed and not check_units:
             file = file._replace(origin=f"as {file.guessed} has them, unchecked")
           found, distances, references = _check_and_convert(file, keys, incomplete, check_units)
@@ -177,14 +175,9 @@ def load_unlabelled(
   keys = raw.Keys(energy_key, forces_key, positions_key, species_key)
   with _locate(os.path.expanduser(os.fspath(name_or_path))) as path:
     try:
-      with _name_in_warnings(path):
-        file = _read(path, keys, format)
-        file = _apply_declared_units(file) if unit is None else file._replace(
-            unit=unit, origin=f"as {option('units')} says", guessed="")
-        used = (file.raw.species > 0).any(axis=0)
-        found = units_lib.convert(file.raw._replace(
-            positions=file.raw.positions[:, used], species=file.raw.species[:, used],
-            forces=file.raw.forces[:, used]), file.unit)
+      with _name_in_warnings(path), np.errstate(over="ignore", invalid="ignore"):
+        file = _open(path, keys, format, unit)
+        found = units_lib.convert(file.raw, file.unit)
         checks.check_finite(found._replace(
             energy=np.zeros(len(found.energy)), forces=np.zeros_like(found.forces)))
         distances, pairs = checks.closest_pairs(found)
@@ -293,6 +286,17 @@ def _locate(name: str) -> Iterator[pathlib.Path]:
   yield path
 
 
+def _open(path: pathlib.Path, keys: raw.Keys, kind: str | None, unit: Units | None) -> _File:
+  """A file with the units that the user gives, or those that it declares, and no idle padding."""
+  file = _read(path, keys, kind)
+  file = _apply_declared_units(file) if unit is None else file._replace(
+      unit=unit, origin=f"as {option('units')} says", guessed="", converted=False)
+  used = (file.raw.species > 0).any(axis=0)  # others are padding in every frame
+  return file._replace(raw=file.raw._replace(
+      positions=file.raw.positions[:, used], species=file.raw.species[:, used],
+      forces=file.raw.forces[:, used]))
+
+
 def _read(path: pathlib.Path, keys: raw.Keys, kind: str | None) -> _File:
   """The numbers of a file in its own units, and these units."""
   suffix = path.suffix.lower()
@@ -348,10 +352,7 @@ def _check_and_convert(
     The numbers, the shortest distance of each frame (frames) in angstrom, and energies of free
     atoms in eV by atomic number.
   """
-  used = (file.raw.species > 0).any(axis=0)  # others are padding in every frame
-  numbers = file.raw._replace(
-      positions=file.raw.positions[:, used], species=file.raw.species[:, used],
-      forces=file.raw.forces[:, used])
+  numbers = file.raw
   if keys.energy is None:
     numbers = _match_energy_to_forces(numbers, file.unit)
   numbers, references = _labelled_frames(numbers, file.unit, incomplete, check_units)

@@ -70,7 +70,7 @@ def hand_over(config: ConfigDict, ended: Mapping[Key, Ended]) -> Trained:
     ended: Its runs that have ended.
 
   Returns:
-    For each arm with a run that did not fail what its task hands over.
+    For each arm with a run that did not fail what its task hands over; of the others the reason.
   """
   section = configs.section_of(config)
   arms, failed = {}, {}
@@ -78,7 +78,10 @@ def hand_over(config: ConfigDict, ended: Mapping[Key, Ended]) -> Trained:
     mine = {key.seed: each for key, each in ended.items() if key.arm == name}
     sound = {seed: each for seed, each in mine.items() if not _failed(each.rows)}
     if sound:
-      arms[name] = section.use(settings, _stacked(name, sound), configs.effective(settings))
+      try:
+        arms[name] = section.use(settings, _stacked(name, sound), configs.effective(settings))
+      except ValueError as error:  # the rest of the sweep can be used all the same
+        failed[name] = str(error)
     else:
       failed[name] = "all of its runs have failed" if mine else "none of its runs has ended yet"
     lost = [seed for seed in mine if seed not in sound]

@@ -13,7 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from dcnn import data
 from dcnn.base import System
 from dcnn.tasks import forcefield
-from dcnn.use.forcefields import ForceField, stress_of
+from dcnn.use.forcefields import ForceField, lengthened, stress_of
 
 ROOM = 1.2  # times the pairs of a configuration, for those of the next
 
@@ -122,12 +122,8 @@ class Calculator(calculator.Calculator):
     if near is None:
       return listed
     count = int(np.sum((near.first != near.second) | near.shifts.any(axis=-1)))
-    self._pairs = _grown(self._pairs, count, ROOM)
-    length = max(self._pairs, len(near.first))
-    near = near._replace(**{
-        name: np.pad(each, [(0, length - len(each)), (0, 0)][:each.ndim])
-        for name in ("first", "second", "shifts") for each in (getattr(near, name),)})
-    self._pairs = length
+    near = lengthened(near, _grown(self._pairs, count, ROOM))
+    self._pairs = len(near.first)
     self._listed = listed._replace(neighbours=near)
     return self._listed
 

@@ -21,7 +21,6 @@ from dcnn.base.version import __version__
 from dcnn.use.forcefields import UNITS, ForceField
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-ENDING = ".jaxexport"
 
 
 def export(

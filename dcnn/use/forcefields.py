@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from dcnn import data, derivatives
-from dcnn.base import System
+from dcnn.base import Neighbours, System
 from dcnn.labels import LabelTransform
 from dcnn.tasks import forcefield
 from dcnn.tasks.base import Variables
@@ -107,15 +107,14 @@ class ForceField:
       shifts.append(np.broadcast_to(transform.shift_of(np.asarray(species)), species.shape[:-1]))
     return np.stack(shifts, axis=-1)
 
-  def predict(self, systems: System, batch: int | None = None) -> Predictions:
+  def predict(self, systems: System) -> Predictions:
     """Energies, forces and stresses of configurations by all seeds.
 
-    Neighbour lists are made where they are needed. Configurations far from the training data are
-    predicted like any other: `remarks` says which they are.
+    Neighbour lists are made where they are needed and missing. Configurations far from the training
+    data are predicted like any other: `remarks` says which they are.
 
     Args:
       systems: Configurations with a leading axis `frames`, float64 NumPy.
-      batch: How many are computed at a time; by default what keeps memory small.
 
     Returns:
       The predictions, one axis for the seeds; the mean over it is a prediction of its own, and the
@@ -127,8 +126,8 @@ class ForceField:
     """
     species = np.asarray(systems.species)
     data.require_elements(self.domain, species, "a configuration")
-    size = batch or max(1, forcefield.EVALUATION_ATOMS // max(1, species.shape[1]))
-    parts = [self._respond(part) for part in _parts(systems, min(size, len(species)))]
+    listed = self.with_neighbours(systems) if systems.neighbours is None else systems
+    parts = [self._respond(part) for part in _parts(listed)]
     energy, forces, stress = (
         None if leaves[0] is None else np.concatenate(leaves)[:len(species)]
         for leaves in zip(*parts, strict=True))
@@ -139,14 +138,12 @@ class ForceField:
     """In what one configuration is far from the training data: a sentence by its subject."""
     return data.remarks(self.domain, self.with_neighbours(system))
 
-  def with_neighbours(
-      self, systems: System, *, skin: float = 0.0, capacity: int | None = None) -> System:
+  def with_neighbours(self, systems: System, *, skin: float = 0.0) -> System:
     """Configurations, or one, with neighbour lists if they are large or periodic.
 
     Args:
       systems: One configuration, or many with a leading axis `frames`.
       skin: Distance in angstrom that a list reaches beyond the cutoff.
-      capacity: Length of the lists.
 
     Raises:
       ValueError: If they are periodic and the network reads no lists.
@@ -158,8 +155,7 @@ class ForceField:
           "molecules in free space")
     if not forcefield.needs_list(systems) or not self.listed or self.cutoff is None:
       return systems._replace(neighbours=None)
-    return systems._replace(neighbours=data.neighbour_list(
-        systems, self.cutoff, skin=skin, capacity=capacity))
+    return systems._replace(neighbours=data.neighbour_list(systems, self.cutoff, skin=skin))
 
   def calculator(self, *, skin: float = 0.5) -> "Calculator":
     """A calculator of ASE, which predicts with the mean of all seeds; see `use.calculator`.
@@ -206,8 +202,8 @@ class ForceField:
 
   def _respond(self, systems: System) -> tuple[Any, Any, Any]:
     """Energies less the shift, forces and stresses of a batch; NumPy."""
-    listed = forcefield.in_single_precision(self.with_neighbours(systems))
-    energy, forces, virial = jax.device_get(self.respond(self.variables, listed))
+    energy, forces, virial = jax.device_get(
+        self.respond(self.variables, forcefield.in_single_precision(systems)))
     return energy.astype(np.float64), forces, stress_of(virial, systems.cell)
 
 
@@ -223,14 +219,35 @@ def stress_of(
   """Stresses in eV/angstrom^3; None where a direction is not periodic."""
   if virial is None or cell is None or not np.asarray(cell).any(axis=-1).all():
     return None
-  volume = np.abs(np.linalg.det(np.asarray(cell, np.float64)))
-  return -virial / volume[:, None, None, None]
+  return np.asarray(derivatives.stress(
+      virial, np.broadcast_to(np.asarray(cell)[:, None], virial.shape)))
 
 
-def _parts(systems: System, size: int) -> Iterator[System]:
-  """Batches of one size; the last is filled up with its last configuration."""
-  bare = systems._replace(neighbours=None)
-  frames = len(systems.species)
+def lengthened(near: Neighbours, pairs: int) -> Neighbours:
+  """Neighbour lists filled up to a length, so that a program that has been compiled serves them.
+
+  Args:
+    near: The list of one configuration, or of many.
+    pairs: The length, where they are shorter.
+  """
+  missing = max(0, pairs - near.first.shape[-1])
+
+  def fill(array: Array | np.ndarray, axis: int) -> np.ndarray:
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, missing)
+    return np.pad(array, widths)
+
+  return near._replace(first=fill(near.first, -1), second=fill(near.second, -1),
+                       shifts=fill(near.shifts, -2))
+
+
+def _parts(systems: System) -> Iterator[System]:
+  """Batches of a size that depends on the atoms alone, so that one program serves all of them.
+
+  The last is filled up with its last configuration.
+  """
+  frames, atoms = systems.species.shape
+  size = max(1, min(forcefield.EVALUATION_BATCH, forcefield.EVALUATION_ATOMS // atoms))
   for start in range(0, frames, size):
     chosen = np.minimum(np.arange(start, start + size), frames - 1)
-    yield jax.tree.map(lambda leaf, chosen=chosen: np.asarray(leaf)[chosen], bare)
+    yield jax.tree.map(lambda leaf, chosen=chosen: np.asarray(leaf)[chosen], systems)

@@ -14,9 +14,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from jaxtyping import Float
 
 from dcnn import data
-from dcnn.base import Dataset, files, known_forces
-from dcnn.tasks import forcefield
-from dcnn.use.forcefields import ForceField, Predictions
+from dcnn.base import Dataset, System, files, known_forces
+from dcnn.use.forcefields import ForceField, Predictions, lengthened
 
 MOST_REMARKS = 5  # that are told
 _CHUNK = 1000  # frames that are predicted and written at a time
@@ -122,17 +121,20 @@ def predict_file(
   """
   dataset = data.load_unlabelled(path, **options)
   data.require_elements(field.domain, dataset.systems.species, os.fspath(path))
-  sums, remarks = _Sums(len(field.seeds)), {}
+  sums, remarks, pairs = _Sums(len(field.seeds)), {}, 0
   target = pathlib.Path(out)
   temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}{files.UNFINISHED}")
   try:
     with temporary.open("x", encoding="utf-8") as file:
       for start in range(0, len(dataset), _CHUNK):
         part = dataset.take(np.arange(start, min(start + _CHUNK, len(dataset))))
-        # Batches of one size, so that one program serves all chunks.
-        found = field.predict(part.systems, batch=_batch(dataset))
+        listed = field.with_neighbours(part.systems)
+        if listed.neighbours is not None:  # lists as long as any before need no new program
+          near = lengthened(listed.neighbours, pairs)
+          listed, pairs = listed._replace(neighbours=near), near.first.shape[-1]
+        found = field.predict(listed)
         sums.add(part, found)
-        for subject in _remarks(field, part):
+        for subject in _remarks(field, listed):
           remarks[subject] = remarks.get(subject, 0) + 1
         ase.io.write(file, list(_frames(part, found)), format="extxyz")
         on_progress((start + len(part)) / len(dataset))
@@ -147,15 +149,9 @@ def predict_file(
                 remarks)
 
 
-def _batch(dataset: Dataset) -> int:
-  return max(1, min(len(dataset), forcefield.EVALUATION_BATCH,
-                    forcefield.EVALUATION_ATOMS // dataset.systems.species.shape[1]))
-
-
-def _remarks(field: ForceField, part: Dataset) -> Iterator[str]:
+def _remarks(field: ForceField, listed: System) -> Iterator[str]:
   """The subjects in which frames are far from the training data, once for each such frame."""
-  listed = field.with_neighbours(part.systems)
-  for i in range(len(part)):
+  for i in range(len(listed.species)):
     system = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], listed)
     yield from data.remarks(field.domain, system)
 

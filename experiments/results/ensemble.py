@@ -10,18 +10,15 @@ import argparse
 import pathlib
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 import dcnn
 from dcnn.configs import build
-from dcnn.jobs import compare
+from dcnn.jobs import restoring
 from dcnn.results import storage
-from dcnn.sweeps.plans import make_groups
 
 MEV = 1000.0
-AT_ONCE = 50  # configurations
 
 
 class Residuals(NamedTuple):
@@ -46,30 +43,17 @@ def residuals(workdir: pathlib.Path, arm: str) -> Residuals:
   Raises:
     ValueError: If there is no such arm, or the seeds have splits of their own.
   """
-  config = compare.restored(storage.read_config(workdir / storage.CONFIG_FILE)["config"])
+  config = restoring.restored(storage.read_config(workdir / storage.CONFIG_FILE)["config"])
   if config.split.per_seed:
     raise ValueError(f"{workdir}: with split.per_seed no frame is a test frame of all seeds")
-  plan = build.build(config, build.load(config))
-  found = [(group, [run for run in group.runs if run.arm.name == arm])
-           for group in make_groups(plan)]
-  group, runs = next(((group, runs) for group, runs in found if runs), (None, []))
-  if group is None:
-    raise ValueError(f"no arm {arm!r}: there are {', '.join(each.name for each in plan.arms)}")
-  left = dcnn.trained(workdir)[arm]["best"]
-  predict = jax.jit(group.program.task.predict)
-  test = np.asarray(plan.splits[0].test)
-  parts = [[], []]
-  for number, run in enumerate(runs):
-    variables = jax.tree.map(lambda leaf, number=number: leaf[number], left)
-    data = plan.problem.shared(test), run.fitted.own(test)
-    batches = [plan.problem.take(data, rows) for rows in np.split(
-        np.arange(len(test)), range(AT_ONCE, len(test), AT_ONCE))]
-    predicted = [(predict(variables, run.hypers, batch), batch.labels)
-                 for batch in batches]
-    for part, name in zip(parts, Residuals._fields, strict=True):
-      part.append(np.concatenate([
-          np.asarray(getattr(mine, name)) - getattr(label, name) for mine, label in predicted]))
-  return Residuals(*map(np.stack, parts))
+  trained = dcnn.load(workdir)
+  if arm not in trained:
+    raise ValueError(f"no arm {arm!r}: there are {', '.join(trained)}")
+  sources = build.load(config)
+  test = sources.dataset.take(build.build(config, sources).splits[0].test)
+  found = trained[arm].predict(test.systems)
+  energy, forces = (np.asarray(label)[:, None] for label in test.labels)
+  return Residuals((found.energy - energy).T, np.moveaxis(found.forces - forces, 1, 0))
 
 
 def main() -> None:
