@@ -145,7 +145,8 @@ def _use(config: ConfigDict, runs: Runs, settings: Mapping[str, Any]) -> Field:
       {**networks.parameters(config), "init_gain": networks.init_gain(config)})
   return Field(
       name=runs.arm, seeds=runs.seeds, field_fn=advection.make_field(equation, **fields),
-      variables=runs.best, last=runs.last, metrics=runs.metrics, settings=settings)
+      variables=runs.best, last=runs.last, metrics=runs.metrics,
+      calibration=runs.calibration, settings=settings)
 
 
 SECTION = Section(

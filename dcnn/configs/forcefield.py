@@ -609,7 +609,8 @@ def _use(config: ConfigDict, runs: Runs, settings: Mapping[str, Any]) -> ForceFi
       variables={**runs.best, LABELS: scale}, last={**runs.last, LABELS: scale},
       transform=transform,
       cutoff=float(config.model.cutoff) if "cutoff" in network.settings else None,
-      listed=network.listed, domain=domain, metrics=runs.metrics, settings=settings)
+      listed=network.listed, domain=domain, metrics=runs.metrics,
+      calibration=runs.calibration, settings=settings)
 
 
 SECTION = Section(SETTINGS, _check, _unread, _switches, load, build, _warn, _measures, _use)

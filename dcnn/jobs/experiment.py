@@ -174,6 +174,8 @@ def run(
     outcome = sweep_in(snapshots.CHECKPOINTS, build.build(config, data, arms), kept)
   record = looks.with_look(manifest or describe(experiment), len(configs.seeds(config)))
   record["timing"] = outcome.timing
+  if outcome.calibrations:
+    record["calibration"] = outcome.calibrations
   return Finished(
       Result(record | ({"tuning": tuned} if tuned else {}), outcome.rows, outcome.history,
              configs.tables(config), outcome.predictions),

@@ -1,5 +1,6 @@
 """Trained networks, from the checkpoints of a sweep or from its memory, ready for use."""
 
+import math
 import os
 import pathlib
 import warnings
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dcnn import configs
+from dcnn import configs, stats
 from dcnn.base import objects, wording
 from dcnn.configs import ConfigDict
 from dcnn.jobs import restoring, workdirs
@@ -59,15 +60,17 @@ def load(workdir: str | os.PathLike[str], config: ConfigDict | None = None) -> T
     ended |= snapshots.to_ended(checkpoint)
   if not ended:
     raise ValueError(f"{folder}: no checkpoints of finished runs there")
-  return hand_over(config, ended)
+  return hand_over(config, ended, record)
 
 
-def hand_over(config: ConfigDict, ended: Mapping[Key, Ended]) -> Trained:
+def hand_over(
+    config: ConfigDict, ended: Mapping[Key, Ended], record: Mapping[str, Any]) -> Trained:
   """The arms of a sweep for their user.
 
   Args:
     config: The configuration of the sweep.
     ended: Its runs that have ended.
+    record: The content of its config.json.
 
   Returns:
     For each arm with a run that did not fail what its task hands over; of the others the reason.
@@ -79,7 +82,9 @@ def hand_over(config: ConfigDict, ended: Mapping[Key, Ended]) -> Trained:
     sound = {seed: each for seed, each in mine.items() if not _failed(each.rows)}
     if sound:
       try:
-        arms[name] = section.use(settings, _stacked(name, sound), configs.effective(settings))
+        arms[name] = section.use(
+            settings, _stacked(name, sound, _calibration(record, name)),
+            configs.effective(settings))
       except ValueError as error:  # the rest of the sweep can be used all the same
         failed[name] = str(error)
     else:
@@ -100,7 +105,17 @@ def _failed(rows: Sequence[Row]) -> bool:
   return any(is_failed(row.status) for row in rows)
 
 
-def _stacked(arm: str, ended: Mapping[int, Ended]) -> Runs:
+def _calibration(record: Mapping[str, Any], arm: str) -> dict[str, stats.Calibration]:
+  """What config.json says of an arm; null stands for nan there."""
+  return {
+      quantity: stats.Calibration(*(
+          math.nan if values[name] is None else values[name]
+          for name in stats.Calibration._fields))
+      for quantity, values in record.get("calibration", {}).get(arm, {}).items()}
+
+
+def _stacked(
+    arm: str, ended: Mapping[int, Ended], calibration: Mapping[str, stats.Calibration]) -> Runs:
   """The runs of an arm with a leading axis `seeds`."""
   seeds, runs = tuple(ended), list(ended.values())
   best, last, kept = (_stack(getattr(each, name) for each in runs)
@@ -110,7 +125,7 @@ def _stacked(arm: str, ended: Mapping[int, Ended]) -> Runs:
     metrics.setdefault(row.split, {})[row.metric] = np.array([
         next(each.value for each in run.rows
              if (each.split, each.metric) == (row.split, row.metric)) for run in runs])
-  return Runs(arm, seeds, best, last, kept, metrics)
+  return Runs(arm, seeds, best, last, kept, metrics, calibration)
 
 
 def _stack(trees: Iterable[Any]) -> Any:

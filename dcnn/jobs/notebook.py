@@ -85,7 +85,8 @@ def sweep(
       raise
     if directory is not None:
       workdirs.write(finished.result, directory)
-    return dataclasses.replace(finished.result, trained=hand_over(config, finished.outcome.ended))
+    return dataclasses.replace(finished.result, trained=hand_over(
+        config, finished.outcome.ended, finished.result.config))
 
 
 def _progress_display(
@@ -124,7 +125,7 @@ def _so_far(
   ended = {key: each for checkpoint in finished
            for key, each in snapshots.to_ended(checkpoint).items()}
   result = Result(dict(manifest), rows, history, configs.tables(config), {},
-                  hand_over(config, ended))
+                  hand_over(config, ended, manifest))
   if directory is not None and workdirs.holds_work(directory):
     workdirs.write(result, directory)
   return result

@@ -137,11 +137,14 @@ def _record(results: Sequence[Result], name: str, seeds: Sequence[int]) -> dict[
       "arms": _distinct(arm for each in settings for arm in each.get("arms", ())),
       **({} if same_seeds else {"seeds": list(seeds)})}
   tuned = [record["tuning"] for record in records if record.get("tuning")]
+  calibrated = _calibrations(results, seeds)
+  first = {key: value for key, value in first.items() if key != "calibration"}
   return {
       **first, "config": config, "seeds": list(seeds),
       "environment": _merged([record.get("environment", {}) for record in records]),
       "looks": _looks(results, len(seeds)),
       **({"tuning": _merged_tuning(tuned)} if tuned else {}),
+      **({"calibration": calibrated} if calibrated else {}),
       "joined": [
           {"experiment": result.rows[0].experiment, "command": str(record.get("command", "")),
            "arms": len(result.arms), "seeds": len(result.seeds)}
@@ -162,6 +165,16 @@ def _looks(results: Sequence[Result], seeds: int) -> list[dict[str, int]]:
     by_seeds[mine] = max(by_seeds.get(mine, []), had, key=len)
   looks = [look for had in by_seeds.values() for look in had]
   return looks if len(by_seeds) == 1 else [*looks, {"seeds": seeds}]
+
+
+def _calibrations(results: Sequence[Result], seeds: Sequence[int]) -> dict[str, Any]:
+  """What is known of the spread over all seeds: of arms that one result has with all of them."""
+  found: dict[str, Any] = {}
+  for result in results:
+    if set(result.seeds) == set(seeds):
+      found = {**(result.config.get("calibration") or {}), **found}
+  order = dict.fromkeys(row.arm for result in results for row in result.rows)
+  return {arm: found[arm] for arm in order if arm in found}
 
 
 def _merged(values: Sequence[Any]) -> Any:

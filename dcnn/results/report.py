@@ -23,7 +23,7 @@ from markupsafe import Markup, escape
 
 from dcnn.base import files
 from dcnn.base.text import one_line, visible_text
-from dcnn.results import answers, facts, notes, storage, text, verdicts
+from dcnn.results import answers, facts, notes, storage, text, uncertainty, verdicts
 from dcnn.results.measures import figure_name
 from dcnn.results.palette import PALETTE
 from dcnn.results.records import Result
@@ -173,6 +173,7 @@ def _context(
           "run": ", seed ".join(f"{run[part]}" for part in ("arm", "seed") if part in run),
           "caption": result.measures.caption},
       "learning_rates": facts.learning_rates(result),
+      "calibrations": uncertainty.calibrations(result),
       "facts": facts.facts(result),
       "command": str(result.config.get("command") or ""),
       "settings": json.dumps(facts.settings(result), indent=2),

@@ -162,6 +162,10 @@ _CONFIG: tuple[tuple[str, str, Check], ...] = (
     ("environment.versions", '{"jax": "1.0"}', _record_of(_is_text)),
     ("timing", "{}", _is_record),
     ("timing", '{"train_seconds": 1.0}', _record_of(_is_number)),
+    ("calibration", '{"arm": {"energy": {"factor": 1.5, "before": 0.2, "after": 0.05, "error": '
+     '0.1, "spread": 0.1, "unit": "eV", "seeds": 10}}}', _record_of(_record_of(_fits(
+         {**dict.fromkeys(("factor", "before", "after", "error", "spread"), _or_null(_is_number)),
+          "unit": _is_text, "seeds": _integer(MOST, 1)}, {})))),
     ("tuning", "{}", _is_record),
     ("tuning.learning_rates", "[0.001]", _list_of(_is_number)),
     ("tuning.seeds", "[0]", _list_of(_integer(LARGEST_SEED))),

@@ -8,6 +8,14 @@ has the error 0, whose logarithm is not finite either: a single one would make e
 mean is 0. Two exact runs are equal: their ratio is 1.
 """
 
+from dcnn.stats.calibration import (
+    FEWEST_MEMBERS,
+    Calibration,
+    Ensemble,
+    calibrate,
+    ensemble,
+    miscalibration,
+)
 from dcnn.stats.comparison import ArmSummary, Contrast, compare, joint_p, verdict
 from dcnn.stats.factorial import Factorial, factorial
 from dcnn.stats.intervals import CONFIDENCE, Interval, geometric_mean, wilson
@@ -27,15 +35,20 @@ from dcnn.stats.strata import combined_p, combined_ratio
 
 __all__ = [
     "CONFIDENCE",
+    "FEWEST_MEMBERS",
     "SIGNIFICANCE",
     "ArmSummary",
+    "Calibration",
     "Contrast",
+    "Ensemble",
     "Factorial",
     "Interval",
+    "calibrate",
     "combined_p",
     "combined_ratio",
     "compare",
     "detectable_ratio",
+    "ensemble",
     "factorial",
     "fewest_seeds",
     "geometric_mean",
@@ -45,6 +58,7 @@ __all__ = [
     "look_level",
     "look_number",
     "max_t",
+    "miscalibration",
     "paired_p",
     "power",
     "seeds_needed",

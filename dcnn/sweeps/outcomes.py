@@ -1,22 +1,27 @@
 """From trained states to what is written down: curves, rows of results.csv, and predictions."""
 
-import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dcnn import stats
 from dcnn.base.measures import Measures
+from dcnn.base.splits import Frames
 from dcnn.results.records import DIVERGED, FINISHED, PATIENCE, Point, Row, is_failed
-from dcnn.sweeps import batches, training
+from dcnn.sweeps import batches, engine, plans, training
 from dcnn.sweeps.plans import Key, Plan, Run
 from dcnn.sweeps.training import NEVER, RunState, Validation
-from dcnn.tasks.base import Problem, Task
+from dcnn.tasks.base import Hypers, Pair, Problem, Task
 
 LOST = "lost"  # the status of a run that lost its race; no reported run has it
+CALIBRATED = 1000  # frames of a split that are enough to calibrate with
+
+Predict = Callable[[Any, Any, Any, Any], Any]
+
 
 class Curves(NamedTuple):
   """Training loss terms and validation errors of the runs of a launch.
@@ -30,6 +35,13 @@ class Curves(NamedTuple):
   steps: Int[np.ndarray, " points"]
   values: dict[str, Float[np.ndarray, "points runs"]]
   counts: Int[np.ndarray, " runs"]
+
+
+class Members(NamedTuple):
+  """Runs of one arm, and the variables of each that validation chose."""
+
+  runs: tuple[Run, ...]
+  variables: tuple[Any, ...]
 
 
 class Ending(NamedTuple):
@@ -202,18 +214,124 @@ def median_run(rows_of_runs: Sequence[Sequence[Row]], measures: Measures) -> int
   return min(medians)[1] if medians else None
 
 
-def predictions(plan: Plan, task: Task, run: Run, variables: Any) -> dict[str, np.ndarray]:
-  """Reference and prediction on the test split of one run, for the pictures."""
-  test, problem = run.splits.test, plan.problem
-  predict = jax.jit(functools.partial(task.predict, variables, run.hypers))
-  parts = []
-  # Batch by batch: the test frames may be more than a device holds.
-  for batch in batches.pad_batches(np.arange(len(test)), batches.evaluation_batch(plan)):
-    frames = test[np.maximum(batch, 0)]
-    data = problem.shared(frames), run.fitted.own(frames)
-    everything = np.arange(len(frames))
-    parts.append(jax.device_get(predict(problem.take(data, everything))))
-  predicted = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:len(test)], *parts)
+def predictor(problem: Problem, task: Task) -> Predict:
+  """The compiled function that predicts with many runs of a task.
+
+  Args:
+    problem: Makes batches of data.
+    task: The device half of the runs.
+
+  Returns:
+    `(variables, hypers, own, shared) -> predictions` of all frames of these data; all but what the
+    runs share have a leading `runs` axis.
+  """
+  def predict(variables: Any, hypers: Hypers, own: Any, shared: Any) -> Any:
+    everything = np.arange(len(jax.tree.leaves(shared)[0]))
+
+    def one(arguments: tuple[Any, Any, Any]) -> Any:
+      variables, hypers, own = arguments
+      return task.predict(variables, hypers, problem.take((shared, own), everything))
+
+    return engine.on_one_device(one)((variables, hypers, own))
+
+  return jax.jit(predict)
+
+
+def predicted(
+    plan: Plan, predict: Predict, members: Members, frames: Frames
+) -> Iterator[Any]:
+  """Predictions of some runs, batch by batch: the frames may be more than a device holds.
+
+  Args:
+    plan: The plan of the sweep.
+    predict: What `predictor` gave for the group of the runs.
+    members: The runs.
+    frames: The frames by number.
+
+  Yields:
+    NumPy trees with the axes `runs` and `frames`.
+  """
+  # As many runs for every arm, so that one program serves all.
+  runs = (*members.runs, *members.runs[:1] * (len(plan.seeds) - len(members.runs)))
+  variables = jax.tree.map(
+      lambda *leaves: np.stack(leaves),
+      *members.variables, *members.variables[:1] * (len(runs) - len(members.runs)))
+  hypers = plans.stack(runs).hypers
+  for batch in batches.pad_batches(frames, batches.evaluation_batch(plan)):
+    real = np.where(batch == batches.PADDING, batch[0], batch)
+    found = jax.device_get(predict(
+        variables, hypers, plans.own_data(runs, real), plan.problem.shared(real)))
+    count = int(np.sum(batch != batches.PADDING))
+    yield jax.tree.map(lambda leaf, count=count: leaf[:len(members.runs), :count], found)
+
+
+def predictions(plan: Plan, predict: Predict, members: Members, shown: int) -> dict[str, Any]:
+  """Reference and prediction on the test split of one run, for the pictures.
+
+  Args:
+    plan: The plan of the sweep.
+    predict: What `predictor` gave for the group of the runs.
+    members: The runs of its arm.
+    shown: The position of the run among these.
+  """
+  run = members.runs[shown]
+  parts = [jax.tree.map(lambda leaf: leaf[shown], part)
+           for part in predicted(plan, predict, members, run.splits.test)]
+  everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
   return {
-      **problem.predictions(test, predicted, run.fitted),
+      **plan.problem.predictions(run.splits.test, everything, run.fitted),
       "arm": np.array(run.arm.name), "seed": np.array(run.seed)}
+
+
+def calibrations(plan: Plan, predict: Predict, members: Members) -> dict[str, dict[str, Any]]:
+  """What the spread of the runs of an arm is worth as an uncertainty; see `stats.calibrate`.
+
+  Args:
+    plan: The plan of the sweep.
+    predict: What `predictor` gave for the group of the runs.
+    members: The runs of the arm that did not fail.
+
+  Returns:
+    For each quantity a record of `stats.Calibration`, with `unit` and the number of `seeds`. Empty
+    of fewer than `stats.FEWEST_MEMBERS` runs, and of runs whose splits differ, because no frame is
+    then unseen by all of them.
+  """
+  if len(members.runs) < stats.FEWEST_MEMBERS:
+    return {}
+  splits = members.runs[0].splits
+  if not all(_same(run.splits, splits) for run in members.runs):
+    return {}
+  valid, test = (
+      _pairs(plan, predict, members, _some(frames)) for frames in (splits.valid, splits.test))
+  return {
+      name: {
+          **stats.calibrate(_ensemble(valid[name]), _ensemble(test[name]),
+                            len(members.runs))._asdict(),
+          "unit": pairs[0].unit, "seeds": len(members.runs)}
+      for name, pairs in test.items()
+      if pairs[0].true.size and valid[name][0].true.size}
+
+
+def _pairs(
+    plan: Plan, predict: Predict, members: Members, frames: Frames
+) -> dict[str, list[Pair]]:
+  """References and predictions by quantity, of each run."""
+  everything = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1),
+                            *predicted(plan, predict, members, frames))
+  of_runs = [
+      plan.problem.pairs(frames, jax.tree.map(lambda leaf, i=i: leaf[i], everything), run.fitted)
+      for i, run in enumerate(members.runs)]
+  return {name: [pairs[name] for pairs in of_runs] for name in of_runs[0]}
+
+
+def _ensemble(pairs: Sequence[Pair]) -> stats.Ensemble:
+  return stats.ensemble(pairs[0].true, np.stack([pair.predicted for pair in pairs]))
+
+
+def _some(frames: Frames) -> Int[np.ndarray, " chosen"]:
+  """At most `CALIBRATED` of the frames, spread evenly over them."""
+  return frames[np.linspace(0, len(frames) - 1, min(len(frames), CALIBRATED)).round().astype(int)]
+
+
+def _same(splits: Any, others: Any) -> bool:
+  return all(np.array_equal(one, other) for one, other in zip(splits, others, strict=True))

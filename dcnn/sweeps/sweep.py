@@ -87,6 +87,8 @@ class Outcome(NamedTuple):
     ended: What is kept of each run, in the order arm, seed.
     predictions: Predictions on its test split of one run: the median run of the arm with the
       lowest median validation error. Empty if no run finished.
+    calibrations: What the spread over the seeds is worth as an uncertainty, by arm and quantity;
+      see `outcomes.calibrations`. Arms for which that cannot be said are left out.
     timing: Seconds by phase, and counts.
   """
 
@@ -94,6 +96,7 @@ class Outcome(NamedTuple):
   history: tuple[Point, ...]
   ended: dict[Key, Ended]
   predictions: dict[str, np.ndarray]
+  calibrations: dict[str, dict[str, dict[str, Any]]]
   timing: dict[str, float]
 
 
@@ -210,22 +213,40 @@ def run(
 
 def _outcome(plan: Plan, groups: Sequence[Group], session: _Session) -> Outcome:
   """Everything in the order of the plan, whatever the order in which it was computed."""
-  by_key = {run.key: (group, run) for group in groups for run in group.runs}
   keys = [Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds]
   ended = {key: session.ended[key] for key in keys}
-  shown = outcomes.median_run([each.rows for each in ended.values()], plan.problem.measures)
-  predictions = {}
-  if shown is not None:
-    group, run = by_key[keys[shown]]
-    predictions = outcomes.predictions(plan, group.program.task, run, ended[keys[shown]].best)
+  with session.timer("evaluate_seconds"):
+    predictions, calibrations = _predictions(plan, groups, ended)
   return Outcome(
       rows=tuple(row for each in ended.values() for row in each.rows),
       history=tuple(point for each in ended.values() for point in each.history),
       ended=ended,
       predictions=predictions,
+      calibrations=calibrations,
       timing={**session.counts()["seconds"], "groups": len(groups),
               "launches": session.launches, "runs": len(keys)},
   )
+
+
+def _predictions(
+    plan: Plan, groups: Sequence[Group], ended: Mapping[Key, Ended]
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+  """Predictions of the run that is shown, and by arm what the spread of its runs is worth."""
+  keys = list(ended)
+  shown = outcomes.median_run([each.rows for each in ended.values()], plan.problem.measures)
+  predictions, calibrations = {}, {}
+  for group in groups:
+    predict = outcomes.predictor(plan.problem, group.program.task)
+    for arm in dict.fromkeys(run.arm.name for run in group.runs):
+      runs = tuple(run for run in group.runs
+                   if run.arm.name == arm and not is_failed(ended[run.key].rows[0].status))
+      members = outcomes.Members(runs, tuple(ended[run.key].best for run in runs))
+      calibrations[arm] = outcomes.calibrations(plan, predict, members)
+      if shown is not None and keys[shown].arm == arm:
+        predictions = outcomes.predictions(
+            plan, predict, members, [run.key for run in runs].index(keys[shown]))
+  return predictions, {arm.name: calibrations[arm.name] for arm in plan.arms
+                       if calibrations[arm.name]}
 
 
 def _run_group(session: _Session, group: Group) -> None:

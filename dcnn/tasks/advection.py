@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from dcnn.base.measures import Measures, Metric, Picture
 from dcnn.base.splits import Frames, Indices, Training
-from dcnn.tasks.base import Fitted, Hypers, Problem, Task, Term, Variables, mean_term
+from dcnn.tasks.base import Fitted, Hypers, Pair, Problem, Task, Term, Variables, mean_term
 
 # Amplitudes, wave numbers and phases of the initial condition, of mean 0.
 WAVES = ((0.8, 1, 0.3), (0.5, 3, 1.1))
@@ -283,6 +283,7 @@ def make_problem(equation: Equation, data: Collocation) -> Problem:
           "residual_rms": _root(sums["squared_residual"], sums["points"])},
       finish=_finish,
       baseline=functools.partial(_baseline, equation, data),
+      pairs=functools.partial(_pairs, equation, data),
       predictions=functools.partial(_predictions, equation, data))
 
 
@@ -321,14 +322,21 @@ def _baseline(
   return {"nrmse": float(_root(np.sum((held - reference)**2), np.sum(reference**2)))}
 
 
+def _pairs(
+    equation: Equation, data: Collocation, frames: Int[np.ndarray, " frames"], predicted: Any,
+    run: Fitted,
+) -> dict[str, Pair]:
+  del run
+  points = Points(*(each[frames] for each in data.points))
+  return {"u": Pair(_solution(equation, points), np.asarray(predicted, np.float64), "1")}
+
+
 def _predictions(
     equation: Equation, data: Collocation, frames: Int[np.ndarray, " frames"], predicted: Any,
     run: Fitted,
 ) -> dict[str, np.ndarray]:
-  del run
-  points = Points(*(each[frames] for each in data.points))
+  pair = _pairs(equation, data, frames, predicted, run)["u"]
   times, positions = data.grid
   return {
-      "u_true": _solution(equation, points).reshape(data.grid),
-      "u_predicted": np.asarray(predicted, np.float64).reshape(data.grid),
+      "u_true": pair.true.reshape(data.grid), "u_predicted": pair.predicted.reshape(data.grid),
       "t": equation.horizon * np.linspace(0, 1, times), "x": np.arange(positions) / positions}

@@ -109,6 +109,20 @@ class Fitted(NamedTuple):
   kept: dict[str, dict[str, Any]]
 
 
+class Pair(NamedTuple):
+  """Reference and prediction of a quantity, value by value, float64 NumPy.
+
+  Attributes:
+    true: The reference, where it is known.
+    predicted: What one run predicts of it.
+    unit: The unit of both.
+  """
+
+  true: Float[np.ndarray, " values"]
+  predicted: Float[np.ndarray, " values"]
+  unit: str
+
+
 class Problem(NamedTuple):
   """The host half of a task: its data and what is reported of them.
 
@@ -126,8 +140,9 @@ class Problem(NamedTuple):
     finish: `(sums, baseline) -> values by metric`, from the totals over a split, as floats.
     baseline: `(train, frames) -> values by metric` of the predictor that knows nothing but the
       training frames, on the given frames.
-    predictions: `(frames, predictions, fitted) -> arrays by name`: what the pictures show of one
+    pairs: `(frames, predictions, fitted) -> pairs by quantity`: reference and prediction of one
       run, from what `Task.predict` gave for these frames.
+    predictions: The same as the arrays that the pictures show, by name, of the test frames.
   """
 
   frames: int
@@ -138,4 +153,5 @@ class Problem(NamedTuple):
   errors: Callable[[Mapping[str, Any]], dict[str, Any]]
   finish: Callable[[Mapping[str, float], Mapping[str, float]], dict[str, float]]
   baseline: Callable[[Training, Frames], dict[str, float]]
+  pairs: Callable[[Frames, Any, Fitted], dict[str, Pair]]
   predictions: Callable[[Frames, Any, Fitted], dict[str, np.ndarray]]

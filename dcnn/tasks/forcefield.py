@@ -27,7 +27,7 @@ from dcnn.base.splits import Frames, Training
 from dcnn.labels import LabelTransform
 from dcnn.models.normalisers import RUNNING, SYSTEMS
 from dcnn.tasks import forcefield_metrics as metrics
-from dcnn.tasks.base import Fitted, Hypers, Problem, Task, Term, Variables, mean_term
+from dcnn.tasks.base import Fitted, Hypers, Pair, Problem, Task, Term, Variables, mean_term
 from dcnn.tasks.forcefield_metrics import FrameMetric
 
 # The most of both that an evaluation takes at a time; they bound its memory.
@@ -203,6 +203,7 @@ def make_problem(dataset: Dataset, own_metrics: Sequence[FrameMetric] = ()) -> P
       errors=metrics.mean_absolute_errors,
       finish=finish,
       baseline=functools.partial(_baseline, dataset),
+      pairs=functools.partial(_pairs, dataset),
       predictions=functools.partial(_predictions, dataset))
 
 
@@ -274,14 +275,20 @@ def _baseline(dataset: Dataset, train: Training, frames: Frames) -> dict[str, fl
       float(np.mean(energy[train])))
 
 
-def _predictions(
+def _pairs(
     dataset: Dataset, frames: Frames, predicted: Labels, run: Fitted
-) -> dict[str, np.ndarray]:
+) -> dict[str, Pair]:
   energy, forces = (np.asarray(label)[frames] for label in dataset.labels)
   known = np.asarray(known_forces(forces, dataset.systems.species[frames]))
   shift = np.asarray(transform_of(run.kept).shift_of(dataset.systems.species[frames]), np.float64)
   return {
-      "energy_true": energy,
-      "energy_predicted": np.asarray(predicted.energy, np.float64) + shift,
-      "forces_true": forces[known],
-      "forces_predicted": np.asarray(predicted.forces, np.float64)[known]}
+      "energy": Pair(energy, np.asarray(predicted.energy, np.float64) + shift, "eV"),
+      "forces": Pair(forces[known], np.asarray(predicted.forces, np.float64)[known], "eV/A")}
+
+
+def _predictions(
+    dataset: Dataset, frames: Frames, predicted: Labels, run: Fitted
+) -> dict[str, np.ndarray]:
+  return {f"{name}_{part}": getattr(pair, part)
+          for name, pair in _pairs(dataset, frames, predicted, run).items()
+          for part in ("true", "predicted")}

@@ -6,6 +6,8 @@ from typing import Any
 
 from jax import Array
 
+from dcnn import stats
+
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Field:
@@ -19,6 +21,8 @@ class Field:
     variables: The variables that validation chose, with a leading axis `seeds`.
     last: The variables after the last step, likewise.
     metrics: Errors by split and metric, each of shape (seeds,).
+    calibration: What the spread over the seeds is worth as an uncertainty, of `u`; see
+      `stats.calibrate`. Empty where that is not known; see `Runs`.
     settings: The settings of the arm that its program reads, by dotted key.
   """
 
@@ -28,6 +32,7 @@ class Field:
   variables: Any
   last: Any
   metrics: Mapping[str, Mapping[str, Any]]
+  calibration: Mapping[str, stats.Calibration]
   settings: Mapping[str, Any]
 
   def __repr__(self) -> str:

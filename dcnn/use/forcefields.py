@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from dcnn import data, derivatives
+from dcnn import data, derivatives, stats
 from dcnn.base import Neighbours, System
 from dcnn.labels import LabelTransform
 from dcnn.tasks import forcefield
@@ -61,6 +61,8 @@ class ForceField:
     listed: Whether the network reads neighbour lists, as periodic configurations need.
     domain: What the training data had: elements, closest distances and compositions.
     metrics: Errors by split and metric, each of shape (seeds,), in the units of results.csv.
+    calibration: What the spread over the seeds is worth as an uncertainty, of `energy` and
+      `forces`; see `stats.calibrate`. Empty where that is not known; see `Runs`.
     settings: The settings of the arm that its program reads, by dotted key.
   """
 
@@ -74,6 +76,7 @@ class ForceField:
   listed: bool
   domain: data.Domain
   metrics: Mapping[str, Mapping[str, Float[np.ndarray, " seeds"]]]
+  calibration: Mapping[str, stats.Calibration]
   settings: Mapping[str, Any]
 
   def __getstate__(self) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class Report(NamedTuple):
       (seeds + 1, 2), energies in eV and force components in eV/angstrom; nan without labels.
     spread: Root mean square over the configurations of the standard deviation over the seeds, of
       energies in eV and of force components in eV/angstrom.
+    factors: What the spreads are to be multiplied by to be calibrated on validation data, where
+      that is known; see `stats.calibrate`.
     remarks: How many configurations are far from the training data in which way.
   """
 
@@ -40,6 +42,7 @@ class Report(NamedTuple):
   labelled: tuple[int, int]
   errors: Float[np.ndarray, "rows 2"]
   spread: tuple[float, float]
+  factors: dict[str, float]
   remarks: dict[str, int]
 
   def lines(self, out: str) -> list[str]:
@@ -62,6 +65,10 @@ class Report(NamedTuple):
     if len(self.seeds) > 1:
       text.append(f"the seeds differ by {_milli(self.spread[0])} meV and "
                   f"{_milli(self.spread[1])} meV/A (standard deviation, root mean square)")
+    if self.factors:
+      factors = " and ".join(f"{factor:.3g} for {name}" for name, factor in self.factors.items())
+      text.append(f"calibrated on validation data, standard deviations are to be multiplied by "
+                  f"{factors}")
     shown = sorted(self.remarks.items(), key=lambda each: -each[1])
     text += [f"note: {count:,} configuration{'s are' if count > 1 else ' is'} far from the "
              f"training data in {subject}"
@@ -146,7 +153,8 @@ def predict_file(
   energies, forces = sums.labelled.tolist()
   spread = np.sqrt(sums.squares / sums.components).tolist()
   return Report(len(dataset), field.seeds, (energies, forces), errors, (spread[0], spread[1]),
-                remarks)
+                {name: found.factor for name, found in field.calibration.items()
+                 if np.isfinite(found.factor)}, remarks)
 
 
 def _remarks(field: ForceField, listed: System) -> Iterator[str]:

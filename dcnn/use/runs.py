@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from dcnn import stats
 from dcnn.base import text
 
 
@@ -21,6 +22,8 @@ class Runs(NamedTuple):
     kept: What else their use needs, named records of arrays with a leading axis `seeds`; see
       `tasks.base.Fitted`.
     metrics: Their errors by split and metric, each of shape (seeds,); in the units of results.csv.
+    calibration: What their spread is worth as an uncertainty, by quantity; empty where that is not
+      known, because the sweep has not ended, has fewer than three seeds, or a split for each seed.
   """
 
   arm: str
@@ -29,6 +32,7 @@ class Runs(NamedTuple):
   last: Any
   kept: dict[str, Any]
   metrics: Mapping[str, Mapping[str, Float[np.ndarray, " seeds"]]]
+  calibration: Mapping[str, stats.Calibration]
 
 
 class Trained(dict[str, Any]):
