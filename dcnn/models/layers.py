@@ -1,6 +1,7 @@
 """What the networks share: activations with their gain, dense layers, pairs and their messages."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -209,11 +210,18 @@ def all_pairs(system: System) -> Pairs:
   first, second = unordered_pairs(system.species.shape[0])
   species = jnp.asarray(system.species)
   real = (species[first] > 0) & (species[second] > 0)
-  positions = jnp.asarray(system.positions)
-  vectors = positions[second] - positions[first]
+  # By index the gradient would be two scatters over pairs, which a GPU adds up in any order.
+  vectors = primitives.combine(_differences(len(species)), jnp.asarray(system.positions))
   return Pairs(
       *_lengths_and_directions(vectors, real), real.astype(vectors.dtype), first, second,
       listed=False)
+
+
+@functools.cache
+def _differences(atoms: int) -> Float[np.ndarray, "pairs atoms"]:
+  """The matrix that takes positions to the vectors of all pairs: each row has a -1 and a 1."""
+  first, second = unordered_pairs(atoms)
+  return np.eye(atoms)[second] - np.eye(atoms)[first]
 
 
 def require_no_cell(system: System) -> None:

@@ -4,8 +4,9 @@
 
 Measured, the most valuable first: versions and rates of the device; `ablations:smoke` against the
 CPU; all runs of `ablations:grid` from the data to the report; PyTorch Geometric; a step of 1 to
-1,000 runs, with its kernels; precisions; ways to compile; the tests of what an accelerator does
-otherwise; SchNet on rMD17 ethanol (`--data=FOLDER` with train.extxyz and test.extxyz). Each
+1,000 runs, with its kernels; precisions; ways to compile; a step of each network; the tests of what
+an accelerator does otherwise; GridACE on rMD17 ethanol (`--data=FOLDER` with train.extxyz and
+test.extxyz) in the time that is left, which the same command with `--only=ethanol` continues. Each
 measurement has a process and a time limit of its own, and what it has found is on the disk at
 once, so that nothing is lost by what comes later. `--only=device,grid` chooses.
 
@@ -43,8 +44,8 @@ LIMIT = flags.DEFINE_multi_string(
     "limit", [], "NAME=SECONDS of a measurement, in place of its usual limit.")
 # In this order; the most seconds that each may take.
 LIMITS = {"device": 60, "smoke": 60, "grid": 90, "pyg": 60, "runs": 100, "precision": 100,
-          "compiling": 60, "larger": 100, "tests": 150, "pyg_larger": 60, "ethanol": 120,
-          "knobs": 120}
+          "compiling": 60, "larger": 100, "networks": 120, "tests": 150, "pyg_larger": 60,
+          "ethanol": 300, "knobs": 120}
 ONLY = flags.DEFINE_list("only", list(LIMITS), "Which measurements.")
 
 Figures = dict[str, dict[str, Any]]
@@ -79,7 +80,7 @@ def _measure(name: str, limit: float, scratch: pathlib.Path) -> dict[str, Any]:
   path = scratch / f"{name}.json"
   command = processes.accelerator_command(
       "measure", name, str(path), QUICK.value, VMAPPED.value, DATA.value,
-      str(scratch / "device.json"))
+      str(pathlib.Path(OUT.value).absolute()), str(scratch / "device.json"))
   environment = {
       **os.environ, "PYTHONPATH": os.pathsep.join(
           [str(processes.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
@@ -224,14 +225,16 @@ def _tests(found: dict[str, Any], figures: Figures) -> list[str]:
 
 
 def _ethanol(found: dict[str, Any], figures: Figures) -> list[str]:
-  return [json.dumps(found.get(name)) for name in ("missing", "progress", "timing", "errors")
-          if name in found]
+  lines = [json.dumps(found.get(name)) for name in ("missing", "progress", "timing", "errors")
+           if name in found]
+  return [*lines, *(f"step {step}: validation {', '.join(f'{each:.4g}' for each in values)} eV/A"
+                    for step, values in found.get("curve", []))]
 
 
 _SECTIONS = {
     "device": _device, "smoke": _smoke, "grid": _grid, "pyg": _pyg, "runs": _variants,
-    "larger": _variants, "pyg_larger": _pyg, "knobs": _variants, "compiling": _compiling,
-    "precision": _precision, "tests": _tests, "ethanol": _ethanol}
+    "larger": _variants, "networks": _variants, "pyg_larger": _pyg, "knobs": _variants,
+    "compiling": _compiling, "precision": _precision, "tests": _tests, "ethanol": _ethanol}
 
 
 if __name__ == "__main__":

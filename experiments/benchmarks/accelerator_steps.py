@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from dcnn.base import provenance
 from dcnn.cli import runtime
-from experiments.benchmarks import processes, variants
+from experiments.benchmarks import cases, processes, variants
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.contenders import ours
 from experiments.benchmarks.variants import Variant
@@ -41,12 +41,14 @@ class Request(NamedTuple):
     record: `(name, figure)`: keeps a figure at once.
     quick: Whether it is only to be seen that everything works.
     data: The folder of rMD17 ethanol; empty where there is none.
+    out: The folder of the figures, which outlives the measurement.
     device: The figures of the measurement `device`, if it came before.
   """
 
   record: Callable[[str, Any], None]
   quick: bool
   data: str
+  out: str
   device: Mapping[str, Any]
 
 
@@ -146,6 +148,16 @@ def larger(request: Request) -> None:
       case, trace=True)
 
 
+def networks(request: Request) -> None:
+  """A step of each network for 1 and 64 runs, at the sizes in which a CPU compares them."""
+  for case in cases.networks():
+    size = f"{case.network} {case.features}"
+    chosen = [Variant(f"{size}, {number} runs", number)
+              for number in ((2,) if request.quick else (1, 64))]
+    small = case._replace(features=8, batch=4, blocks=1, radial=8) if request.quick else case
+    _measure(request, chosen, small, trace=False)
+
+
 def compiling(request: Request) -> None:
   """Ways to compile in less time, each in a process of its own with nothing kept."""
   ways = {"cuBLAS": CUBLAS, "Triton": TRITON}
@@ -161,7 +173,7 @@ def compiling(request: Request) -> None:
 def compile_alone(name: str, options: dict[str, Any], quick: bool) -> None:
   """Prints the figures of one way to compile, for `compiling`."""
   found: dict[str, Any] = {}
-  request = Request(found.__setitem__, quick, "", {})
+  request = Request(found.__setitem__, quick, "", "", {})
   runtime.configure_jax()
   with log_compilations() as compiled:
     _measure(request, [Variant(name, 2 if quick else 350, options=options)],

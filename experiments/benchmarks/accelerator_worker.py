@@ -11,23 +11,27 @@ from experiments.benchmarks import accelerator_sweeps as sweeps
 from experiments.benchmarks.contenders import ours
 
 MEASUREMENTS = {each.__name__: each for each in (
-    steps.device, steps.pyg, steps.pyg_larger, steps.runs, steps.larger, steps.compiling,
-    steps.knobs, sweeps.smoke, sweeps.grid, sweeps.precision, sweeps.tests, sweeps.ethanol)}
+    steps.device, steps.pyg, steps.pyg_larger, steps.runs, steps.larger, steps.networks,
+    steps.compiling, steps.knobs, sweeps.smoke, sweeps.grid, sweeps.precision, sweeps.tests,
+    sweeps.ethanol)}
 
 
-def measure(name: str, out: str, quick: bool, vmapped: bool, data: str, device_file: str) -> None:
+def measure(
+    name: str, file: str, quick: bool, vmapped: bool, data: str, out: str, device_file: str
+) -> None:
   """Makes one measurement in this process, and keeps its figures in a file.
 
   Args:
     name: The name of the measurement.
-    out: The file, JSON, which is written anew with each figure.
+    file: The file, JSON, which is written anew with each figure.
     quick: Whether it is only to be seen that everything works.
     vmapped: Whether the runs on a CPU are mapped as on an accelerator.
     data: The folder of rMD17 ethanol; empty where there is none.
+    out: The folder of all figures, where a training can be continued.
     device_file: The file of the measurement `device`, which there need not be.
   """
   figures: dict[str, Any] = {}
-  path = pathlib.Path(out)
+  path = pathlib.Path(file)
 
   def record(key: str, value: Any) -> None:
     figures[key] = value
@@ -40,7 +44,7 @@ def measure(name: str, out: str, quick: bool, vmapped: bool, data: str, device_f
   runtime.configure_jax()
   known = pathlib.Path(device_file)
   device = json.loads(known.read_text()) if known.exists() else {}
-  MEASUREMENTS[name](steps.Request(record, quick, data, device))
+  MEASUREMENTS[name](steps.Request(record, quick, data, out, device))
 
 
 FUNCTIONS = {each.__name__: each for each in (

@@ -1,0 +1,58 @@
+"""What an accelerator is given: the program of many runs, lowered for CUDA, which needs no device.
+
+Runs are mapped by `vmap`: nothing loops over them, and nothing waits for the host. Without
+neighbour lists no sum goes over pairs by index, which a GPU adds up one by one and in any order.
+"""
+
+import re
+
+import jax
+import pytest
+import tiny
+
+from dcnn.configs import build
+from dcnn.sweeps import engine, memory, plans
+
+RUNS = 3
+SIZES = {
+    "SchNet": {}, "PaiNN": {}, "GridACE": {"model__filter_features": 4},
+    "MLP": {"model__hidden": (4,)}, "CGCNN": {"model__output_features": 4}, "ForceNet": {}}
+HOST = ("infeed", "outfeed", "send", "recv", "callback", "host")
+
+
+class Captured(Exception):
+  """The program, in place of a compiled one."""
+
+
+def train_program(network, monkeypatch):
+  """The StableHLO of the training steps of three runs of a network."""
+  config = tiny.config(model__name=network, seeds=RUNS, **SIZES[network])
+  plan = build.build(config, build.load(config))
+  group, = plans.make_groups(plan)
+
+  def capture(traces, options):
+    raise Captured(traces["train"]().lower(lowering_platforms=("cuda",)).as_text())
+
+  monkeypatch.setattr(engine, "_compile_all", capture)
+  monkeypatch.setattr(engine, "one_after_another", lambda mesh: False)
+  # One device, so that all runs are in one program.
+  monkeypatch.setattr(engine.processes, "devices", lambda runs, each: jax.local_devices()[:1])
+  with pytest.raises(Captured) as captured, jax.default_matmul_precision("highest"):
+    memory.compile_group(plan, group.program, group.runs)
+  return str(captured.value)
+
+
+@pytest.mark.parametrize("network", [
+    "SchNet", *(pytest.param(name, marks=pytest.mark.nightly) for name in SIZES
+                if name != "SchNet")])
+def test_the_program_of_many_runs(network, monkeypatch):
+  text = train_program(network, monkeypatch)
+  # Of the steps alone; the rounds of a random key carry integers.
+  loop, = (line for line in text.splitlines() if "stablehlo.while" in line and "f32>" in line)
+  carried = re.findall(r"tensor<([^>]*)f32>", loop)
+  assert carried and all(shape.startswith(f"{RUNS}x") for shape in carried)
+  assert not [word for word in HOST if f"stablehlo.{word}" in text or f"@{word}" in text]
+  scattered = re.findall(r'"stablehlo\.scatter"\(.*?\}\) : \((.*?)\) ->', text, re.DOTALL)
+  # Gradients of embeddings alone are added up by index: over the atoms of a batch.
+  assert all("119x" in operands for operands in scattered)
+  assert len(scattered) <= 1
