@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from dcnn.results import palette, plots, storage
 from dcnn.results.facts import Scores
+from dcnn.results.plots import titles
 from dcnn.stats import Interval
 
 NAN, INF = float("nan"), float("inf")
@@ -281,6 +282,48 @@ def test_colours_of_fields_can_be_read_by_their_lightness():
   errors = lightness(plots.pictures.ERROR_COLOURS)
   assert errors.argmax() == 32 and np.all(np.diff(errors[:33]) > 0) and np.all(
       np.diff(errors[32:]) < 0)
+
+
+# Titles.
+
+
+def titled(name="arm_{}"):
+  one = panel(name=name)
+  groups = [(title, [each._replace(titles=[f"{each.arm}, seed {seed}" for seed in range(6)])
+                     for each in strips]) for title, strips in one.groups]
+  return one._replace(groups=groups)
+
+
+@pytest.mark.parametrize("name", ["arm_{}", "<script>\"'&{}</title>", "#1d2329 $x${}\ny"],
+                         ids=["usual", "markup", "colour"])
+def test_each_dot_of_a_page_has_a_title_and_a_file_is_as_without(name):
+  content = plots.svg(plots.strip_plot(titled(name)))
+  assert plots.without_titles(content) == plots.svg(plots.strip_plot(panel(name=name)))
+  root = ElementTree.fromstring(plots.inline(content))
+  titles = [mark[0].text for mark in root.iter("{http://www.w3.org/2000/svg}use") if len(mark)]
+  assert titles == [" ".join(f"{name.format(arm)}, seed {seed}".split())
+                    for arm in range(4) for seed in range(6)]
+
+
+def test_runs_that_failed_are_told_at_their_count():
+  strips = [strip("a", [1.0, INF, INF], "baseline")._replace(titles=["zero", "one", "two"])]
+  text = plots.inline(plots.svg(plots.strip_plot(plots.StripPanel("m", "1", [("T", strips)], NAN))))
+  assert "<title>one; two</title>" in text and "<title>zero</title>" in text
+
+
+def test_rates_are_told_with_the_whole_name_of_the_arm():
+  text = plots.inline(plots.svg(plots.tuning_plot([scores("c=0.5,init_matched,standardize", INF)])))
+  for rate, score in (("0.001", "2.00"), ("0.003", "1.00"), ("0.01", "inf")):
+    title = f"c=0.5,init_matched,standardize, learning rate {rate}: score {score}"
+    assert text.count(f"<title>{title}</title>") == (2 if rate == "0.003" else 1)  # it is chosen
+
+
+def test_titles_that_do_not_go_with_the_marks_are_refused():
+  figure = plots.strip_plot(panel())
+  figure.axes[0].lines[-1].set_marker("o")
+  titles.set_titles(figure.axes[0].lines[-1], ["one", "two", "three"])
+  with pytest.raises(ValueError, match="argument"):
+    plots.inline(plots.svg(figure))
 
 
 # All figures.

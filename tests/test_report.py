@@ -1,15 +1,21 @@
 """Reports: that they say what the statistics say, escape what users write, and need no network."""
 
+import base64
 import dataclasses
+import hashlib
 import html.parser
 import json
+import pathlib
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 import synthetic_results
 
 from dcnn import stats
+from dcnn.base.text import number_text
 from dcnn.results import effects, figures, records, report, storage, summary
 from dcnn.results.records import Point, Result, Row, Table
 
@@ -82,23 +88,24 @@ class Tags(html.parser.HTMLParser):
 
   def __init__(self):
     super().__init__()
-    self.open, self.tags, self.links, self.text = [], set(), [], []
+    self.open, self.tags, self.attributes, self.text = [], set(), [], []
+    self.scripts, self.titles = [], []
 
   def handle_starttag(self, tag, attrs):
-    self.tags.add(tag)
-    self.links += [value for name, value in attrs if name in ("href", "src", "xlink:href")]
+    self.handle_startendtag(tag, attrs)
     if tag not in self.VOID:
       self.open.append(tag)
 
   def handle_startendtag(self, tag, attrs):
     self.tags.add(tag)
-    self.links += [value for name, value in attrs if name in ("href", "src", "xlink:href")]
+    self.attributes += attrs
 
   def handle_endtag(self, tag):
     assert self.open.pop() == tag
 
   def handle_data(self, data):
-    self.text.append(data)
+    kinds = {"script": self.scripts, "title": self.titles}
+    kinds.get(self.open[-1] if self.open else "", self.text).append(data)
 
 
 def parsed(page):
@@ -410,10 +417,101 @@ def test_figures(main_job):
 def test_the_page_stands_alone(main_job):
   page = main_job[2]
   tags = parsed(page)
-  assert tags.tags.isdisjoint({"script", "link", "iframe", "img"})
-  assert all(link.startswith(("#", "data:image/png;base64,")) for link in tags.links)
+  assert tags.tags.isdisjoint({"link", "iframe", "img", "base", "form", "object", "embed"})
+  links = [value for name, value in tags.attributes if name in ("href", "src", "xlink:href")]
+  assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
   assert "@import" not in page and not re.search(r"url\((?!#)", page)
   assert "prefers-color-scheme: dark" in page
+
+
+def test_the_policy_of_the_page_allows_one_script_by_its_hash_and_nothing_else(main_job):
+  page = main_job[2]
+  tags = parsed(page)
+  (script,) = tags.scripts
+  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+  meta = re.search('<meta http-equiv="Content-Security-Policy" content="(.*?)">', page)
+  assert meta and meta[1] == (
+      f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+      "img-src data:; base-uri 'none'; form-action 'none'")
+  assert meta.start() < page.index("<style") and page.count("<script") == 1
+  assert not [name for name, _ in tags.attributes if name.startswith("on")]
+  assert script == SCRIPT.read_text()
+
+
+def test_every_run_is_told_under_the_pointer(main_job):
+  """Once in each table that has its arm, whatever the arm is called; failed runs beside a row."""
+  directory, result, page = main_job[:3]
+  titles = parsed(page).titles
+  for row in result.rows:
+    if row.split == "test" and row.metric in result.compared:
+      value = f"{number_text(1000 * row.value)} {'meV' if row.unit == 'eV' else 'meV/Å'}"
+      told = value if row.status == "finished" else "diverged@900, forces"
+      tables = sum(row.arm in records.with_baseline(table) for table in result.tables)
+      metrics = 1 if row.status == "finished" else 2  # of which nothing tells them apart
+      assert titles.count(f"{row.arm}, seed {row.seed}: {told}") == tables * metrics
+  for path in (directory / "figures").iterdir():
+    assert "<title" not in path.read_text() and "_titled_" not in path.read_text()
+
+
+def test_a_run_that_ended_early_is_told_with_its_status():
+  titles = figures.run_titles(ending(made(), "b", (1,), "patience@5"), "energy_loss")
+  assert titles["b"][:2] == ["b, seed 0: 40.0 meV", "b, seed 1: 44.0 meV, patience@5"]
+
+
+def test_curves_and_effects_are_told_under_the_pointer(main_job):
+  titles = parsed(main_job[2]).titles
+  for arm in (HOSTILE, "min_max"):
+    assert titles.count(arm) == 4  # two metrics, in the curves and in the effects
+  assert titles.count("c=1.0 (1 of 5 failed)") == 2
+
+
+def test_what_figures_share_by_an_identifier_is_the_same(main_job):
+  found = {}
+  for identifier, shape in re.findall(r'<(?:path|clipPath) id="(\w+)"(.*?)>', main_job[2], re.S):
+    assert found.setdefault(identifier, shape) == shape
+  assert found
+
+
+SCRIPT = pathlib.Path(report.__file__).parent / "templates" / "report.js"
+SORTING = """
+const document = { querySelectorAll: () => [] };
+%s
+const kinds = { arm: ".name", verdict: ".word", number: "" };
+const rows = (kind, texts) => texts.map((text) => ({ cells: [{
+  dataset: text === "" ? { sort: "1" } : {}, textContent: text,
+  matches: (selector) => kind !== "number" && selector.includes(kinds[kind]) }] }));
+const [kind, direction, texts] = JSON.parse(process.argv[1]);
+console.log(JSON.stringify(sorted(rows(kind, texts), 0, direction).map(
+  (row) => row.cells[0].textContent)));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+@pytest.mark.parametrize(("kind", "direction", "texts", "expected"), [
+    ("number", 1, ["10.0 [9, 11]", "inf", "2.10e+06", "–", "(1.5)", "-0.50", "9.5"],
+     ["-0.50", "(1.5)", "9.5", "10.0 [9, 11]", "2.10e+06", "inf", "–"]),
+    ("number", -1, ["inf", "0.50", "", "1.20"], ["1.20", "", "0.50", "inf"]),
+    ("number", 0, ["2", "1"], ["2", "1"]), ("number", 1, ["1 b", "1 a", "0"], ["0", "1 b", "1 a"]),
+    ("arm", 1, ["c=0.5", "base", "10"], ["10", "base", "c=0.5"]),
+    ("verdict", -1, ["better", "worse"], ["worse", "better"])],
+    ids=["numbers", "down, baseline 1", "as it was", "ties", "arms", "verdicts"])
+def test_rows_are_sorted(kind, direction, texts, expected):
+  told = subprocess.run(
+      ["node", "-e", SORTING % SCRIPT.read_text(), json.dumps([kind, direction, texts])],
+      capture_output=True, text=True, timeout=60)
+  assert told.returncode == 0, told.stderr
+  assert json.loads(told.stdout) == expected
+
+
+def test_a_table_says_what_its_rows_are_sorted_and_filtered_by(tmp_path):
+  """The script finds tables of arms, columns of words, and the baseline's ratio of 1."""
+  page = written(made(), tmp_path)[0]
+  (table,) = re.findall(r'<table class="arms">.*?</table>', page, re.S)
+  heads = re.findall(r"<tr>(?:(?!<tr).)*</tr>\s*</thead>", table, re.S)[0].count("<th")
+  rows = re.findall(r"<tr[^>]*><th.*?</tr>", table.split("<tbody>")[1], re.S)
+  assert [len(re.findall("<t[hd]", row)) for row in rows] == [heads, heads]
+  assert 'class="baseline"' in rows[0] and rows[0].count('data-sort="1"') == 2
+  assert "data-sort" not in rows[1] and rows[1].count('<td class="word">') == 2
 
 
 def test_what_users_write_shows_as_text(main_job):
@@ -522,7 +620,7 @@ def test_a_name_of_a_metric_can_be_anything(tmp_path):
       result, config={"measures": synthetic_results.listed(measures)})
   page, text, _ = written(result, tmp_path)
   parsed(page)
-  assert "<script" not in page and "<script" not in text
+  assert page.count("<script") == 1 and "<script" not in text
   assert f"{HOSTILE} {HOSTILE}" in " ".join("".join(parsed(page).text).split())
 
 

@@ -4,6 +4,7 @@ import ast
 import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -149,10 +150,24 @@ def test_one_function_prints_and_one_makes_text_for_live_views():
   assert found == {(display, "print"): {"say"}, (display, "Text"): {"_text"}}
 
 
+TEMPLATES = ROOT / "dcnn" / "results" / "templates"
+
+
 def test_unescaped_templates():
-  unescaped = [path.name for path in (ROOT / "dcnn" / "templates").glob("*.html*")
-               if "autoescape false" in path.read_text()]
-  assert unescaped == []
+  texts = {path.name: path.read_text() for path in TEMPLATES.glob("*.j2")}
+  assert len(texts) == 3
+  for text in texts.values():
+    assert "autoescape" not in text and "| safe" not in text
+  scripts = [part for text in texts.values() for part in re.findall("<script.*", text)]
+  assert scripts == ["<script>{{ script }}</script>"]
+
+
+def test_the_script_of_the_page_only_moves_what_is_there():
+  """It makes no elements out of text, reads and sends nothing, and ends where the page ends it."""
+  (path,) = TEMPLATES.glob("*.js")
+  assert not re.findall(
+      r"HTML|\bwrite|eval|Function|import|fetch|Request|Socket|Beacon|http|location|cookie|torage|"
+      r"setTimeout|\.on\w+ *=|</|<!--", path.read_text())
 
 
 # Files that would run code.

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from dcnn import stats
 from dcnn.base.measures import Picture
-from dcnn.base.text import unknown
-from dcnn.results import effects, factorials, facts, plots, strata, summary
+from dcnn.base.text import number_text, unknown
+from dcnn.results import effects, factorials, facts, plots, strata, summary, text
 from dcnn.results.effects import Curves
 from dcnn.results.measures import figure_name
-from dcnn.results.records import Result, Table
+from dcnn.results.records import FINISHED, Result, Row, Table, is_failed
 from dcnn.results.summary import Comparison, constant_error
 
 _TOLD_APART = 5  # arms of a panel of effects; the others are thin lines
@@ -31,8 +31,9 @@ class Drawing(NamedTuple):
   """A figure as an SVG file, and as elements of a page that gives them its colours.
 
   Attributes:
-    file: The file, with all panels side by side.
-    inline: The element of each panel.
+    file: The file, with all panels side by side, without titles: a page that shows it as an image
+      would not show them.
+    inline: The element of each panel, whose marks have titles.
   """
 
   file: bytes
@@ -56,7 +57,9 @@ def drawings(
   for name, panels in _figures(result, comparisons):
     try:
       contents = [plots.svg(draw()) for draw in panels]
-      figures[name] = Drawing(plots.beside(contents), tuple(map(plots.inline, contents)))
+      figures[name] = Drawing(
+          plots.beside(list(map(plots.without_titles, contents))),
+          tuple(map(plots.inline, contents)))
     except Exception as error:  # of a library of fonts, images and layouts: anything
       failures[name] = error
   return figures, failures
@@ -69,7 +72,8 @@ def _figures(
   compared = [comparison for comparison in comparisons if comparison[1]]
   if compared:
     yield "errors", [
-        lambda metric=metric: plots.strip_plot(_strip_panel(result, compared, metric))
+        lambda metric=metric: plots.strip_plot(
+            _strip_panel(result, compared, metric, run_titles(result, metric)))
         for metric in compared[0][1]]
   curves = effects.validation_curves(result)
   for number, (table, _) in enumerate(comparisons, start=1):
@@ -108,7 +112,7 @@ def errors(result: Result, metric: str) -> Figure:
   if not compared:
     known = [name for name in result.compared if result.has(name)]
     raise ValueError(unknown("error", metric, known) if known else "there are no test results yet")
-  return plots.strip_plot(_strip_panel(result, compared, metric))
+  return plots.strip_plot(_strip_panel(result, compared, metric, {}))
 
 
 def strata_figures(
@@ -212,7 +216,8 @@ def prediction_panel(
 
 
 def _strip_panel(
-    result: Result, comparisons: Sequence[Comparison], metric: str
+    result: Result, comparisons: Sequence[Comparison], metric: str,
+    titles: Mapping[str, Sequence[str]],
 ) -> plots.StripPanel:
   unit, errors = result.unit(metric), result.errors(metric)
   groups = [
@@ -220,10 +225,35 @@ def _strip_panel(
           plots.Strip(
               summary.arm, errors[summary.arm] * unit.factor,
               stats.Interval(*(unit.factor * end for end in summary.error)),
-              summary.contrast.verdict if summary.contrast else "baseline")
+              summary.contrast.verdict if summary.contrast else "baseline",
+              titles.get(summary.arm, ()))
           for summary in summaries[metric]])
       for table, summaries in comparisons]
   return plots.StripPanel(metric, unit.name, groups, constant_error(result, metric) * unit.factor)
+
+
+def run_titles(result: Result, metric: str) -> dict[str, list[str]]:
+  """What a page tells of each run under the pointer: arm, seed and test error, or how it failed.
+
+  Args:
+    result: The result of a sweep.
+    metric: The name of a compared error.
+
+  Returns:
+    A line for each seed, by arm.
+  """
+  unit, seeds = result.unit(metric), result.seeds
+  runs = {(row.arm, row.seed): row for row in result.rows}
+  return {
+      arm: [_run_title(runs[arm, seed], unit.factor * error, unit.name)
+            for seed, error in zip(seeds, errors, strict=True)]
+      for arm, errors in result.errors(metric).items()}
+
+
+def _run_title(run: Row, error: float, unit: str) -> str:
+  told = [] if is_failed(run.status) else [text.quantity_text(number_text(error), unit)]
+  told += [part for part in (run.status, run.cause) if part and part != FINISHED]
+  return f"{run.arm}, seed {run.seed}: {', '.join(told)}"
 
 
 def curve_panel(

@@ -1,12 +1,14 @@
 """Reports of a finished sweep, drawn from its files alone.
 
 `write` leaves summary.json, report.md, report.html and figures/ beside the files that
-`storage.save` wrote. The page is one file without network or script; everything that users
-name or write is escaped.
+`storage.save` wrote. The page is one file without network, whose policy lets a browser run one
+script and no other; everything that users name or write is escaped.
 """
 
+import base64
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -67,6 +69,7 @@ def write(directory: str | os.PathLike[str]) -> pathlib.Path:
   context["figures"] = {
       name: list(map(Markup, drawing.inline)) for name, drawing in drawings.items()}
   context["curves"] = any(name.startswith("learning_curves") for name in drawings)
+  context["script"], context["script_hash"] = _script()
   for name, environment in zip(storage.REPORT_FILES, (_markdown(), _page()), strict=True):
     content = environment.get_template(f"{name}.j2").render(context)
     files.write_file(directory / name, content.encode())
@@ -110,6 +113,14 @@ def _drawings(
   for line in lines:
     warnings.warn(line, stacklevel=3)
   return drawings, lines
+
+
+@functools.cache
+def _script() -> tuple[Markup, str]:
+  """The script of the page, and its hash, by which the policy of the page names it."""
+  script = (pathlib.Path(__file__).parent / "templates" / "report.js").read_text("utf-8")
+  digest = hashlib.sha256(script.encode()).digest()
+  return Markup(script), f"sha256-{base64.b64encode(digest).decode()}"
 
 
 @functools.cache

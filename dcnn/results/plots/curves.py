@@ -20,6 +20,7 @@ from dcnn.results.plots.style import (
     light_shade,
     with_style,
 )
+from dcnn.results.plots.titles import set_titles
 
 
 class Curve(NamedTuple):
@@ -112,9 +113,11 @@ def _draw_curves(ax: Axes, curves: Sequence[Curve], zero: float) -> None:
     shown = finite.any(axis=0)
     ax.fill_between(curve.steps[shown], with_zero(low[shown], zero),
                     with_zero(high[shown], zero), color=colour, alpha=0.13, linewidth=0)
-    ax.plot(curve.steps, with_zero(_median(curve), zero), color=colour, **_line(index),
-            markevery=max(1, len(curve.steps) // 7), markersize=3.6,
-            markeredgecolor=light_shade("paper"), markeredgewidth=0.5)
+    (line,) = ax.plot(
+        curve.steps, with_zero(_median(curve), zero), color=colour, **_line(index),
+        markevery=max(1, len(curve.steps) // 7), markersize=3.6,
+        markeredgecolor=light_shade("paper"), markeredgewidth=0.5)
+    set_titles(line, [curve.arm + _remarks(index, curve)])
   ax.grid(True)
 
 
@@ -126,11 +129,15 @@ def _line(index: int) -> dict[str, Any]:
 def _name_curves(ax: Axes, curves: Sequence[Curve]) -> None:
   handles = []
   for index, curve in enumerate(curves):
-    notes = ["baseline"] * (index == 0)
-    notes += [f"{curve.failed} of {len(curve.errors)} failed"] * (curve.failed > 0)
-    label = arm_label(curve.arm) + (f" ({', '.join(notes)})" if notes else "")
     handles.append(Line2D(
         [], [], color=light_shade("ink" if index == 0 else SERIES[index - 1]), **_line(index),
-        markersize=4, label=label))
+        markersize=4, label=arm_label(curve.arm) + _remarks(index, curve)))
   ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2,
             ncols=legend_columns([arm_label(curve.arm) for curve in curves]), columnspacing=1.2)
+
+
+def _remarks(index: int, curve: Curve) -> str:
+  """What stands behind the name of an arm: whether it is the baseline, and how many runs failed."""
+  remarks = ["baseline"] * (index == 0)
+  remarks += [f"{curve.failed} of {len(curve.errors)} failed"] * (curve.failed > 0)
+  return f" ({', '.join(remarks)})" if remarks else ""

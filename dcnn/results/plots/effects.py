@@ -20,6 +20,7 @@ from dcnn.results.plots.style import (
     light_shade,
     with_style,
 )
+from dcnn.results.plots.titles import set_titles
 
 
 class Ratio(NamedTuple):
@@ -83,7 +84,9 @@ def effect_plot(panel: EffectPanel) -> Figure:
   ax.fill_between([min(ends), max(ends)], 1 / EQUIVALENCE, EQUIVALENCE, **BAND, zorder=1)
   ax.axhline(1.0, color=light_shade("ink"), linewidth=1.2, zorder=2)
   for each in panel.others:
-    ax.plot(each.steps, each.centre, color=light_shade("grey"), linewidth=0.7, zorder=2.5)
+    (line,) = ax.plot(
+        each.steps, each.centre, color=light_shade("grey"), linewidth=0.7, zorder=2.5)
+    set_titles(line, [each.arm])
   handles = [_draw_ratio(ax, index, each) for index, each in enumerate(panel.largest)]
   if panel.others:
     handles.append(Line2D([], [], color=light_shade("grey"), linewidth=0.7,
@@ -106,6 +109,8 @@ def _draw_ratio(ax: Axes, index: int, ratio: Ratio) -> Line2D:
   known = np.isfinite(ratio.low) & np.isfinite(ratio.high)
   ax.fill_between(ratio.steps[known], ratio.low[known], ratio.high[known], color=colour,
                   alpha=0.15, linewidth=0, zorder=3)
-  ax.plot(ratio.steps, ratio.centre, **style, markevery=max(1, len(ratio.steps) // 7),
-          markeredgecolor=light_shade("paper"), markeredgewidth=0.5, zorder=4)
+  (line,) = ax.plot(
+      ratio.steps, ratio.centre, **style, markevery=max(1, len(ratio.steps) // 7),
+      markeredgecolor=light_shade("paper"), markeredgewidth=0.5, zorder=4)
+  set_titles(line, [ratio.arm])
   return Line2D([], [], **style, label=arm_label(ratio.arm))

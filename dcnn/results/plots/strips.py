@@ -1,5 +1,6 @@
 """Strip plots: every run a dot, every arm an interval."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from dcnn.results import text
 from dcnn.results.palette import PALETTE, VERDICT_COLOURS
 from dcnn.results.plots.log_axes import set_log_axis, with_zero, zero_place
 from dcnn.results.plots.style import WIDTH, arm_label, light_shade, with_style
+from dcnn.results.plots.titles import set_titles
 from dcnn.stats import Interval
 
 _CONSTANT_LINE: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (1, 2))}
@@ -32,12 +34,14 @@ class Strip(NamedTuple):
     errors: The error of each seed, 0 where the run is exact and inf where it failed.
     interval: The geometric mean of the finished runs and its 95 % interval.
     verdict: `baseline`, or what the tests say, see `stats.verdict`.
+    titles: What a page tells of each run under the pointer, or nothing.
   """
 
   arm: str
   errors: Float[np.ndarray, " seeds"]
   interval: Interval
   verdict: str
+  titles: Sequence[str] = ()
 
 
 class StripPanel(NamedTuple):
@@ -135,8 +139,10 @@ def _draw_strip(ax: Axes, strip: Strip, row: int, zero: float) -> None:
   ax.axhline(row, color=light_shade("rule"), linewidth=0.6, zorder=0.5)
   heights = row + np.linspace(-0.27, 0.27, len(strip.errors)) * (len(strip.errors) > 1)
   shown = np.isfinite(strip.errors)
-  ax.plot(with_zero(strip.errors[shown], zero), heights[shown], "o", color=colour, markersize=2.9,
-          markeredgewidth=0, alpha=0.55, zorder=3)
+  (dots,) = ax.plot(
+      with_zero(strip.errors[shown], zero), heights[shown], "o", color=colour, markersize=2.9,
+      markeredgewidth=0, alpha=0.55, zorder=3)
+  set_titles(dots, list(itertools.compress(strip.titles, shown)))
   if not np.isfinite(strip.interval.centre):
     return
   centre, *ends = with_zero(np.array(strip.interval), zero)
@@ -171,10 +177,13 @@ def _name_rows(ax: Axes, panel: StripPanel) -> None:
   named = [pair for _, _, strips in groups for pair in strips]
   ax.set_yticks([row for row, _ in named], [arm_label(strip.arm) for _, strip in named])
   for row, strip in named:
-    failed = int(np.sum(~np.isfinite(strip.errors)))
-    if failed:
-      ax.text(0.99, row, f"{failed} of {len(strip.errors)} failed", fontsize=8, va="center",
-              ha="right", transform=ax.get_yaxis_transform(), color=light_shade("vermillion"))
+    failed = ~np.isfinite(strip.errors)
+    if failed.any():
+      count = ax.text(
+          0.99, row, f"{failed.sum()} of {failed.size} failed", fontsize=8, va="center", ha="right",
+          transform=ax.get_yaxis_transform(), color=light_shade("vermillion"))
+      titles = list(itertools.compress(strip.titles, failed))
+      set_titles(count, ["; ".join(titles)] if titles else [])
 
 
 def _strip_legend(verdicts: set[str], dot: str, constant: bool) -> list[Line2D | Patch]:

@@ -21,6 +21,7 @@ from matplotlib.transforms import Bbox
 from dcnn.base.text import visible_text
 from dcnn.results import text
 from dcnn.results.palette import PALETTE
+from dcnn.results.plots.titles import with_titles
 
 SERIES = ("blue", "vermillion", "green", "orange", "purple", "sky", "wine", "olive")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
@@ -148,9 +149,9 @@ def beside(contents: Sequence[bytes]) -> bytes:
 def inline(content: bytes) -> str:
   """An SVG file made fit to stand inside an HTML page.
 
-  Colours of `PALETTE` become the CSS variables `--ink`, `--soft`, ...; identifiers that several
-  figures would share, and the fixed size, are gone. One that is wider than a panel is of the class
-  `wide`.
+  Colours of `PALETTE` become the CSS variables `--ink`, `--soft`, ...; the marks have their titles;
+  names of groups, which several figures would share, and the fixed size are gone. One that is wider
+  than a panel is of the class `wide`.
 
   Args:
     content: The SVG file, as `svg` returned it.
@@ -160,13 +161,14 @@ def inline(content: bytes) -> str:
   """
   element = _element(content)
   wide = float(re.findall(r'viewBox="0 0 ([\d.]+) ', element)[0]) > 72 * WIDTH + 1
+  for name, (shade, _) in PALETTE.items():
+    element = element.replace(shade, f"var(--{name})")
+  element = with_titles(element)
   element = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", element, flags=re.DOTALL)
   element = re.sub(r'<g id="[^"]*"', "<g", element)
   element = _SIZE.sub("", element)
   if wide:
     element = element.replace("<svg", '<svg class="wide"', 1)
-  for name, (shade, _) in PALETTE.items():
-    element = element.replace(shade, f"var(--{name})")
   return element
 
 

@@ -1,16 +1,18 @@
 """The choice of learning rates: validation score against rate, a small panel for each arm."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dcnn.base.text import one_line
+from dcnn.base.text import number_text, one_line
 from dcnn.results import text
 from dcnn.results.facts import Scores
 from dcnn.results.plots.log_axes import set_log_axis
 from dcnn.results.plots.style import WIDTH, light_shade, with_style
+from dcnn.results.plots.titles import set_titles
 
 _COLUMNS = 3
 _LONGEST_NAME = 20
@@ -57,14 +59,22 @@ def tuning_plot(arms: Sequence[Scores]) -> Figure:
 def _draw_scores(ax: Axes, each: Scores) -> None:
   shown = np.isfinite(each.scores) & (each.scores > 0)
   whole, short = shown & ~each.stopped, shown & each.stopped
-  ax.plot(each.rates[whole], each.scores[whole], "o-", color=light_shade("blue"), linewidth=1.3,
-          markersize=3.4)
-  ax.plot(each.rates[short], each.scores[short], "s", color=light_shade("soft"), markersize=3.4,
-          markerfacecolor=light_shade("paper"))
+  (line,) = ax.plot(
+      each.rates[whole], each.scores[whole], "o-", color=light_shade("blue"), linewidth=1.3,
+      markersize=3.4)
+  (squares,) = ax.plot(
+      each.rates[short], each.scores[short], "s", color=light_shade("soft"), markersize=3.4,
+      markerfacecolor=light_shade("paper"))
   best = shown & (each.rates == each.chosen)
-  ax.plot(each.rates[best], each.scores[best], "D", color=light_shade("vermillion"), markersize=5)
-  failed = each.rates[~np.isfinite(each.scores)]
-  ax.plot(failed, np.full(len(failed), 0.93), "x", color=light_shade("soft"), markersize=4,
-          transform=ax.get_xaxis_transform())
+  (diamond,) = ax.plot(
+      each.rates[best], each.scores[best], "D", color=light_shade("vermillion"), markersize=5)
+  failed = ~np.isfinite(each.scores)
+  (crosses,) = ax.plot(
+      each.rates[failed], np.full(np.sum(failed), 0.93), "x", color=light_shade("soft"),
+      markersize=4, transform=ax.get_xaxis_transform())
+  titles = [f"{each.arm}, learning rate {rate:g}: score {number_text(score)}"
+            for rate, score in zip(each.rates, each.scores, strict=True)]
+  for marks, of in ((line, whole), (squares, short), (diamond, best), (crosses, failed)):
+    set_titles(marks, list(itertools.compress(titles, of)))
   ax.set_title(text.shorten(one_line(each.arm), _LONGEST_NAME), loc="left", fontsize=7.5, pad=3)
   ax.grid(True)
