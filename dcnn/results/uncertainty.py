@@ -52,9 +52,10 @@ def _unit(values: list[Mapping[str, Any]]) -> Unit:
 
 def _cells(values: Mapping[str, Any], unit: Unit) -> dict[str, str]:
   """The cells of a quantity; empty of an arm that does not have it."""
-  factors = {"error": unit.factor, "spread": unit.factor}
-  return {name: number_text(factors.get(name, 1.0) * _number(values[name])) if values else ""
-          for name in ("error", "spread", "factor", "before", "after")}
+  show = {
+      **dict.fromkeys(("error", "spread"), lambda value: number_text(unit.factor * value)),
+      "factor": number_text, **dict.fromkeys(("before", "after"), _area_text)}
+  return {name: text(_number(values[name])) if values else "" for name, text in show.items()}
 
 
 def _sentence(name: str, values: list[Mapping[str, Any]]) -> str:
@@ -65,12 +66,16 @@ def _sentence(name: str, values: list[Mapping[str, Any]]) -> str:
           strict=True))
   arms = f" (medians of {len(values)} arms)" if len(values) > 1 else ""
   if not math.isfinite(factor):
-    return f"{name}: the seeds do not differ, so that they tell no uncertainty"
+    return f"The seeds do not differ in {name}, so that they tell no uncertainty"
   poor = ("; what is left shows that the spread does not tell which errors are large"
           if after > _POOR else "")
-  return (f"{name}: the spread over the seeds is {number_text(ratio)} times the error of their "
+  return (f"The spread of {name} over the seeds is {number_text(ratio)} times the error of their "
           f"mean; one factor, {number_text(factor)}, takes the miscalibration from "
-          f"{number_text(before)} to {number_text(after)}{arms}{poor}")
+          f"{_area_text(before)} to {_area_text(after)}{arms}{poor}")
+
+
+def _area_text(area: float) -> str:
+  return number_text(area) if math.isnan(area) else f"{area:.3f}"
 
 
 def _ratio(values: Mapping[str, Any]) -> float:
