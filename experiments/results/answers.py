@@ -337,6 +337,7 @@ RESULTS = {
     "rmd17": "SchNet on rMD17 ethanol, by the recipe that `rmd17:search` found.",
     "rmd17_painn": "PaiNN by the same recipe.",
     "rmd17_cgcnn": "CGCNN by the same recipe.",
+    "rmd17_forcenet": "ForceNet by the same recipe.",
     "rmd17_ace": "GridACE by the same recipe.",
 }
 

@@ -17,7 +17,7 @@ function sorted(rows, column, direction) {
   const keyed = rows.map((row) => [key(row.cells[column]), row]);
   if (direction) keyed.sort(([a], [b]) => {
     if (a === null || b === null) return (a === null) - (b === null);
-    return direction * (typeof a === "number" ? a - b : a.localeCompare(b));
+    return direction * (typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true }));
   });
   return keyed.map(([, row]) => row);
 }
