@@ -26,7 +26,6 @@ VARIABLE = "DCNN_DATA"  # the environment variable that says where the cache is
 TIMEOUT = 30.0  # seconds, of a connection or of an answer
 CHUNK = 1 << 18  # bytes
 TELL_EVERY = 10.0  # seconds
-EXTRACTED = "extracted"  # folder of files out of archives
 
 _log = logging.getLogger(__name__)
 
@@ -58,9 +57,12 @@ def fetch(file: File) -> pathlib.Path:
   """
   _pooch()
   path = cache() / file.name
+  kept = _kept(file, path)
+  if kept is not None:  # perhaps in a cache of a whole group, in which nobody else may write
+    return kept
   path.parent.mkdir(parents=True, exist_ok=True)
   with filelock.FileLock(path.with_name(f"{path.name}.lock")):
-    kept = _kept(file, path)
+    kept = _kept(file, path) or _kept_in_archive(file, path)
     if kept is not None:
       return kept
     failures = [f"{path} is another file"] if path.exists() else []
@@ -96,18 +98,26 @@ def _pooch() -> Any:
 
 
 def _kept(file: File, path: pathlib.Path) -> pathlib.Path | None:
-  """The file in the cache, or out of an archive there; None where there is neither."""
+  """The file in the cache, by itself or out of an archive; None where there is neither."""
   if path.is_file() and any(
       matches(path, mirror.checksum) for mirror in file.mirrors if not mirror.archive):
     return path
-  extracted = path.parent / EXTRACTED / path.name
-  if extracted.is_file():
-    return extracted
+  extracted = _extracted(path)
+  return extracted if extracted.is_file() else None
+
+
+def _kept_in_archive(file: File, path: pathlib.Path) -> pathlib.Path | None:
+  """The file out of an archive that is in the cache; None where there is none."""
   for mirror in file.mirrors:
     archive = path.with_name(mirror.archive or path.name)
     if mirror.archive and archive.is_file() and matches(archive, mirror.checksum):
-      return _extract(archive, mirror.member, extracted)
+      return _extract(archive, mirror.member, _extracted(path))
   return None
+
+
+def _extracted(path: pathlib.Path) -> pathlib.Path:
+  """Where a file out of an archive is kept: we alone write there, after the archive was checked."""
+  return path.parent / "extracted" / path.name
 
 
 def _fetch_from(mirror: Mirror, path: pathlib.Path) -> pathlib.Path:
@@ -124,7 +134,7 @@ def _fetch_from(mirror: Mirror, path: pathlib.Path) -> pathlib.Path:
         mirror.url, mirror.checksum, target.name, str(target.parent), downloader=downloader)
   if not mirror.archive:
     return target
-  return _extract(target, mirror.member, path.parent / EXTRACTED / path.name)
+  return _extract(target, mirror.member, _extracted(path))
 
 
 @contextlib.contextmanager

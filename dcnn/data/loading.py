@@ -17,7 +17,18 @@ from jaxtyping import Bool, Float, Int
 from dcnn.base import Dataset, Labels, System
 from dcnn.base.text import one_line, suggestion
 from dcnn.base.wording import option
-from dcnn.data import ase_formats, checks, consistency, embedded, fetching, named, npz, raw, xyz
+from dcnn.data import (
+    ase_formats,
+    checks,
+    consistency,
+    embedded,
+    fetching,
+    named,
+    npz,
+    qm9,
+    raw,
+    xyz,
+)
 from dcnn.data import units as units_lib
 from dcnn.data.named import NamedSet
 from dcnn.data.units import UNITS, Units
@@ -101,8 +112,8 @@ def load(
     forces_key: Name of the forces in the file, where it is not the usual one.
     positions_key: Name of the positions in the file, where it is not the usual one.
     species_key: Name of the species in the file, where it is not the usual one.
-    format: `npz`, `extxyz` or the name of a format of ASE; by default the name of the file tells
-      the format.
+    format: `npz`, `extxyz`, `qm9` or the name of a format of ASE; by default the name of the file
+      tells the format.
     incomplete: How to treat frames that lack forces, or whose labels are a placeholder: `refuse`
       the file; `skip` such frames; keep them for their `energies` alone, with forces that are nan;
       or take single atoms as `references` for the energies of their elements.
@@ -359,6 +370,8 @@ def _read(path: pathlib.Path, keys: raw.Keys, kind: str | None) -> _File:
   unit = UNITS["eV/angstrom"]
   if kind == "extxyz":
     return _File(xyz.read_xyz(path, keys), unit, "the convention of extended XYZ")
+  if kind == "qm9":
+    return _File(qm9.read_qm9(path, keys), UNITS["hartree/angstrom"], "as QM9 is published")
   numbers = ase_formats.read_ase(path, keys, kind)
   return _File(numbers, unit, "as ASE keeps them", converted=True)
 

@@ -173,7 +173,7 @@ def published_indices(
 
   >>> found = published_indices(
   ...     Published(np.array([3, 1, 4]), np.array([5, 9])), train=2, valid=1, seed=0)
-  >>> sorted([*found.train, *found.valid]), found.test
+  >>> sorted(map(int, [*found.train, *found.valid])), found.test
   ([1, 3, 4], array([5, 9]))
   """
   size = len(published.test) if test is None else test
