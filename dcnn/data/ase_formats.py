@@ -38,6 +38,8 @@ PICKLES = (
     "which are read as they are; or convert it where you trust it: read it with LmdbDataset of "
     "fairchem-core 1, make ase.Atoms with energy and forces of each entry, and write them with "
     "ase.db.connect('FILE.aselmdb').write(atoms)")
+ADVICE = ("Write it as extended XYZ, or as .npz with positions, species, energy and forces in eV "
+          "and angstrom")
 # What ASE itself puts into every frame.
 _OWN = frozenset({"numbers", "positions", "unique_id", "data", "key_value_pairs", "tags",
                   "initial_magmoms", "momenta"})

@@ -126,17 +126,35 @@ def _rmd17_sets() -> dict[str, NamedSet]:
           for molecule, (name, number, md5) in _RMD17.items()}
 
 
-_MD17_ASPIRIN_SHA256 = "sha256:af4ce531bf8cf07610c0bd876cb5b321f3c301d2365720967d98d45e1db1f748"
+# The files `md17_NAME.npz` of the authors, which others keep as `NAME_dft.npz`; only those whose
+# checksum is evidenced.
+_MD17 = {
+    "aspirin": ("aspirin", "af4ce531bf8cf07610c0bd876cb5b321f3c301d2365720967d98d45e1db1f748"),
+    "malonaldehyde": (
+        "malonaldehyde", "42563daf9cdb84079bb9c44657a17316a87382ca848ab63a62bfd704cf14f48d"),
+    "salicylic_acid": (
+        "salicylic", "1f991c1d2d7cf4b8f52eea062ecf68ce51521f2af77d6ff60530555c94a30e94"),
+    "toluene": ("toluene", "4befe3562724e234f3cc70984168d400b229d12d393d4b0c0423ccdffd8d3ec5"),
+}
+
+
+def _md17_sets() -> dict[str, NamedSet]:
+  copy = ("https://huggingface.co/datasets/chao1224/Geom3D_data/resolve/"
+          "a169e9d90a9000a37e53b2325a65807ff3641f5a/MD17")
+  return {f"md17/{molecule}": NamedSet(
+      File(f"md17/md17_{stem}.npz", tuple(Mirror(url, f"sha256:{sha256}") for url in (
+          f"https://sgdml.org/secure_proxy.php?file=data/npz/md17_{stem}.npz",
+          f"http://www.quantum-machine.org/gdml/data/npz/md17_{stem}.npz",
+          f"{copy}/{stem}/raw/{stem}_dft.npz"))),
+      "kcal/mol/angstrom", "S. Chmiela et al., Sci. Adv. 3 (2017) e1603015", "npz")
+          for molecule, (stem, sha256) in _MD17.items()}
+
+
 _QM9_SHA256 = "sha256:3a63848ac80691bdb8d41834b575afad345b9300d7a2db0c38adb7f6eaa8360c"
 
 SETS = MappingProxyType({
     **_rmd17_sets(),
-    "md17/aspirin": NamedSet(
-        File("md17/md17_aspirin.npz", tuple(
-            Mirror(url, _MD17_ASPIRIN_SHA256) for url in (
-                "https://sgdml.org/secure_proxy.php?file=data/npz/md17_aspirin.npz",
-                "http://www.quantum-machine.org/gdml/data/npz/md17_aspirin.npz"))),
-        "kcal/mol/angstrom", "S. Chmiela et al., Sci. Adv. 3 (2017) e1603015", "npz"),
+    **_md17_sets(),
     "qm9": NamedSet(
         File("qm9/dsgdb9nsd.xyz.tar.bz2", tuple(
             Mirror(url, _QM9_SHA256, 86_144_227) for url in (
@@ -169,7 +187,7 @@ def explain_missing(name: str) -> str:
   family = name.lower().partition("/")[0]
   relatives = [known for known in SETS if known.partition("/")[0] == family]
   if family in ELSEWHERE:
-    others = f" (it knows that of {', '.join(relatives)} alone)" if relatives else ""
+    others = f" (it knows those of {', '.join(relatives)} alone)" if relatives else ""
     return (f"{name} is not fetched by name, because dcnn knows no checksum of its file{others}: "
             f"get it from {ELSEWHERE[family]} and give the path of the file")
   return unknown("data set", name, relatives) if relatives else ""
