@@ -9,6 +9,9 @@ Lilienfeld, Mach. Learn.: Sci. Technol. 1 (2020) 045018, one for training and va
 for testing:
   dcnn --config=rmd17 --config.dataset=TRAIN.extxyz \\
       --config.test_dataset=TEST.extxyz --workdir=results/rmd17
+or, fetched by name, with the frames of a published split in place of those of the results below:
+  dcnn --config=rmd17 --config.dataset=rmd17/ethanol --config.test_dataset= \\
+      --config.split.method=published --workdir=results/rmd17_published
 Other networks are trained by the same recipe with --config.model.name=PaiNN, or with
 --config.model.name=GridACE --config.model.features=64 --config.steps=24000.
 

@@ -171,6 +171,20 @@ def test_what_is_neither_small_nor_significant_is_not_shown():
   assert "no level is shown to differ" in words and "is not shown" in words
 
 
+def test_the_words_on_an_interaction_do_not_follow_rounding():
+  """Of two levels each all departures are of one size, and only the first may be named."""
+  result = crossed(((1.0, 2.0), (2.0, 1.0)))
+  (analysis,) = factorials.analyses(result, result.tables[0])
+  said = factorials.sentence(analysis)
+  for seed in range(20):
+    nudge = 1 + 1e-15 * np.random.default_rng(seed).integers(-3, 4, size=(2, 2))
+    moved = tuple(tuple(cell._replace(centre=cell.centre * nudge[i, j])
+                        for j, cell in enumerate(row))
+                  for i, row in enumerate(analysis.effects.interaction))
+    assert factorials.sentence(analysis._replace(
+        effects=analysis.effects._replace(interaction=moved))) == said
+
+
 def test_a_table_without_factors_has_no_analysis():
   result = swept(errors_of(b=2.0))
   assert factorials.analyses(result, result.tables[0]) == []

@@ -106,6 +106,17 @@ def test_one_function_starts_a_program_git_with_fixed_arguments():
   assert ast.unparse(command.elts[0]) == "'git'" and variable == ["str(_checkout())"]
 
 
+def test_one_module_fetches_what_the_table_of_published_sets_says_and_checks_it():
+  assert importers("pooch") == ["dcnn/data/fetching.py"]
+  retrieving = [call for name, call in calls(MODULES["dcnn/data/fetching.py"])
+                if name == "pooch.retrieve"]
+  assert [ast.unparse(argument) for argument in retrieving[0].args[:2]] == [
+      "mirror.url", "mirror.checksum"] and len(retrieving) == 1
+  assert importers("tarfile") == ["dcnn/data/fetching.py", "dcnn/data/qm9.py"]
+  assert not [name for module in importers("tarfile") for name, _ in calls(MODULES[module])
+              if name.endswith((".extract", ".extractall"))]
+
+
 def test_the_command_tries_jax_in_a_process_of_fixed_arguments():
   (call,) = [call for name, call in calls(MODULES["dcnn/cli/runtime.py"])
              if name.startswith("subprocess.")]

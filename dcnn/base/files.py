@@ -1,9 +1,11 @@
 """Files that are written whole or not at all, so that a reader never sees half of one."""
 
+import io
 import json
 import os
 import pathlib
 import secrets
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,10 +31,15 @@ def finite(value: Any) -> Any:
 
 def write_file(path: pathlib.Path, content: bytes) -> None:
   """Writes a file whole or not at all: under another name first, which nobody can have foreseen."""
+  write_stream(path, io.BytesIO(content))
+
+
+def write_stream(path: pathlib.Path, content: io.BufferedIOBase) -> None:
+  """Writes what a stream gives as `write_file` does, without holding it all in memory."""
   temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
   try:
     with temporary.open("xb") as file:
-      file.write(content)
+      shutil.copyfileobj(content, file)
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)

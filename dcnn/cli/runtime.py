@@ -14,6 +14,7 @@ import jax
 
 from dcnn.base import processes
 from dcnn.cli.messages import FAILURE, Stop
+from dcnn.jobs import display
 
 CACHE_BYTES = 2**30  # of compiled programs, the oldest of which go first; one takes 1 to 3 MB
 WORTH_KEEPING_SECONDS = 0.1
@@ -87,6 +88,7 @@ def quieten_libraries() -> None:
   """
   for name in ("absl", "asyncio", "matplotlib"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
+  _say_what_is_fetched()
   hook = sys.unraisablehook
 
   def unraisable(raised: Any) -> None:
@@ -94,6 +96,20 @@ def quieten_libraries() -> None:
       hook(raised)
 
   sys.unraisablehook = unraisable
+
+
+class _Said(logging.Handler):
+  """Says what is logged."""
+
+  def emit(self, record: logging.LogRecord) -> None:
+    display.say(record.getMessage())
+
+
+def _say_what_is_fetched() -> None:
+  """A download of a gigabyte must not look like a command that hangs."""
+  log = logging.getLogger("dcnn.data.fetching")
+  log.handlers, log.propagate = [_Said()], False
+  log.setLevel(logging.INFO)
 
 
 def silence() -> None:

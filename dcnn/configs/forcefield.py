@@ -35,7 +35,7 @@ from dcnn.tasks.forcefield_metrics import FrameMetric
 from dcnn.use.forcefields import LABELS, ForceField, scaled_energy
 from dcnn.use.runs import Runs
 
-SPLITS = ("random", "blocks")
+SPLITS = ("random", "blocks", "published")
 FieldsOfData = Callable[[Any], dict[str, Any]]  # of a `model.name`, see `_fields_of_data`
 
 
@@ -58,7 +58,9 @@ def _size(name: str, meaning: str, kind: type = int) -> Setting:
 
 
 SETTINGS = (
-    Setting("dataset", "ethanol", "The data: an embedded molecule, or the path of a file."),
+    Setting("dataset", "ethanol",
+            "The data: an embedded molecule, the path of a file, or a published set by name, such "
+            "as rmd17/ethanol or qm9, which is fetched once."),
     Setting("test_dataset", "",
             "A second file to test on, where data come already divided; its frames are the test "
             "split."),
@@ -68,7 +70,7 @@ SETTINGS = (
     Setting("data.positions_key", "", "The name of the positions in a file that has its own."),
     Setting("data.species_key", "", "The name of the atomic numbers in a file that has its own."),
     Setting("data.format", "",
-            "The format, npz, extxyz or one of ASE, where the name of the file does not tell."),
+            "The format, npz, extxyz, qm9 or one of ASE, where the name of the file tells none."),
     Setting("data.incomplete", "refuse",
             "Frames without forces: refuse them, skip them, use their energies alone, or take "
             "single atoms as references for the energies of their elements (references)."),
@@ -76,8 +78,11 @@ SETTINGS = (
     Setting("data.check_units", True,
             "Whether labels outside what quantum chemistry gives are refused."),
     Setting("split.method", "random",
-            "How frames are divided: at random, or in contiguous blocks in the order of the file.",
-            choices=SPLITS),
+            "How frames are divided: at random, in contiguous blocks in the order of the file, or "
+            "as was published with the data (rmd17), validation frames drawn at random from the "
+            "training frames.", choices=SPLITS),
+    Setting("split.published", 1, "Which of the published splits: 1 to 5 for rmd17.",
+            check=positive_whole),
     Setting("split.train", 900, "Training frames.", "frames", check=positive_whole),
     Setting("split.valid", 100, "Validation frames.", "frames", check=_some_validation),
     Setting("split.test", None, "Test frames; None for all the rest.", "frames", kind=int,
@@ -149,10 +154,12 @@ class Sources(NamedTuple):
   Attributes:
     dataset: All frames.
     held_out: How many of them, at the end, came from `test_dataset` and are the test split.
+    published: The published split, where it is asked for.
   """
 
   dataset: Dataset
   held_out: int
+  published: data.Published | None = None
 
   @property
   def summary(self) -> str:
@@ -182,10 +189,13 @@ def load(config: ConfigDict) -> Sources:
       forces_key=options.forces_key or None, positions_key=options.positions_key or None,
       species_key=options.species_key or None, format=options.format or None,
       incomplete=options.incomplete, check_units=options.check_units)
+  published = None
+  if config.split.method == "published":  # before the data, which may take long
+    published = data.published_split(config.dataset, config.split.published)
   with wording.options_under("data."):
     dataset = load_one(config.dataset)
     if not config.test_dataset:
-      return Sources(_without_repeats(config, dataset), 0)
+      return Sources(_without_repeats(config, dataset), 0, published)
     # References come with the training data; single atoms are no test of them.
     way = "skip" if options.incomplete == "references" else options.incomplete
     test = load_one(config.test_dataset, incomplete=way)
@@ -287,12 +297,17 @@ def _splits(config: ConfigDict, sources: Sources, seed: int) -> Indices:
 
 
 def _split_frames(config: ConfigDict, sources: Sources, seed: int) -> Indices:
-  split, (dataset, held_out) = config.split, sources
+  split, (dataset, held_out, published) = config.split, sources
   test = 0 if held_out else split.test
   sizes = {"train": split.train, "valid": split.valid, "test": test}
   available = len(dataset) - held_out
   if split.method == "blocks":
     indices = data.block_indices(available, gap=split.gap, **sizes)
+  elif published is not None:
+    last = max(map(int, (*published.train, *published.test)))
+    require(last < available, f"the published split has frame {last:,} of a file with "
+            f"{available:,} frames: is it another file of this name?")
+    indices = data.published_indices(published, seed=split.seed, **sizes)
   else:
     own = seed if split.per_seed else split.seed
     indices = data.split_indices(available, seed=own, **sizes)
@@ -477,8 +492,17 @@ def _check(config: ConfigDict) -> None:
   split, loss = config.split, config.loss
   require(not config.test_dataset or split.test is None,
           "split.test is given and so is test_dataset, whose frames are the test split: drop one")
-  require(not (split.per_seed and split.method == "blocks"),
-          "split.per_seed needs split.method=random: blocks are the same for every seed")
+  require(not split.per_seed or split.method == "random",
+          "split.per_seed needs split.method=random: blocks and published splits are the same for "
+          "every seed")
+  require(split.published == 1 or split.method == "published",
+          "split.published is for split.method=published")
+  if split.method == "published":
+    require(not config.test_dataset, "test_dataset is given, and split.method=published says which "
+            "frames are for testing: drop one")
+    require(not config.data.drop_repeated and config.data.incomplete == "refuse",
+            "split.method=published needs data.drop_repeated=False and data.incomplete=refuse: "
+            "published are the numbers of frames of the whole file")
   require(not split.gap or split.method == "blocks",
           "split.gap is for split.method=blocks; a random split has no gap")
   require(not (config.tuning.learning_rates and split.per_seed),

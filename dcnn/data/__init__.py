@@ -8,13 +8,17 @@ from dcnn.data.domain import Domain, domain, remarks, require_elements
 from dcnn.data.embedded import NAMES
 from dcnn.data.generation import MOLECULES, generate, save
 from dcnn.data.loading import checksum, join, load, load_unlabelled
+from dcnn.data.named import SETS as PUBLISHED
 from dcnn.data.neighbours import neighbour_list
 from dcnn.data.splitting import (
     Indices,
+    Published,
     Splits,
     block_indices,
     check_disjoint,
     distinct,
+    published_indices,
+    published_split,
     split,
     split_blocks,
     split_indices,
@@ -24,9 +28,11 @@ from dcnn.data.units import UNITS
 __all__ = [
     "MOLECULES",
     "NAMES",
+    "PUBLISHED",
     "UNITS",
     "Domain",
     "Indices",
+    "Published",
     "Splits",
     "block_indices",
     "check_disjoint",
@@ -39,6 +45,8 @@ __all__ = [
     "load",
     "load_unlabelled",
     "neighbour_list",
+    "published_indices",
+    "published_split",
     "remarks",
     "require_elements",
     "save",

@@ -1,4 +1,7 @@
-"""Reads whatever ASE reads from a local file: its trajectories, databases, outputs of codes."""
+"""Reads whatever ASE reads from a local file: its trajectories, databases, outputs of codes.
+
+Databases of LMDB need the extra `lmdb`. Nothing is ever unpickled.
+"""
 
 import os
 import pathlib
@@ -26,7 +29,15 @@ from dcnn.data.raw import (
 # ASE would open a connection for these, by the file's extension alone.
 SERVERS = ("mysql", "postgresql")
 # Read row by row, because `ase.io.read` leaves out the user's own keys and data.
-DATABASES = ("db", "json")
+DATABASES = ("db", "json", "aselmdb")
+LMDB_MAGIC = slice(16, 20), b"\xde\xc0\xef\xbe"  # of its first page, after the header of a page
+ZLIB = b"\x78"  # the first byte of a compressed value
+PICKLES = (
+    "its values are pickled Python objects, as in the LMDB files of OC20 and OC22; unpickling can "
+    "run code and is never done. Take the trajectories (.traj) that OC22 publishes beside them, "
+    "which are read as they are; or convert it where you trust it: read it with LmdbDataset of "
+    "fairchem-core 1, make ase.Atoms with energy and forces of each entry, and write them with "
+    "ase.db.connect('FILE.aselmdb').write(atoms)")
 ADVICE = ("Write it as extended XYZ, or as .npz with positions, species, energy and forces in eV "
           "and angstrom")
 # What ASE itself puts into every frame.
@@ -55,12 +66,17 @@ def read_ase(path: str | os.PathLike, keys: Keys, kind: str | None = None) -> Ra
   keys = Keys(keys.energy or "energy", keys.forces or "forces", keys.positions or "positions",
               keys.species or "numbers")
   path = os.path.abspath(path)  # ASE does not take '-' and others for files
-  if kind is not None and kind not in ioformats:
+  if kind is None and _is_lmdb(path):
+    kind = "aselmdb"
+  if kind is not None and kind not in (*ioformats, *DATABASES):
     raise ValueError(f"unknown format {kind!r}: {suggestion(kind, ioformats)}Known are npz, "
                      "extxyz and the names of ASE's formats, as `ase info --formats` lists them")
+  if kind == "aselmdb":
+    _require_no_pickles(path)
   try:
     kind = kind or filetype(path)
-    if kind in SERVERS or kind not in ioformats or not ioformats[kind].can_read:
+    if kind in SERVERS or kind not in DATABASES and (
+        kind not in ioformats or not ioformats[kind].can_read):
       raise UnknownFileTypeError(kind)
     if kind in DATABASES:
       images = [row.toatoms(add_additional_information=True) for row in _rows(path, kind)]
@@ -87,6 +103,10 @@ def _rows(path: str, kind: str) -> list[Any]:
   import ase.db
   from ase.db.sqlite import SQLite3Database
 
+  if kind == "aselmdb":
+    database: Any = ase.db.connect(path, type=kind, use_lock_file=False, readonly=True)
+    with database:
+      return list(database.select())
   if kind != "db":
     return list(ase.db.connect(path, type=kind, use_lock_file=False, serial=True).select())
   address = f"{pathlib.Path(path).as_uri()}?mode=ro"
@@ -112,6 +132,37 @@ def _rows(path: str, kind: str) -> list[Any]:
   finally:
     for connection in opened:  # ASE leaves this to the garbage collector
       connection.close()
+
+
+def _is_lmdb(path: str) -> bool:
+  """Whether a file is a database of LMDB, whatever is in it."""
+  place, magic = LMDB_MAGIC
+  with open(path, "rb") as file:
+    return file.read(place.stop)[place] == magic
+
+
+def _require_no_pickles(path: str) -> None:
+  """Refuses a database of LMDB whose values are not those of ASE, by their first bytes alone.
+
+  Raises:
+    ValueError: With the way to convert it; or if the file is damaged.
+    ModuleNotFoundError: Without the extra `lmdb`.
+  """
+  try:
+    import ase_db_backends.aselmdb  # noqa: F401
+    import lmdb
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{path}: an LMDB database needs ase-db-backends: pip install 'dcnn[lmdb]'",
+        name="ase_db_backends") from error
+  try:
+    with lmdb.open(path, subdir=False, readonly=True, lock=False) as opened:
+      with opened.begin() as reading:
+        _, value = next(reading.cursor().iternext(), (b"", ZLIB))
+  except lmdb.Error as error:
+    raise ValueError(f"not a whole LMDB database, copy it again: {short_text(error)}") from error
+  if value[:1] != ZLIB:
+    raise ValueError(PICKLES)
 
 
 def _frame(index: int, atoms: Any, keys: Keys) -> Frame:

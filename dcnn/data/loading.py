@@ -17,8 +17,20 @@ from jaxtyping import Bool, Float, Int
 from dcnn.base import Dataset, Labels, System
 from dcnn.base.text import one_line, suggestion
 from dcnn.base.wording import option
-from dcnn.data import ase_formats, checks, consistency, embedded, npz, raw, xyz
+from dcnn.data import (
+    ase_formats,
+    checks,
+    consistency,
+    embedded,
+    fetching,
+    named,
+    npz,
+    qm9,
+    raw,
+    xyz,
+)
 from dcnn.data import units as units_lib
+from dcnn.data.named import NamedSet
 from dcnn.data.units import UNITS, Units
 
 # The ways to treat frames that lack forces.
@@ -27,6 +39,20 @@ INCOMPLETE = ("refuse", "skip", "energies", "references")
 LARGE = 10_000_000  # bytes
 WRITTEN = 0.01
 SPREAD = 1e-3  # eV; two energies whose difference spreads by less are the same up to a constant
+
+
+class _Place(NamedTuple):
+  """Where data are, and what is known of them beforehand.
+
+  Attributes:
+    path: The file.
+    published: What it is, if it is a published set that was asked for by name.
+    name: That name; else empty.
+  """
+
+  path: pathlib.Path
+  published: NamedSet | None = None
+  name: str = ""
 
 
 class _File(NamedTuple):
@@ -76,7 +102,9 @@ def load(
   Args:
     name_or_path: `aspirin`, `benzene`, `ethanol`, `malonaldehyde`, `naphthalene`,
       `salicylic_acid`, `toluene`, `uracil`, or a file (`./ethanol` for a file of such a name). `~`
-      is the home directory.
+      is the home directory. Where there is no such file, one of `data.PUBLISHED`, such as
+      `rmd17/ethanol`: it is fetched once, into the folder that the environment variable
+      `DCNN_DATA` names, by default `dcnn/data` in the user's folder of caches.
     units: Units of the file, such as `kcal/mol/angstrom`: a name in `data.UNITS` or another
       ENERGY/LENGTH of the forces; by default those that the file declares, or those of its
       convention.
@@ -84,8 +112,8 @@ def load(
     forces_key: Name of the forces in the file, where it is not the usual one.
     positions_key: Name of the positions in the file, where it is not the usual one.
     species_key: Name of the species in the file, where it is not the usual one.
-    format: `npz`, `extxyz` or the name of a format of ASE; by default the name of the file tells
-      the format.
+    format: `npz`, `extxyz`, `qm9` or the name of a format of ASE; by default the name of the file
+      tells the format.
     incomplete: How to treat frames that lack forces, or whose labels are a placeholder: `refuse`
       the file; `skip` such frames; keep them for their `energies` alone, with forces that are nan;
       or take single atoms as `references` for the energies of their elements.
@@ -100,7 +128,8 @@ def load(
     ValueError: On an unknown name, a file that cannot be read, missing keys, shapes that disagree,
       NaN, coincident atoms, missing labels, or numbers in the wrong units; the message names file
       and frame.
-    OSError: If the file is absent or not a file.
+    OSError: If the file is absent or not a file, or a published set cannot be fetched.
+    ModuleNotFoundError: If a published set is asked for without the extra `data`.
 
   >>> ethanol = load("ethanol")
   >>> ethanol
@@ -113,12 +142,13 @@ def load(
     raise ValueError(f"unknown {option('incomplete', incomplete)}: "
                      f"{suggestion(incomplete, INCOMPLETE)}Known are {', '.join(INCOMPLETE)}")
   keys = raw.Keys(energy_key, forces_key, positions_key, species_key)
-  with _locate(os.path.expanduser(os.fspath(name_or_path))) as path:
+  with _locate(os.path.expanduser(os.fspath(name_or_path))) as place:
+    path = place.path
     try:
       with _name_in_warnings(path):
         # Numbers near the end of the range overflow in many places; the checks name them.
         with np.errstate(over="ignore", invalid="ignore"):
-          file = _open(path, keys, format, unit)
+          file = _open(place, keys, format, unit)
           if file.guessed and not check_units:
             file = file._replace(origin=f"as {file.guessed} has them, unchecked")
           found, distances, references = _check_and_convert(file, keys, incomplete, check_units)
@@ -130,7 +160,7 @@ def load(
         name=path.stem,
         systems=System(found.positions, found.species, found.cell),
         labels=Labels(found.energy, found.forces),
-        source=f"{path.name}: {_sentence(found.source)}, read as {file.unit.name}",
+        source=_source(place, found.source, file.unit),
         checksum=checksum(path),
         summary=_summary(path, file, found, distances, references),
         references=references)
@@ -173,10 +203,11 @@ def load_unlabelled(
   """
   unit = None if units is None else units_lib.parse(units)
   keys = raw.Keys(energy_key, forces_key, positions_key, species_key)
-  with _locate(os.path.expanduser(os.fspath(name_or_path))) as path:
+  with _locate(os.path.expanduser(os.fspath(name_or_path))) as place:
+    path = place.path
     try:
       with _name_in_warnings(path), np.errstate(over="ignore", invalid="ignore"):
-        file = _open(path, keys, format, unit)
+        file = _open(place, keys, format, unit)
         found = units_lib.convert(file.raw, file.unit)
         checks.check_finite(found._replace(
             energy=np.zeros(len(found.energy)), forces=np.zeros_like(found.forces)))
@@ -259,19 +290,16 @@ def checksum(path: str | os.PathLike) -> str:
 
 
 @contextlib.contextmanager
-def _locate(name: str) -> Iterator[pathlib.Path]:
-  """Gives the path of an embedded set or of an existing file that is not empty."""
+def _locate(name: str) -> Iterator[_Place]:
+  """Gives the place of an embedded or published set, or of an existing file that is not empty."""
   if name in embedded.NAMES:
     with embedded.archive_path(name) as path:
-      yield path
+      yield _Place(path)
     return
   path = pathlib.Path(name)
   if not path.exists():
-    if path.suffix or len(path.parts) != 1:
-      raise FileNotFoundError(f"{path}: no such file")
-    raise ValueError(  # a bare word is meant as a set
-        f"unknown data set {name!r}: {suggestion(name.lower(), embedded.NAMES)}Embedded are "
-        f"{', '.join(embedded.NAMES)}; anything else must be an existing file")
+    yield _published(name)
+    return
   if not path.is_file():
     raise OSError(f"{path} is a directory or device, expected a file of configurations")
   status = path.stat()
@@ -283,14 +311,46 @@ def _locate(name: str) -> Iterator[pathlib.Path]:
     if not start.strip(b"\0"):
       raise ValueError(f"{path}: of its {status.st_size:,} bytes almost none were ever written: "
                        "copy or write it again")
-  yield path
+  yield _Place(path)
 
 
-def _open(path: pathlib.Path, keys: raw.Keys, kind: str | None, unit: Units | None) -> _File:
-  """A file with the units that the user gives, or those that it declares, and no idle padding."""
-  file = _read(path, keys, kind)
-  file = _apply_declared_units(file) if unit is None else file._replace(
-      unit=unit, origin=f"as {option('units')} says", guessed="", converted=False)
+def _published(name: str) -> _Place:
+  """The place of a published set, which is fetched where the cache has none.
+
+  Raises:
+    ValueError: On a name that is none, with those that may be meant.
+    FileNotFoundError: On what looks like a path.
+    OSError: If the set cannot be fetched.
+  """
+  if name in named.SETS:
+    published = named.SETS[name]
+    return _Place(fetching.fetch(published.file), published, name)
+  missing = named.explain_missing(name)
+  if missing:
+    raise ValueError(missing)
+  path = pathlib.Path(name)
+  if path.suffix or len(path.parts) != 1:
+    raise FileNotFoundError(f"{path}: no such file")
+  known = (*embedded.NAMES, *named.SETS)  # a bare word is meant as a set
+  families = dict.fromkeys(each.partition("/")[0] for each in named.SETS)
+  raise ValueError(
+      f"unknown data set {name!r}: {suggestion(name.lower(), known)}Embedded are "
+      f"{', '.join(embedded.NAMES)}; published are those of {', '.join(families)}; anything else "
+      "must be an existing file")
+
+
+def _open(place: _Place, keys: raw.Keys, kind: str | None, unit: Units | None) -> _File:
+  """A file with the units that the user gives, or those that are declared, and no idle padding."""
+  published = place.published
+  file = _read(place.path, keys, kind or (published.format if published else None))
+  if unit is not None:
+    file = file._replace(
+        unit=unit, origin=f"as {option('units')} says", guessed="", converted=False)
+  elif published is not None:
+    file = file._replace(unit=units_lib.parse(published.units), guessed="", converted=False,
+                         origin=f"as {place.name} is published")
+  else:
+    file = _apply_declared_units(file)
   used = (file.raw.species > 0).any(axis=0)  # others are padding in every frame
   return file._replace(raw=file.raw._replace(
       positions=file.raw.positions[:, used], species=file.raw.species[:, used],
@@ -310,6 +370,8 @@ def _read(path: pathlib.Path, keys: raw.Keys, kind: str | None) -> _File:
   unit = UNITS["eV/angstrom"]
   if kind == "extxyz":
     return _File(xyz.read_xyz(path, keys), unit, "the convention of extended XYZ")
+  if kind == "qm9":
+    return _File(qm9.read_qm9(path, keys), UNITS["hartree/angstrom"], "as QM9 is published")
   numbers = ase_formats.read_ase(path, keys, kind)
   return _File(numbers, unit, "as ASE keeps them", converted=True)
 
@@ -551,6 +613,12 @@ def symbols(species: Int[np.ndarray, "*frames"]) -> list[str]:
   from ase.data import chemical_symbols
 
   return [chemical_symbols[element] for element in np.unique(species[species > 0])]
+
+
+def _source(place: _Place, source: str, unit: Units) -> str:
+  """Where data came from and how they were made, in a sentence."""
+  cited = f"{place.name} ({place.published.reference}), " if place.published else ""
+  return f"{cited}{place.path.name}: {_sentence(source)}, read as {unit.name}"
 
 
 def _sentence(source: str) -> str:

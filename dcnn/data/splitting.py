@@ -1,4 +1,4 @@
-"""Training, validation and test frames: at random, or as blocks of a trajectory."""
+"""Training, validation and test frames: at random, as blocks of a trajectory, or as published."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,10 @@ import jax
 import numpy as np
 
 from dcnn.base import Dataset
-from dcnn.base.splits import Indices
+from dcnn.base.splits import Frames, Indices
 from dcnn.base.wording import has_settings, option
+from dcnn.data import fetching
+from dcnn.data.named import SETS
 
 
 class Splits(NamedTuple):
@@ -22,6 +24,18 @@ class Splits(NamedTuple):
   train: Dataset
   valid: Dataset
   test: Dataset
+
+
+class Published(NamedTuple):
+  """The numbers of the frames of a published split.
+
+  Attributes:
+    train: The frames to train on, validation included.
+    test: The frames to test on.
+  """
+
+  train: Frames
+  test: Frames
 
 
 def split(
@@ -110,6 +124,67 @@ def block_indices(
   start = train + gap
   end = start + valid + (gap if valid else 0)
   return Indices(order[:train], order[start:start + valid], order[end:end + test])
+
+
+def published_split(name: str, number: int = 1) -> Published:
+  """The frames of a split that was published with a data set; fetches them as `load` does.
+
+  Args:
+    name: A name in `data.PUBLISHED`.
+    number: Which of its splits, from 1.
+
+  Raises:
+    ValueError: If the set has no such split.
+    OSError: If it cannot be fetched.
+    ModuleNotFoundError: Without the extra `data`.
+
+  >>> published_split("qm9")
+  Traceback (most recent call last):
+  ...
+  ValueError: 'qm9' has no published split; rmd17/aspirin, ...
+  """
+  splits = SETS[name].splits if name in SETS else ()
+  if not splits:
+    having = ", ".join(known for known, each in SETS.items() if each.splits)
+    raise ValueError(f"{name!r} has no published split; {having} have: take one of these, or split "
+                     "at random or in blocks")
+  if not 1 <= number <= len(splits):
+    raise ValueError(f"{name} has the published splits 1 to {len(splits)}, got {number}")
+  return Published(*(np.loadtxt(fetching.fetch(file), np.int64, ndmin=1).ravel()
+                     for file in splits[number - 1]))
+
+
+def published_indices(
+    published: Published, *, train: int, valid: int, test: int | None = None, seed: int) -> Indices:
+  """The numbers of the frames of each split, where training and test frames are published.
+
+  Validation frames are drawn from the published training frames, which are so divided between the
+  two; of two sizes of the training set the smaller is part of the larger.
+
+  Args:
+    published: The published split.
+    train: Number of training frames, at least 1.
+    valid: Number of validation frames.
+    test: Number of test frames, the first of the published ones; by default all.
+    seed: Fixes which of the published training frames are for validation.
+
+  Raises:
+    ValueError: On sizes that do not fit.
+
+  >>> found = published_indices(
+  ...     Published(np.array([3, 1, 4]), np.array([5, 9])), train=2, valid=1, seed=0)
+  >>> sorted(map(int, [*found.train, *found.valid])), found.test
+  ([1, 3, 4], array([5, 9]))
+  """
+  size = len(published.test) if test is None else test
+  if size > len(published.test) or size < 0:
+    raise ValueError(f"test={test}: the published split has {len(published.test)} test frames")
+  if train + valid > len(published.train):
+    raise ValueError(f"train={train}, valid={valid} need {train + valid} frames, the published "
+                     f"split has {len(published.train)} for both: lower one of them")
+  drawn = split_indices(len(published.train), train=train, valid=valid, test=0, seed=seed)
+  return Indices(
+      published.train[drawn.train], published.train[drawn.valid], published.test[:size])
 
 
 def check_disjoint(dataset: Dataset, indices: Indices) -> None:

@@ -10,6 +10,8 @@ from dcnn import stats
 from dcnn.results import text
 from dcnn.results.records import Result, Table
 
+_DECIMALS = 9  # of log ratios: what differs less is a tie, of which the first is taken
+
 
 class Analysis(NamedTuple):
   """The factorial analysis of an error.
@@ -135,7 +137,8 @@ def _interaction(analysis: Analysis) -> str:
   if all(_is_small(cell[0]) for cell in cells):
     return f"The effect of {first} is the same {text.WITHIN} at all levels of {second}."
   p = float(np.min(effects.p_interaction))
-  ratio, row, column = max(cells, key=lambda cell: abs(np.log(cell[0].centre)))
+  # Of two levels all departures are of one size; which is larger by rounding is the machine's.
+  ratio, row, column = max(cells, key=lambda cell: round(abs(np.log(cell[0].centre)), _DECIMALS))
   where = f"{analysis.levels[0][row]} with {analysis.levels[1][column]}"
   words = (f"{where} has {text.ratio_text(ratio)} times the error that the two would give by "
            f"themselves ({text.p_words(p)})")
