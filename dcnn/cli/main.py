@@ -23,6 +23,7 @@ from dcnn.cli import (
     arguments,
     beginning,
     joining,
+    logs,
     previews,
     runtime,
     streams,
@@ -54,6 +55,11 @@ dcnn trains derivative-constrained networks and compares what their ingredients 
 
   dcnn report DIR
       Draws the report again from the files in DIR, also while a sweep is under way.
+
+  dcnn --config=... --workdir=DIR --log=tensorboard
+  dcnn log DIR --to=tensorboard
+      Shows the curves in an experiment tracker, tensorboard, wandb or mlflow, while they are
+      trained or afterwards; each needs the extra of its name. dcnn log --help says more.
 
   dcnn compare DIR DIR ... [--baseline=ARM] [--by=KEY] [--out=DIR]
       Joins finished sweeps and compares their arms; dcnn compare --help says how.
@@ -231,6 +237,7 @@ def generate(argv: Sequence[str]) -> None:
 
 COMMANDS: Mapping[str, Command] = {
     "report": Command(report, _REPORT_HELP),
+    "log": Command(logs.log, logs.LOG_HELP),
     "compare": Command(answers.compare, answers.COMPARE_HELP),
     "plan": Command(answers.plan, answers.PLAN_HELP),
     "predict": Command(uses.predict, uses.PREDICT_HELP),
