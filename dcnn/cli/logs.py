@@ -51,6 +51,7 @@ def log(argv: Sequence[str]) -> None:
   names = arguments.trackers_named("to", values.to)
   runtime.quieten_libraries()
   with stop_on_errors(), workdirs.claim(directory):
+    workdirs.check_free(directory)
     unfinished = workdirs.is_unfinished(directory)
     result = workdirs.so_far(directory) if unfinished else storage.load(directory)
     for name in names:

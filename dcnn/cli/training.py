@@ -65,11 +65,11 @@ def train(asked: arguments.Training, command: str) -> None:
     with stop_on_errors(FAILURE), interruption.listen_with_deadline(say) as request:
       if first:
         manifest = workdirs.begin(asked.workdir, manifest)
-      with tracking.tracked(asked.log if first else (), asked.workdir, manifest) as on_results:
+      names = asked.log if first else ()
+      for name in names:
+        display.say(f"{name}: {trackers.TRACKERS[name].place(asked.workdir)}")
+      with tracking.tracked(names, asked.workdir, manifest) as on_results:
         _run(experiment, manifest, asked.workdir, request, first, on_results)
-      if first:
-        for name in asked.log:
-          display.say(f"{name}: {trackers.TRACKERS[name].place(asked.workdir)}")
 
 
 def prepare(asked: arguments.Training) -> jobs.Experiment:

@@ -8,7 +8,6 @@ gives up at the first error.
 
 import contextlib
 import contextvars
-import functools
 import json
 import pathlib
 import queue
@@ -16,12 +15,11 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dcnn.base import files, wording
 from dcnn.base.text import first_line
-from dcnn.jobs import trackers
 from dcnn.jobs.trackers import TRACKERS, OpenRun, Sweep, Writer
 from dcnn.results.records import INTERRUPTED, Point, Result, Row
 from dcnn.sweeps import OnResults
@@ -40,18 +38,21 @@ def log(name: str, directory: pathlib.Path, result: Result) -> int:
   Args:
     name: Of the tracker.
     directory: The work directory, which this process holds.
-    result: What its files hold.
+    result: What its files hold; it has rows.
 
   Returns:
-    The number of runs.
+    The number of runs told of: all that have begun.
 
   Raises:
     OSError: If the tracker fails; the text says with what.
   """
   state = _State(directory)
-  runs = _by_run(result.history, result.rows)
+  runs = {key: (points, rows) for key, (points, rows) in _by_run(result.history, result.rows).items()
+          if points or not rows[0].status.startswith(INTERRUPTED)}  # others have not begun
+  sweep = Sweep(directory, result.rows[0].experiment, state.identity,
+                result.config.get("arm_settings", {}))
   try:
-    teller = _Teller(TRACKERS[name].start(_sweep(directory, state.identity, result.config)))
+    teller = _Teller(TRACKERS[name].start(sweep))
     ended = [key for key, lines in runs.items() if teller.tell(key, *lines)]
   except Exception as error:  # of a library, a server or a disk
     raise OSError(f"{name}: {first_line(error)}") from error
@@ -78,7 +79,8 @@ def tracked(
     yield lambda history, rows: None
     return
   state = _State(directory)
-  sweep = _sweep(directory, state.identity, manifest)
+  sweep = Sweep(directory, manifest["config"]["experiment"], state.identity,
+                manifest["arm_settings"])
   threads = [_Thread(name, sweep, state.complete(name)) for name in names]
 
   def on_results(history: Sequence[Point], rows: Sequence[Row]) -> None:
@@ -92,9 +94,11 @@ def tracked(
   finally:
     for thread in threads:
       thread.news.put(None)
+    since = time.monotonic()
     for thread in threads:
-      thread.wait(patience)
-      state.add(thread.name, thread.ended)
+      thread.wait(since, patience)
+      with contextlib.suppress(OSError):  # then these runs are told once more
+        state.add(thread.name, thread.ended)
 
 
 class _State:
@@ -167,9 +171,8 @@ class _Thread(threading.Thread):
   def run(self) -> None:
     self._context.run(self._tell)
 
-  def wait(self, patience: float) -> None:
-    """Waits for it as long as it goes on taking news at least every `patience` seconds."""
-    since = time.monotonic()
+  def wait(self, since: float, patience: float) -> None:
+    """Waits as long as it takes news at least every `patience` seconds, at first from `since`."""
     while self.is_alive() and time.monotonic() - max(since, self._moved) < patience:
       self.join(0.05)
     if self.is_alive():
@@ -191,10 +194,6 @@ class _Thread(threading.Thread):
     way = wording.either(command=f"`dcnn log DIR --to={self.name}` tells it all afterwards",
                          python="it can be told all afterwards, from the work directory")
     warnings.warn(f"{self.name} is not told any more ({reason}); {way}", stacklevel=2)
-
-
-def _sweep(directory: pathlib.Path, identity: str, config: Mapping[str, Any]) -> Sweep:
-  return Sweep(directory, config["config"]["experiment"], identity, config.get("arm_settings", {}))
 
 
 def _by_run(
