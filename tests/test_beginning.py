@@ -43,7 +43,8 @@ def offered(tmp_path_factory):
 def test_bash_completes(offered):
   lines = {
       "dcnn pr": ["predict"], "dcnn ": [*COMMANDS], "dcnn --dr": ["--dry_run"],
-      "dcnn --wo": ["--workdir="], "dcnn --config=x --log=te": ["tensorboard"], "dcnn --config=abl": ["ablations"],
+      "dcnn --wo": ["--workdir="], "dcnn --config=abl": ["ablations"],
+      "dcnn --config=x --log=te": ["tensorboard"],
       "dcnn --config=ablations --config.activation.name=ire": ["irelu"],
       "dcnn --config=ablations --config.optimizer.learn": ["--config.optimizer.learning_rate="],
       "dcnn --config.split.per_seed=": ["True", "False"], "dcnn report re": [], "dcnn --xyz": []}

@@ -17,7 +17,7 @@ from commands import TINY, assert_mistake, call
 from dcnn import jobs, sweeps
 from dcnn.base import wording
 from dcnn.cli import arguments
-from dcnn.jobs import tracking, trackers, workdirs
+from dcnn.jobs import trackers, tracking, workdirs
 from dcnn.jobs.trackers import event_files
 from dcnn.results import storage
 

@@ -47,8 +47,8 @@ def log(name: str, directory: pathlib.Path, result: Result) -> int:
     OSError: If the tracker fails; the text says with what.
   """
   state = _State(directory)
-  runs = {key: (points, rows) for key, (points, rows) in _by_run(result.history, result.rows).items()
-          if points or not rows[0].status.startswith(INTERRUPTED)}  # others have not begun
+  runs = {key: lines for key, lines in _by_run(result.history, result.rows).items()
+          if lines[0] or not lines[1][0].status.startswith(INTERRUPTED)}  # others have not begun
   sweep = Sweep(directory, result.rows[0].experiment, state.identity,
                 result.config.get("arm_settings", {}))
   try:

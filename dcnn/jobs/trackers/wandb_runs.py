@@ -13,7 +13,10 @@ _LONGEST = 128  # characters that a project, a group or a name may have
 
 
 def start(sweep: Sweep) -> OpenRun:
-  """From a sweep to the function that opens its runs; a run that the server has is resumed."""
+  """From a sweep to the function that opens its runs; a run that the server has is resumed.
+
+  Offline nothing is known of it: another folder of the same run is written, with the whole of it.
+  """
   wandb = _quiet_wandb()
   chosen = {} if os.environ.get("WANDB_PROJECT") else {
       "project": re.sub(r"[/\\#?%:]", "-", sweep.experiment)[:_LONGEST]}
