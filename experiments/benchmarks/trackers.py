@@ -1,9 +1,10 @@
 """What does it cost to log a sweep to TensorBoard while it trains?
 
-Claim tested: less than 2 % of its CPU time. The same sweep, 3 arms x 5 seeds of a tiny SchNet that is validated every 20 of its 4,000 steps, is
-trained without and with the tracker in alternation, in this process. CPU time is compared, because
-the tracker has a thread of its own: that of the thread alone, as a share of the sweep's, and the
-ratio of the two sweeps, which other work on the machine disturbs more. Compilation is part of it.
+Claim tested: less than 2 % of its CPU time. The same sweep, 3 arms x 5 seeds of a tiny SchNet that
+is validated every 20 of its 4,000 steps, is trained without and with the tracker in alternation, in
+this process. CPU time is compared, because the tracker has a thread of its own: that of the thread
+alone, as a share of the sweep's, and the ratio of the two sweeps, which other work on the machine
+disturbs more. Compilation is part of it.
 
   python -m experiments.benchmarks.trackers [--rounds=5]
 """
