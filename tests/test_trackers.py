@@ -9,6 +9,7 @@ import re
 import struct
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -279,8 +280,12 @@ def test_a_tracker_that_hangs_is_left(trained, tmp_path, monkeypatch):
   with (pytest.warns(UserWarning, match="took nothing for 0.1 s"), wording.options_under("--"),
         tracking.tracked(("tensorboard",), tmp_path, manifest) as on_results):
     on_results((), storage.load(trained / "without").rows)
-  assert time.monotonic() - started < 5
-  released.set()
+  assert time.monotonic() - started < 5 and tracking.is_left()
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")  # it is told of once
+    released.set()
+    while tracking.is_left():
+      time.sleep(0.01)
 
 
 def test_nothing_is_done_without_one(tmp_path):

@@ -32,7 +32,7 @@ from dcnn.cli import (
 )
 from dcnn.cli.messages import FAILURE, Stop, complain, format_warning, one_line, stop_on_errors
 from dcnn.data import generation
-from dcnn.jobs import display, interruption, workdirs
+from dcnn.jobs import display, interruption, tracking, workdirs
 from dcnn.results import storage
 
 USAGE = """\
@@ -133,6 +133,8 @@ def entry() -> int:
       status = FAILURE
     if status and processes.count() > 1:
       interruption.leave(status)  # the others would be waited for
+    if tracking.is_left():
+      interruption.leave(status)  # its library would wait for a server until it gives up
     gc.freeze()  # or the interpreter spends a second looking for what it can collect at its end
     return status
 

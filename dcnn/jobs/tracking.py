@@ -101,6 +101,11 @@ def tracked(
         state.add(thread.name, thread.ended)
 
 
+def is_left() -> bool:
+  """Whether a tracker that nobody waits for any more still hangs: so may the end of the process."""
+  return any(isinstance(thread, _Thread) for thread in threading.enumerate())
+
+
 class _State:
   """trackers.json: the identity of a work directory, and the runs that trackers have whole."""
 
@@ -163,7 +168,7 @@ class _Thread(threading.Thread):
     super().__init__(name=tracker, daemon=True)  # one that hangs must not keep the process
     self.news: queue.SimpleQueue[_News | None] = queue.SimpleQueue()
     self.ended: list[Key] = []
-    self._complete, self._moved = complete, time.monotonic()
+    self._complete, self._moved, self._has_warned = complete, time.monotonic(), False
     self._start, self._context = TRACKERS[tracker].start, contextvars.copy_context()
     self._sweep = sweep
     self.start()
@@ -191,6 +196,9 @@ class _Thread(threading.Thread):
       self._warn(first_line(error))
 
   def _warn(self, reason: str) -> None:
+    if self._has_warned:
+      return
+    self._has_warned = True
     way = wording.either(command=f"`dcnn log DIR --to={self.name}` tells it all afterwards",
                          python="it can be told all afterwards, from the work directory")
     warnings.warn(f"{self.name} is not told any more ({reason}); {way}", stacklevel=2)
