@@ -44,6 +44,7 @@ def test_bash_completes(offered):
   lines = {
       "dcnn pr": ["predict"], "dcnn ": [*COMMANDS], "dcnn --dr": ["--dry_run"],
       "dcnn --wo": ["--workdir="], "dcnn --config=abl": ["ablations"],
+      "dcnn --config=x --log=te": ["tensorboard"],
       "dcnn --config=ablations --config.activation.name=ire": ["irelu"],
       "dcnn --config=ablations --config.optimizer.learn": ["--config.optimizer.learning_rate="],
       "dcnn --config.split.per_seed=": ["True", "False"], "dcnn report re": [], "dcnn --xyz": []}
@@ -63,7 +64,7 @@ def test_every_setting_and_choice_is_offered(offered):
 def test_the_command_prints_it_and_knows_no_other_shell(monkeypatch, capsys):
   status, output, errors = call(monkeypatch, capsys, "--completion=bash")
   assert (status, errors) == (0, "") and "complete -o default -F _dcnn dcnn" in output
-  for command in ("report", "compare", "plan", "predict", "export", "generate", "new"):
+  for command in ("report", "log", "compare", "plan", "predict", "export", "generate", "new"):
     assert command in output
   status, _, errors = call(monkeypatch, capsys, "--completion=zsh")
   assert_mistake(status, errors, "expected bash")

@@ -20,7 +20,8 @@ from ml_collections import config_flags
 from dcnn import configs
 from dcnn.base import processes
 from dcnn.base.text import suggestion
-from dcnn.cli.messages import Stop, message
+from dcnn.cli.messages import Stop, message, stop_on_errors
+from dcnn.jobs import trackers
 
 LARGEST_SEED = 2**31 - 1  # RDKit's
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
@@ -34,7 +35,8 @@ class Meeting(NamedTuple):
   process_id: int | None
 
 
-_TRAINING_FLAGS = ("config", "workdir", "fresh", "print_config", "dry_run", "distributed")
+_TRAINING_FLAGS = (
+    "config", "workdir", "fresh", "log", "print_config", "dry_run", "distributed")
 
 
 class Training(NamedTuple):
@@ -48,6 +50,7 @@ class Training(NamedTuple):
     overrides: All other arguments.
     print_config: Whether the configuration is printed, and nothing is run.
     dry_run: Whether it is estimated what the experiment takes, and it is not run.
+    log: Names of the trackers that are told of it, which can be used.
   """
 
   config: str
@@ -57,6 +60,7 @@ class Training(NamedTuple):
   overrides: list[str]
   print_config: bool = False
   dry_run: bool = False
+  log: tuple[str, ...] = ()
 
 
 def parse_train(arguments: Sequence[str]) -> Training:
@@ -72,6 +76,7 @@ def parse_train(arguments: Sequence[str]) -> Training:
   flags.DEFINE_string("config", None, "", flag_values=values)
   flags.DEFINE_string("workdir", None, "", flag_values=values)
   flags.DEFINE_boolean("fresh", False, "", flag_values=values)
+  flags.DEFINE_string("log", None, "", flag_values=values)
   flags.DEFINE_boolean("print_config", False, "", flag_values=values)
   flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
   flags.DEFINE_boolean("distributed", False, "", flag_values=values)
@@ -95,7 +100,7 @@ def parse_train(arguments: Sequence[str]) -> Training:
                "own devices")
   return Training(
       values.config, home_path(values.workdir) if values.workdir else None, values.fresh, meeting,
-      rest, values.print_config, values.dry_run)
+      rest, values.print_config, values.dry_run, trackers_named("log", values.log))
 
 
 def load_config(argument: str) -> configs.ConfigDict:
@@ -185,6 +190,23 @@ def parse_generate(arguments: Sequence[str]) -> flags.FlagValues:
   if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
     raise Stop(f"--out={path}: {path.parent} is no directory that can be written to")
   return values
+
+
+def trackers_named(flag: str, value: str | None) -> tuple[str, ...]:
+  """The experiment trackers that a flag names, separated by commas; none where it is not given.
+
+  Raises:
+    Stop: If there is none of a name, or it cannot be used; the text says what to install.
+  """
+  if value is None:
+    return ()
+  names = tuple(dict.fromkeys(value.split(",")))
+  try:
+    with stop_on_errors():
+      trackers.check(names)
+  except Stop as stop:
+    raise Stop(f"--{flag}={value}: {stop}") from stop
+  return names
 
 
 def flag_values() -> flags.FlagValues:

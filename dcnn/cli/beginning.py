@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dcnn import configs
 from dcnn.cli import arguments
 from dcnn.cli.messages import FAILURE, Stop, stop_on_errors
-from dcnn.jobs import display
+from dcnn.jobs import display, trackers
 
 NEW_HELP = """\
 dcnn new NAME
@@ -44,6 +44,7 @@ _dcnn() {
 %(choices)s
     --config=*) words=%(experiments)s ;;
     --config.*) words=%(settings)s ;;
+    --log=*) words=%(trackers)s ;;
     -*) words=%(flags)s ;;
     *) words=
        if [[ $line != *" "*" "* ]]; then words=%(commands)s; fi ;;
@@ -104,9 +105,10 @@ def completion(shell: str, commands: Iterable[str]) -> str:
       "choices": "\n".join(choices),
       "experiments": _words(f"--config={name}" for name in names),
       "settings": _words(f"--config.{setting.key}=" for setting in configs.SETTINGS),
-      "flags": _words([*(f"--{flag}=" for flag in ("config", "workdir", "completion")), "--fresh",
-                       "--print_config", "--dry_run", "--distributed", "--help", "--helpfull",
-                       "--version"]),
+      "trackers": _words(f"--log={name}" for name in trackers.TRACKERS),
+      "flags": _words([*(f"--{flag}=" for flag in ("config", "workdir", "log", "completion")),
+                       "--fresh", "--print_config", "--dry_run", "--distributed", "--help",
+                       "--helpfull", "--version"]),
       "commands": _words(commands)}
 
 

@@ -23,6 +23,7 @@ from dcnn.cli import (
     arguments,
     beginning,
     joining,
+    logs,
     previews,
     runtime,
     streams,
@@ -31,7 +32,7 @@ from dcnn.cli import (
 )
 from dcnn.cli.messages import FAILURE, Stop, complain, format_warning, one_line, stop_on_errors
 from dcnn.data import generation
-from dcnn.jobs import display, interruption, workdirs
+from dcnn.jobs import display, interruption, tracking, workdirs
 from dcnn.results import storage
 
 USAGE = """\
@@ -54,6 +55,11 @@ dcnn trains derivative-constrained networks and compares what their ingredients 
 
   dcnn report DIR
       Draws the report again from the files in DIR, also while a sweep is under way.
+
+  dcnn --config=... --workdir=DIR --log=tensorboard
+  dcnn log DIR --to=tensorboard
+      Shows the curves in an experiment tracker, tensorboard, wandb or mlflow, while they are
+      trained or afterwards; each needs the extra of its name. dcnn log --help says more.
 
   dcnn compare DIR DIR ... [--baseline=ARM] [--by=KEY] [--out=DIR]
       Joins finished sweeps and compares their arms; dcnn compare --help says how.
@@ -127,6 +133,8 @@ def entry() -> int:
       status = FAILURE
     if status and processes.count() > 1:
       interruption.leave(status)  # the others would be waited for
+    if tracking.is_left():
+      interruption.leave(status)  # its library would wait for a server until it gives up
     gc.freeze()  # or the interpreter spends a second looking for what it can collect at its end
     return status
 
@@ -231,6 +239,7 @@ def generate(argv: Sequence[str]) -> None:
 
 COMMANDS: Mapping[str, Command] = {
     "report": Command(report, _REPORT_HELP),
+    "log": Command(logs.log, logs.LOG_HELP),
     "compare": Command(answers.compare, answers.COMPARE_HELP),
     "plan": Command(answers.plan, answers.PLAN_HELP),
     "predict": Command(uses.predict, uses.PREDICT_HELP),

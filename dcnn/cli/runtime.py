@@ -84,9 +84,9 @@ def quieten_libraries() -> None:
 
   Orbax and asyncio would describe each array of a save that failed. Matplotlib would describe a
   font cache that it cannot write, which only saves time, and settings of the user, which are not
-  used.
+  used. MLflow's client would describe each try to reach a server that is away.
   """
-  for name in ("absl", "asyncio", "matplotlib"):
+  for name in ("absl", "asyncio", "matplotlib", "urllib3"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
   _say_what_is_fetched()
   hook = sys.unraisablehook

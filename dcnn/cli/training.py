@@ -14,7 +14,7 @@ from dcnn.base import processes, wording
 from dcnn.base.text import duration
 from dcnn.cli import arguments, joining, runtime
 from dcnn.cli.messages import FAILURE, Stop, complain, stop_on_errors
-from dcnn.jobs import display, interruption, tuning, workdirs
+from dcnn.jobs import display, interruption, trackers, tracking, tuning, workdirs
 from dcnn.results import records, storage
 
 
@@ -65,7 +65,11 @@ def train(asked: arguments.Training, command: str) -> None:
     with stop_on_errors(FAILURE), interruption.listen_with_deadline(say) as request:
       if first:
         manifest = workdirs.begin(asked.workdir, manifest)
-      _run(experiment, manifest, asked.workdir, request, first)
+      names = asked.log if first else ()
+      for name in names:
+        display.say(f"{name}: {trackers.TRACKERS[name].place(asked.workdir)}")
+      with tracking.tracked(names, asked.workdir, manifest) as on_results:
+        _run(experiment, manifest, asked.workdir, request, first, on_results)
 
 
 def prepare(asked: arguments.Training) -> jobs.Experiment:
@@ -84,11 +88,11 @@ def prepare(asked: arguments.Training) -> jobs.Experiment:
 
 def _run(
     experiment: jobs.Experiment, manifest: Mapping[str, Any], workdir: pathlib.Path,
-    request: interruption.Request, first: bool,
+    request: interruption.Request, first: bool, on_results: sweeps.OnResults,
 ) -> None:
   """Runs an experiment in a claimed directory; the first process writes all there is to write."""
   try:
-    finished = _train_in_a_thread(experiment, manifest, workdir, request)
+    finished = _train_in_a_thread(experiment, manifest, workdir, request, on_results)
   except sweeps.Diverged as diverged:
     if not first:
       raise processes.FailedElsewhere(FAILURE) from diverged
@@ -107,7 +111,7 @@ def _run(
 
 def _train_in_a_thread(
     experiment: jobs.Experiment, manifest: Mapping[str, Any], workdir: pathlib.Path,
-    request: interruption.Request,
+    request: interruption.Request, on_results: sweeps.OnResults,
 ) -> jobs.Finished:
   """Runs an experiment in another thread: this one hears signals while compiled code holds it.
 
@@ -128,7 +132,7 @@ def _train_in_a_thread(
     worker = concurrent.futures.ThreadPoolExecutor(1).submit(
         contextvars.copy_context().run, jobs.run, experiment, on_progress, manifest=manifest,
         directory=workdir, should_stop=request.is_made,
-        on_tuned=lambda tuned: display.say(tuning.summary(tuned)))
+        on_tuned=lambda tuned: display.say(tuning.summary(tuned)), on_results=on_results)
     if processes.is_first():
       _import_report(request)
     while not concurrent.futures.wait([worker], timeout=0.1).done:

@@ -144,6 +144,7 @@ def run(
     kept: checkpoints.Memory | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_tuned: OnTuned = lambda tuned: None,
+    on_results: sweeps.OnResults = lambda history, rows: None,
 ) -> Finished:
   """Runs an experiment: tunes learning rates if asked to, then trains every arm and seed.
 
@@ -155,6 +156,8 @@ def run(
     kept: Gets, where there is no directory, what would be saved there of the reported runs.
     should_stop: Asked after every segment.
     on_tuned: Called with what `tuning.choose_learning_rates` returns, before the reported runs.
+    on_results: Called with lines of history.csv and of results.csv as they become known, see
+      `sweeps.run`; those of the tuning are not reported.
 
   Returns:
     Results and trained variables.
@@ -171,7 +174,8 @@ def run(
           config, data, arms, functools.partial(sweep_in, snapshots.TUNING))
       on_tuned(tuned)
       arms = tuning.with_learning_rates(arms, tuned["chosen"])
-    outcome = sweep_in(snapshots.CHECKPOINTS, build.build(config, data, arms), kept)
+    outcome = sweep_in(
+        snapshots.CHECKPOINTS, build.build(config, data, arms), kept, on_results)
   record = looks.with_look(manifest or describe(experiment), len(configs.seeds(config)))
   record["timing"] = outcome.timing
   if outcome.calibrations:
@@ -190,9 +194,11 @@ def full_precision():
 def _sweep(
     directory: pathlib.Path | None, on_progress: OnProgress, should_stop: Callable[[], bool],
     folder: str, plan: Plan, kept: checkpoints.Memory | None = None,
+    on_results: sweeps.OnResults = lambda history, rows: None,
 ) -> sweeps.Outcome:
   store = contextlib.nullcontext(kept)
   if directory:
     store = checkpoints.Store(directory / folder, writes=processes.is_first())
   with store as opened:
-    return sweeps.run(plan, on_progress, store=opened, should_stop=should_stop)
+    return sweeps.run(
+        plan, on_progress, store=opened, should_stop=should_stop, on_results=on_results)

@@ -22,7 +22,7 @@ from dcnn import configs
 from dcnn.base import files, wording
 from dcnn.base.measures import Measures
 from dcnn.configs.tasks import TASKS
-from dcnn.jobs import looks
+from dcnn.jobs import looks, tracking
 from dcnn.results import measures, storage
 from dcnn.results.records import Result
 from dcnn.sweeps import checkpoints, snapshots
@@ -40,7 +40,7 @@ REQUIRED = ("config", "config.experiment", "config.arms", "seeds", "dataset", "d
 VERSIONS = ("dcnn", "jax", "jaxlib", "flax", "optax", "numpy")
 # What stands in a work directory beside folders of checkpoints.
 FILES = (storage.CONFIG_FILE, storage.ROWS_FILE, storage.HISTORY_FILE, storage.PREDICTIONS_FILE,
-         storage.SUMMARY_FILE, *storage.REPORT_FILES)
+         storage.SUMMARY_FILE, *storage.REPORT_FILES, tracking.STATE_FILE)
 FOLDERS = (storage.FIGURES, CHECKPOINTS, TUNING)
 _HALF_WRITTEN = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}{re.escape(files.UNFINISHED)}", re.ASCII)
 
@@ -432,7 +432,7 @@ def _is_our_lock(path: pathlib.Path) -> bool:
 def _clear(directory: pathlib.Path) -> None:
   """Removes our files of a directory in which nothing was trained, and it, if it is then empty."""
   with contextlib.suppress(OSError):
-    for name in (storage.CONFIG_FILE, LOCK):
+    for name in (storage.CONFIG_FILE, tracking.STATE_FILE, LOCK):
       (directory / name).unlink(missing_ok=True)
     for folder in (CHECKPOINTS, TUNING):
       checkpoints.clear(directory / folder)

@@ -4,10 +4,11 @@ from dcnn.sweeps.sweep import (
     TRAINING,
     Diverged,
     Interrupted,
+    OnResults,
     Outcome,
     Progress,
     run,
 )
 
 __all__ = [
-    "TRAINING", "Diverged", "Interrupted", "Outcome", "Progress", "run"]
+    "TRAINING", "Diverged", "Interrupted", "OnResults", "Outcome", "Progress", "run"]

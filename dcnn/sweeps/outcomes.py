@@ -84,13 +84,13 @@ def append_validation(
       curves.counts + running)
 
 
-def points(curves: Curves, keys: Sequence[Key]) -> list[tuple[Point, ...]]:
-  """The curves of each run as lines of history.csv."""
+def points(curves: Curves, keys: Sequence[Key], first: int = 0) -> list[tuple[Point, ...]]:
+  """The curves of each run as lines of history.csv, from the validation `first` on."""
   named = [(*name.split(".", 1), values) for name, values in curves.values.items()]
   return [
       tuple(
           Point(*key, int(curves.steps[k]), split, metric, float(values[k, i]))
-          for k in range(curves.counts[i]) for split, metric, values in named)
+          for k in range(first, curves.counts[i]) for split, metric, values in named)
       for i, key in enumerate(keys)]
 
 

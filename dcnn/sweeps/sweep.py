@@ -8,6 +8,7 @@ does a stop: what is saved is all that a run carries.
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ from dcnn.sweeps.training import NEVER, RunState
 SEGMENT_SECONDS = 1.0  # of training between two visits of the host
 TIMES = ("compile_seconds", "train_seconds", "evaluate_seconds", "total_seconds")
 COMPILING, TRAINING, EVALUATING = "compiling", "training", "evaluating"
+
+OnResults = Callable[[Sequence[Point], Sequence[Row]], None]
 
 
 class Interrupted(Exception):
@@ -108,6 +111,7 @@ class _Session:
   on_progress: Callable[[Progress], None]
   store: Store | Nothing
   should_stop: Callable[[], bool]
+  on_results: OnResults
   watched: dict[str, float]
   ended: dict[Key, Ended] = dataclasses.field(default_factory=dict)
   begun: Begun | None = None
@@ -179,6 +183,7 @@ def run(
     *,
     store: Store | Nothing | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_results: OnResults = lambda history, rows: None,
 ) -> Outcome:
   """Trains and evaluates every arm with every seed.
 
@@ -188,6 +193,8 @@ def run(
     store: Where checkpoints go, and where those of an earlier, equal sweep are taken from; none
       are kept without it. Of several processes all have one, and that of the first is written.
     should_stop: Asked after every segment; of several processes any may ask for it.
+    on_results: Called with what has become known, lines of history.csv and of results.csv: first
+      with all that checkpoints hold, then after every validation, and when runs have ended.
 
   Returns:
     Results, curves, trained variables and timings.
@@ -202,7 +209,7 @@ def run(
   """
   groups = plans.make_groups(plan)  # mistakes show before training
   session = _Session(
-      plan, on_progress, store or Nothing(), should_stop,
+      plan, on_progress, store or Nothing(), should_stop, on_results,
       watched={arm.name: math.nan for arm in plan.arms})
   _restore(session)
   for group in groups:
@@ -305,6 +312,7 @@ def _train(
         sums = _sums(current, current.evaluated(state), valid)
         state, validation = engine.validate(state, current.arguments, sums, end - start)
         curves = _with_validation(session, current, curves, state, validation, start, end)
+        session.on_results(_latest_points(curves, current.launch.keys), ())
         state = _without_losers(plan, current, state, done)
       session.watched |= outcomes.latest_errors(
           curves, current.launch.keys, plan.problem.measures.watched)
@@ -411,6 +419,11 @@ def _with_validation(
       curves, validation, session.plan.problem, end, running=~before, failed=diverged)
 
 
+def _latest_points(curves: Curves, keys: Sequence[Key]) -> list[Point]:
+  """The lines of history.csv of the last validation."""
+  return list(itertools.chain(*outcomes.points(curves, keys, len(curves.steps) - 1)))
+
+
 def _finish(session: _Session, current: _Current, state: RunState, curves: Curves) -> None:
   """Scores the chosen checkpoint of each run of a launch, and saves the launch as ended."""
   plan, launch = session.plan, current.launch
@@ -436,6 +449,7 @@ def _finish(session: _Session, current: _Current, state: RunState, curves: Curve
   session.store.save_finished(snapshots.from_ended(
       launch, [session.ended[key] for key in launch.keys], curves, session.counts()))
   session.saved = time.monotonic()
+  session.on_results((), [row for key in launch.keys for row in session.ended[key].rows])
   session.report(TRAINING)
 
 
@@ -465,8 +479,11 @@ def _restore(session: _Session) -> None:
   if saved:
     session.resume_counts(saved[-1].record)
   session.reused = len(session.ended) * plan.steps
+  known = [point for each in session.ended.values() for point in each.history]
   if session.begun:
     session.reused += session.begun.step * len(session.begun.keys)
+    known += itertools.chain(*outcomes.points(session.begun.curves, session.begun.keys))
+  session.on_results(known, [row for each in session.ended.values() for row in each.rows])
 
 
 def _to_host(state: RunState, runs: int) -> RunState:
