@@ -27,6 +27,7 @@ def pytest_configure(config):
   _share_compiled_programs(config)
   hypothesis.settings.load_profile("thorough" if _is_nightly(config) else "quick")
   config.addinivalue_line("markers", "nightly: slow; runs with --nightly or -m nightly")
+  config.addinivalue_line("markers", "two_devices: needs two devices, as every CPU has here")
 
 
 def _share_compiled_programs(config):
@@ -61,6 +62,11 @@ def pytest_collection_modifyitems(config, items):
   for item in items:
     if item.get_closest_marker("nightly"):
       item.add_marker(pytest.mark.skip(reason="nightly: run with --nightly"))
+
+
+def pytest_runtest_setup(item):
+  if item.get_closest_marker("two_devices") and jax.local_device_count() < 2:
+    pytest.skip("two_devices: JAX has one here")
 
 
 def _is_nightly(config):

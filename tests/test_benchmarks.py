@@ -275,10 +275,11 @@ def test_accelerator_measures_and_a_measurement_that_hangs_loses_nothing_before_
 
 @pytest.mark.nightly
 def test_accelerator_in_full(tmp_path):
-  figures = accelerator(tmp_path, "--seconds=3600", "--limit=tests=600")
+  figures = accelerator(
+      tmp_path, "--seconds=3600", "--limit=tests=600", "--limit=networks=600")
   for name, found in figures.items():
     assert found["ended"] == "ended", (name, found["log"])
-  for name in ("runs", "larger", "compiling", "knobs"):
+  for name in ("runs", "larger", "networks", "compiling", "knobs"):
     rows = [each for each in figures[name].values() if isinstance(each, dict)]
     assert rows and all(0 < row["ms_per_step"] < math.inf for row in rows), name
   assert figures["smoke"]["errors"]["c=0.5"]["largest"] < 1e-5

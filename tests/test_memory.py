@@ -33,6 +33,7 @@ def compile_runs(**options):
   return memory.compile_group(plan, group.program, group.runs)
 
 
+@pytest.mark.two_devices
 def test_all_runs_at_once_take_one_compilation(compiled):
   placement = compile_runs().placement
   assert compiled == [10] and (placement.runs, placement.launches, placement.devices) == (10, 1, 2)
@@ -41,6 +42,7 @@ def test_all_runs_at_once_take_one_compilation(compiled):
   assert placement.bytes_needed <= placement.bytes_allowed and not placement.streamed
 
 
+@pytest.mark.two_devices
 def test_what_one_compilation_tells_makes_the_second_fit(compiled, monkeypatch):
   """Memory for three or four of the five runs of a device: two launches get three."""
   monkeypatch.setattr(streaming, "DATA_SHARE", math.inf)
@@ -51,6 +53,7 @@ def test_what_one_compilation_tells_makes_the_second_fit(compiled, monkeypatch):
   assert (placement.runs, placement.launches) == (6, 2) and compiled == [10, 6]
 
 
+@pytest.mark.two_devices
 def test_what_runs_carry_is_known_without_compiling(compiled, monkeypatch):
   """Memory for what three of five runs carry, and ample working memory."""
   monkeypatch.setattr(streaming, "DATA_SHARE", math.inf)
@@ -65,6 +68,7 @@ def state_bytes():
   return engine.state_bytes(group.program, plans.stack(group.runs))
 
 
+@pytest.mark.two_devices
 @pytest.mark.parametrize("fitting_runs, runs, launches", [
     (5, 10, 1), (4, 6, 2), (3, 6, 2), (2, 4, 3), (1, 2, 5)])
 def test_launches_are_of_equal_size(monkeypatch, fitting_runs, runs, launches):
@@ -89,6 +93,7 @@ def test_data_that_leave_no_room_are_streamed():
   assert placement.streamed and placement.bytes_of_data <= 0.5 * placement.bytes_allowed
 
 
+@pytest.mark.two_devices
 @pytest.mark.parametrize("devices, message", [
     (3, "batch_size 4 cannot be split over devices_per_run=3: take batch_size=3, or a "
         "devices_per_run that divides 4"),

@@ -99,7 +99,7 @@ def test_windows_hold_what_the_batches_need_and_no_more_than_fits(
     assert read(kind(parts), layout.scored, size) == read(kind(whole), all_frames.scored, size)
 
 
-OPTIONS = {"arms": ARMS, "steps": 7, "chunk": 5, "split__valid": 230, "max_memory": 0.02,
+OPTIONS = {"arms": ARMS, "steps": 7, "chunk": 5, "split__valid": 230, "max_memory": 0.2,
            "optimizer__ema_decay": 0.9}
 
 
@@ -113,7 +113,7 @@ def swept(config):
 @pytest.mark.parametrize("make, shares, listed_from", [
     pytest.param(tiny.config, (0.0,), 99, id="schnet", marks=pytest.mark.nightly),
     pytest.param(tiny.config, (0.0,), 9, id="lists", marks=pytest.mark.nightly),
-    pytest.param(tiny.mlp, (0.0, 0.004), 99, id="mlp")])
+    pytest.param(tiny.mlp, (0.0, 0.0004), 99, id="mlp")])
 def test_streamed_equals_on_the_device_bit_for_bit(make, shares, listed_from, monkeypatch):
   """Also with a chunk and a validation that the windows do not divide."""
   monkeypatch.setattr(streaming, "DATA_SHARE", math.inf)
