@@ -15,7 +15,7 @@ from dcnn.base.text import one_line
 from dcnn.results import text
 from dcnn.results.palette import PALETTE, VERDICT_COLOURS
 from dcnn.results.plots.log_axes import set_log_axis, with_zero, zero_place
-from dcnn.results.plots.style import WIDTH, arm_label, light_shade, with_style
+from dcnn.results.plots.style import WIDTH, Shown, arm_label, light_shade, with_style
 from dcnn.stats import Interval
 
 _CONSTANT_LINE: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (1, 2))}
@@ -78,7 +78,7 @@ def strip_plot(panel: StripPanel) -> Figure:
   if not panel.groups:
     raise ValueError("expected at least one group of arms, got none")
   rows = sum(1 + len(arms) for _, arms in panel.groups)
-  figure = Figure(figsize=(WIDTH, 1.6 + 0.215 * rows), layout="constrained")
+  figure = Shown(figsize=(WIDTH, 1.6 + 0.215 * rows), layout="constrained")
   ax = figure.subplots()
   _draw_panel(ax, panel)
   _name_rows(ax, panel)
