@@ -26,11 +26,11 @@ from jaxtyping import Float
 
 from dcnn.base.text import first_line, unknown
 
-#: Pre-activations: an array or a number.
+#: What an activation takes, an array or a number.
 Real = Float[Array | np.ndarray, "*shape"] | np.floating | float | int
 #: Activations, of the shape of the pre-activations.
 Result = Float[Array, "*shape"]
-#: A parameter of an activation: a number, or an array that broadcasts to the pre-activations.
+#: A parameter of an activation, a number or an array that broadcasts to the pre-activations.
 Parameter = Float[Array | np.ndarray, "*broadcast"] | np.floating | float | int
 
 

@@ -18,7 +18,7 @@ from dcnn.base import Labels, System
 
 #: `(variables, system) -> energy` of one configuration.
 EnergyFn = Callable[[Any, System], Array | np.ndarray]
-#: The same of a network whose calls change its state: `(variables, system) -> (energy, state)`.
+#: `(variables, system) -> (energy, state)`, of a network whose calls change its state.
 StatefulEnergyFn = Callable[[Any, System], tuple[Array | np.ndarray, Any]]
 
 

@@ -29,7 +29,7 @@ from dcnn.base import Labels, rounding
 from dcnn.base.systems import known_forces
 from dcnn.base.text import first_line, suggestion
 
-#: What is taken off energies, eV: one number, or one for each configuration.
+#: What is taken off energies in eV, one number or one for each configuration.
 Shift = Float[Array | np.ndarray, "..."] | float
 #: Atomic numbers; 0 is padding.
 Species = Int[Array | np.ndarray, "*frames atoms"]

@@ -19,12 +19,11 @@ import dcnn  # noqa: E402
 repository = ""
 
 project = "dcnn"
-author = "the authors of dcnn"
 version = release = dcnn.__version__
 extensions = [
     "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon",
-    "sphinx.ext.intersphinx", "sphinx.ext.mathjax", "sphinx.ext.viewcode",
-    "links", "notebooks", "gallery", "docstrings", "checks"]
+    "sphinx.ext.intersphinx", "sphinx.ext.viewcode",
+    "links", "notebooks", "gallery", "mathml", "docstrings", "checks"]
 exclude_patterns = ["_generated", "extensions"]
 
 # Pages and tutorials.
@@ -65,6 +64,7 @@ intersphinx_timeout = 10
 # The look.
 html_theme = "sphinx_book_theme"
 html_title = "dcnn"
+html_math_renderer = "mathml"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_extra_path = ["_generated/files"]
@@ -75,6 +75,7 @@ html_theme_options = {
     "home_page_in_toc": False,
     "use_download_button": True,
     "use_fullscreen_button": False,
+    "footer_content_items": [],
     "repository_url": f"https://github.com/{repository}" if repository else "",
     "use_repository_button": bool(repository),
     "pygments_light_style": "tango",

@@ -22,7 +22,7 @@ from dcnn.base import text
 
 #: An array of JAX or of NumPy.
 AnyArray = Array | np.ndarray
-#: A layer: a function of features, or of features and the weights of their rows.
+#: A function of features, or of features and the weights of their rows.
 Layer = Callable[..., Array]
 #: A function that makes a layer.
 Normaliser = Callable[[], Layer]

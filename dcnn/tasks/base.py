@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int, Key
 from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Training
 
-Variables = Mapping[str, Any]  #: Flax collections: "params", and the network's state if it has any
-Hypers = Mapping[str, Any]  #: The numbers of an arm: scalar arrays, traced, or floats
+Variables = Mapping[str, Any]  #: Flax collections, "params" and the network's state if it has any
+Hypers = Mapping[str, Any]  #: The numbers of an arm, scalar arrays, traced, or floats
 Batch = Any  #: A pytree whose leaves have a leading `batch` axis
 
 

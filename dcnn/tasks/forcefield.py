@@ -34,8 +34,8 @@ from dcnn.tasks.forcefield_metrics import FrameMetric
 EVALUATION_BATCH = 100
 #: The most atoms of all of them together.
 EVALUATION_ATOMS = 4000
-#: From how many atoms on networks read lists of neighbours: of larger molecules not all pairs lie
-#: within a cutoff (BUILD_NOTES.md has the figures).
+#: From how many atoms on networks read lists of neighbours, because of larger molecules not all
+#: pairs lie within a cutoff (BUILD_NOTES.md has the figures).
 LISTED_FROM = 20
 
 #: What the report draws of the predictions.

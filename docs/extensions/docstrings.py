@@ -6,6 +6,7 @@ import jax
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.environment import BuildEnvironment
 
 from dcnn import activations
@@ -20,12 +21,16 @@ def setup(app: Sphinx) -> dict[str, bool]:
   app.connect("builder-inited", unwrap)
   app.connect("autodoc-process-docstring", escape, priority=_BEFORE_NAPOLEON)
   app.connect("autodoc-skip-member", skip)
+  app.connect("doctree-read", drop_aliases)
   app.connect("missing-reference", within_dcnn)
+  for field in PyObject.doc_field_types:
+    if field.name == "variable":
+      field.label = "Attributes"  # as the docstrings call them
   return {"parallel_read_safe": True}
 
 
 def unwrap(app: Sphinx) -> None:
-  """Shows autodoc, which takes them for data, the functions inside those with a rule of their own."""
+  """Unwraps functions with a rule for their derivative, which autodoc takes for data."""
   for name, value in vars(activations).copy().items():
     if isinstance(value, jax.custom_jvp):
       setattr(activations, name, value.__wrapped__)
@@ -53,6 +58,13 @@ def _escaped(line: str) -> str:
 def skip(app: Sphinx, what: str, name: str, item: object, is_skipped: bool, options) -> bool | None:
   """Fields of records stand in the list of attributes of their class."""
   return True if type(item).__name__ == "_tuplegetter" else None
+
+
+def drop_aliases(app: Sphinx, document: nodes.document) -> None:
+  """Removes what autodoc adds to a name of a type: jaxtyping's types are long, and cut wrongly."""
+  for paragraph in list(document.findall(nodes.paragraph)):
+    if paragraph.astext().startswith("alias of "):
+      paragraph.parent.remove(paragraph)
 
 
 def within_dcnn(

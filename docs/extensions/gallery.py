@@ -74,7 +74,7 @@ def draw(drawn: dict[str, np.ndarray], shade: int) -> Figure:
   """
   ink, soft, rule = (PALETTE[name][shade] for name in ("ink", "soft", "rule"))
   colours = SERIES if len(drawn) > 1 else ("blue",)
-  figure = Figure(figsize=(9.0, 2.5), layout="constrained")
+  figure = Figure(figsize=(6.6, 2.1), layout="constrained")
   for order, (ax, title) in enumerate(zip(figure.subplots(1, 3), TITLES, strict=True)):
     for (label, each), colour in zip(drawn.items(), colours, strict=True):
       ax.plot(POINTS, each[order], color=PALETTE[colour][shade], label=label)
@@ -82,7 +82,7 @@ def draw(drawn: dict[str, np.ndarray], shade: int) -> Figure:
     ax.set(xlim=(-_REACH, _REACH), ylim=(max(low, -_HIGHEST), min(high, _HIGHEST)))
     ax.set_title(title, color=ink, fontsize=10)
     ax.grid(color=rule, linewidth=0.7)
-    ax.tick_params(color=soft, labelcolor=soft, labelsize=9)
+    ax.tick_params(color=soft, labelcolor=soft, labelsize=8.5)
     ax.spines[:].set_color(rule)
   if len(drawn) > 1:
     figure.axes[0].legend(frameon=False, labelcolor=ink, fontsize=8)
@@ -117,11 +117,13 @@ def plain(text: str) -> str:
 def facts(record: Activation) -> str:
   """How smooth it is, and the gain of the weights that read it, at the default parameters."""
   order = record.order_at()
-  smooth = {None: "Its smoothness is not known", math.inf: "All its derivatives are continuous",
-            0.0: "It is continuous, and its first derivative jumps"}.get(
-                order, f"Its derivatives are continuous up to order {order}")
-  defaults = ", ".join(
-      f"`{parameter} = {inspect.signature(record.function).parameters[parameter].default}`"
-      for parameter in record.parameters)
-  at = f" at {defaults}" if defaults else ""
-  return f"{smooth}{at}; the gain that preserves variance is {float(record.gain()):.4g}."
+  smooth = {
+      None: "its smoothness is not known",
+      0.0: "it is continuous, and its first derivative jumps",
+      1.0: "its first derivative is continuous, and the second jumps",
+      math.inf: "all derivatives are continuous",
+  }.get(order, f"its derivatives are continuous up to that of order {order:g}")
+  defaults = inspect.signature(record.function).parameters
+  at = ", ".join(f"`{name} = {defaults[name].default}`" for name in record.parameters)
+  sentence = f"At {at}, {smooth}" if at else f"{smooth[0].upper()}{smooth[1:]}"
+  return f"{sentence}; the gain that preserves variance is {float(record.gain()):.4g}."

@@ -23,6 +23,7 @@ _INVENTORY = b"# Sphinx inventory version 2\n# Project: none\n# Version: 0\n" \
 
 def setup(app: Sphinx) -> dict[str, bool]:
   """Connects this module with the build."""
+  app.add_config_value("repository", "", "env", str)
   app.connect("config-inited", write_empty_inventory)
   app.connect("source-read", read)
   return {"parallel_read_safe": True}
@@ -47,7 +48,7 @@ def read(app: Sphinx, page: str, source: list[str]) -> None:
   if page == MANUAL:
     text, folder = (ROOT / "README.md").read_text(), ROOT
     text = text.replace("# dcnn\n", f"{source[0].rstrip()}\n", 1)
-  repository = app.config._raw_config.get("repository", "")
+  repository = app.config.repository
   source[0] = _LINK.sub(
       lambda match: _on_site(match, folder, (DOCS / page).parent, repository), text)
 

@@ -28,7 +28,7 @@ def write(app: Sphinx) -> None:
       notebook = jupytext.read(path, fmt="md:myst")
       for cell in notebook.cells:
         cell.source = re.sub(r"\]\((\w+)\.md\)", r"](\1.ipynb)", cell.source)
-      notebook.cells.insert(1, _installation(_repository(app)))
+      notebook.cells.insert(1, _installation(app.config.repository))
       jupytext.write(notebook, folder / f"{path.stem}.ipynb")
 
 
@@ -38,7 +38,7 @@ def add_links(app: Sphinx, page: str, source: list[str]) -> None:
     return
   file = f"{FOLDER}/{page.rpartition('/')[2]}.ipynb"
   links = f'<a href="../{file}" download>Download this page as a notebook</a>'
-  if repository := _repository(app):
+  if repository := app.config.repository:
     address = f"https://colab.research.google.com/github/{repository}/blob/gh-pages/{file}"
     links = f'<a href="{address}"><img src="{_BADGE}" alt="Open in Colab"></a> {links}'
   source[0] = re.sub(
@@ -48,10 +48,6 @@ def add_links(app: Sphinx, page: str, source: list[str]) -> None:
 def is_notebook(text: str) -> bool:
   """Whether a page has cells that are run."""
   return "```{code-cell}" in text
-
-
-def _repository(app: Sphinx) -> str:
-  return app.config._raw_config.get("repository", "")
 
 
 def _installation(repository: str) -> nbformat.NotebookNode:
