@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """All checks, in fresh virtual environments, so that a missing install step shows.
 
-The oldest Python runs everything; each other one that is found runs the main job as it is
-installed and the tests of what computes; the lowest versions that pyproject.toml allows train, save
-and go on. Types are checked also against the newest libraries there are, for whatever Python.
+The oldest Python runs everything, and builds the documentation, whose tutorials are run then; each
+other one that is found runs the main job as it is installed and the tests of what computes; the
+lowest versions that pyproject.toml allows train, save and go on. Types are checked also against the
+newest libraries there are, for whatever Python.
 Tests run one after another, because they use all cores; the whole suite comes last.
 """
 
@@ -42,7 +43,7 @@ def main() -> int:
     wanted = {
         "lowest": (oldest, [".", "-c", str(constraints)]),
         **{name: (name, [".[test]"]) for name in reversed(pythons) if name != oldest},
-        oldest: (oldest, ["-e", ".[test]"])}
+        oldest: (oldest, ["-e", ".[test,docs]"])}
     with concurrent.futures.ThreadPoolExecutor(2) as threads:  # of a download and an unpacking
       ready = {
           name: threads.submit(install, name, pythons[python], base / name, arguments)
@@ -53,6 +54,8 @@ def main() -> int:
     for name in usable:
       if name == oldest:
         check_source(base / name, base / "newest" if newest.result() else None)
+        run(name, "documentation", [base / name / "bin/sphinx-build", "-W", "--keep-going", "-q",
+                                    "docs", base / "docs"])
         run(name, "whole suite", [base / name / "bin/python", "-m", "pytest", "-q", "-n", "2"])
       else:
         check_installed(name, base / name)

@@ -26,8 +26,11 @@ from jaxtyping import Float
 
 from dcnn.base.text import first_line, unknown
 
+#: What an activation takes, an array or a number.
 Real = Float[Array | np.ndarray, "*shape"] | np.floating | float | int
+#: Activations, of the shape of the pre-activations.
 Result = Float[Array, "*shape"]
+#: A parameter of an activation, a number or an array that broadcasts to the pre-activations.
 Parameter = Float[Array | np.ndarray, "*broadcast"] | np.floating | float | int
 
 
@@ -421,7 +424,8 @@ def _check_power(power: int) -> None:
 # --- The table -------------------------------------------------------------------------------
 
 
-Elementwise = Callable[..., Array]  # of an array and parameters by keyword
+#: A function of an array, and of parameters by keyword.
+Elementwise = Callable[..., Array]
 
 
 class Activation(NamedTuple):
@@ -455,6 +459,7 @@ def _smooth_activation(function: Elementwise) -> Activation:
   return Activation(function, math.inf, partial(variance_gain, function))
 
 
+#: Every activation by the name that `activation.name` takes.
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({
     "relu": Activation(relu, 0, lambda: math.sqrt(2)),
     "leaky_relu": Activation(

@@ -16,7 +16,9 @@ from jaxtyping import Float
 
 from dcnn.base import Labels, System
 
+#: `(variables, system) -> energy` of one configuration.
 EnergyFn = Callable[[Any, System], Array | np.ndarray]
+#: `(variables, system) -> (energy, state)`, of a network whose calls change its state.
 StatefulEnergyFn = Callable[[Any, System], tuple[Array | np.ndarray, Any]]
 
 

@@ -29,7 +29,9 @@ from dcnn.base import Labels, rounding
 from dcnn.base.systems import known_forces
 from dcnn.base.text import first_line, suggestion
 
+#: What is taken off energies in eV, one number or one for each configuration.
 Shift = Float[Array | np.ndarray, "..."] | float
+#: Atomic numbers; 0 is padding.
 Species = Int[Array | np.ndarray, "*frames atoms"]
 
 _ELEMENTS = 119  # atomic numbers 1 to 118, and 0 for padding
@@ -137,7 +139,7 @@ def _float64_on_host(labels: Labels, transform: LabelTransform) -> Labels:
   return Labels(*(np.asarray(leaf, dtype=np.float64) for leaf in labels))
 
 
-# What `fit` takes.
+#: What `fit` takes.
 Scheme = str | LabelTransform | Callable[..., LabelTransform] | Sequence[str | Callable[..., Any]]
 
 
@@ -248,6 +250,7 @@ def _interquartile_range(energy: Float[np.ndarray, " frames"]) -> np.floating:
   return high - low
 
 
+#: Rules for the shift, by name.
 SHIFTS: Mapping[str, Rule] = MappingProxyType({
     "none": _constant_shift(lambda energy: 0.0, "0"),
     "mean": _constant_shift(np.mean, "the mean of the training energies"),
@@ -258,6 +261,7 @@ SHIFTS: Mapping[str, Rule] = MappingProxyType({
     "given": Rule(lambda energy, species, *, shift: shift, ("shift",), meaning="given"),
 })
 
+#: Rules for the scale, by name.
 SCALES: Mapping[str, Rule] = MappingProxyType({
     "none": Rule(lambda energy, forces: 1.0, meaning="1"),
     "power_of_ten": Rule(_power_of_ten, ("exponent",), needs=("raw_energy",), meaning=(
@@ -273,6 +277,7 @@ SCALES: Mapping[str, Rule] = MappingProxyType({
 })
 
 # A scheme takes the parameters of both its rules.
+#: Pairs of a shift and a scale that have a name of their own.
 SCHEMES: Mapping[str, tuple[str, str]] = MappingProxyType({
     "identity": ("none", "none"),
     "rescale": ("given", "given"),

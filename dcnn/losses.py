@@ -101,8 +101,10 @@ def atom_norm(residual: Float[Array, "*batch components"]) -> Float[Array, "*bat
   return jnp.broadcast_to(norm / residual.shape[-1], residual.shape)
 
 
+#: Penalties of energies, and of residuals of equations, by name.
 ENERGY_LOSSES: Mapping[str, Penalty] = {
     "l1": Penalty(absolute), "l2": Penalty(square), "huber": Penalty(huber, ("delta",))}
+#: Penalties of forces, by name.
 FORCE_LOSSES: Mapping[str, Penalty] = {**ENERGY_LOSSES, "atom_norm": Penalty(atom_norm)}
 
 

@@ -21,10 +21,14 @@ from optax import contrib
 
 from dcnn.base import text
 
+#: A setting, which may be traced.
 Number = Float[Array, ""] | float
-Rate = Callable[[Any], Any]  # learning rate as a function of the number of steps taken
+#: The learning rate as a function of the number of steps taken.
+Rate = Callable[[Any], Any]
+#: Settings by name.
 Hypers = Mapping[str, Any]
 # What an optimiser may take: the names are those of the settings under `optimizer`.
+#: The settings that an optimiser may take.
 PARAMETERS = ("learning_rate", "weight_decay", "eps", "b1", "b2", "momentum")
 
 
@@ -316,6 +320,7 @@ def _average(state: optax.OptState, params: optax.Params) -> optax.Params:
 
 
 _RATE_INSIDE = ("learning_rate", "weight_decay", "b1", "b2", "eps")
+#: Every optimiser by the name that `optimizer.name` takes.
 OPTIMIZERS: Mapping[str, Optimizer] = {
     "adam": Optimizer(adam, ("b1", "b2", "eps"), flat=True),
     "adamw": Optimizer(adam, ("b1", "b2", "eps"), flat=True, needs_decay=True),
@@ -537,6 +542,7 @@ def constant(steps: int) -> optax.Schedule:
   return optax.constant_schedule(1.0)
 
 
+#: Every schedule by the name that `optimizer.schedule` takes.
 SCHEDULES: Mapping[str, Callable[[int], optax.Schedule]] = {
     "cosine": cosine, "linear": linear, "constant": constant}
 

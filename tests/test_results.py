@@ -442,6 +442,7 @@ def test_a_plot_is_that_of_the_report(made):
   shown = made.plot(), made.plot("energy_loss")
   for figure, metric in zip(shown, ("force_loss", "energy_loss"), strict=True):
     assert metric in " ".join(axes.get_xlabel() for axes in figure.axes)
+    assert metric in figure._repr_svg_()  # what a notebook shows, without pyplot
   with pytest.raises(ValueError, match="unknown error 'forces': did you mean 'force_loss'"):
     made.plot("forces")
   with pytest.raises(ValueError, match="no test results yet"):

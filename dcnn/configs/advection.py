@@ -134,7 +134,7 @@ def _warn(arms: Mapping[str, ConfigDict]) -> None:
     warnings.warn(
         f"{', '.join(rough)}: the residual takes a first derivative, which jumps with this "
         "activation, and its gradient misses the jumps; use its integral (irelu for relu) or a "
-        "smooth activation", stacklevel=4)
+        "smooth activation", stacklevel=5)
 
 
 def _use(config: ConfigDict, runs: Runs, settings: Mapping[str, Any]) -> Field:

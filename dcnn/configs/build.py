@@ -93,7 +93,7 @@ def warn_of_pitfalls(config: ConfigDict, arms: Mapping[str, ConfigDict]) -> None
     for pitfall in optimizers.pitfalls(
         settings.optimizer.name, learning_rate=settings.optimizer.learning_rate,
         schedule=settings.optimizer.schedule):
-      warnings.warn(f"arm {name!r}: {pitfall}", stacklevel=3)
+      warnings.warn(f"arm {name!r}: {pitfall}", stacklevel=4)
   _warn_of_confounding(config)
 
 
@@ -108,4 +108,4 @@ def _warn_of_confounding(config: ConfigDict) -> None:
         warnings.warn(
             f"table {table.title!r}: {', '.join(heirs)} differ from {table.baseline} in {key}, too "
             f"({base[key]} against {value}); set it in these arms or change no base value",
-            stacklevel=4)
+            stacklevel=5)

@@ -597,7 +597,7 @@ def _warn(arms: Mapping[str, ConfigDict]) -> None:
     warnings.warn(
         f"{', '.join(rough)}: forces of this activation jump, and the gradient of the force loss "
         "misses the jumps; use its integral (irelu for relu) or a smooth activation",
-        stacklevel=4)
+        stacklevel=5)
 
 
 def _measures(config: ConfigDict) -> Measures:

@@ -15,11 +15,13 @@ from jaxtyping import Bool, Float, Int
 from dcnn.base import System
 from dcnn.models import primitives
 
-MOST_UNITS = 1_000_000  # in a layer; more fit no machine
-MOST_LAYERS = 64  # in sequence; more compile for many minutes
-LARGEST_ATOMIC_NUMBER = 118
+MOST_UNITS = 1_000_000  #: In a layer; more fit no machine
+MOST_LAYERS = 64  #: In sequence; more compile for many minutes
+LARGEST_ATOMIC_NUMBER = 118  #: Of the elements that networks tell apart.
 
+#: A function of each element of an array.
 Activation = Callable[[Array], Array]
+#: An array of JAX or of NumPy.
 AnyArray = Array | np.ndarray
 
 

@@ -20,13 +20,17 @@ from jaxtyping import Float
 
 from dcnn.base import text
 
+#: An array of JAX or of NumPy.
 AnyArray = Array | np.ndarray
+#: A function of features, or of features and the weights of their rows.
 Layer = Callable[..., Array]
+#: A function that makes a layer.
 Normaliser = Callable[[], Layer]
 
-RUNNING = "batch_stats"  # the collection of running statistics
-SYSTEMS = "systems"  # the name of the axis of configurations, over which training maps a network
-EPSILON = 1e-5  # added to variances
+RUNNING = "batch_stats"  #: The collection of running statistics.
+#: The name of the axis of configurations, over which training maps a network.
+SYSTEMS = "systems"
+EPSILON = 1e-5  #: Added to variances.
 
 
 def none() -> Layer:
@@ -114,6 +118,7 @@ def _moments(
   return mean, total(weights * jnp.square(inside - mean)) / some, count
 
 
+#: Every normaliser by the name that `model.normaliser` takes.
 NORMALISERS: Mapping[str, Normaliser] = {
     "none": none,
     "layer": functools.partial(nn.LayerNorm, epsilon=EPSILON, use_fast_variance=False),

@@ -21,17 +21,23 @@ from dcnn.base.measures import Measures, Metric, Picture
 from dcnn.base.splits import Frames, Indices, Training
 from dcnn.tasks.base import Fitted, Hypers, Pair, Problem, Task, Term, Variables, mean_term
 
-# Amplitudes, wave numbers and phases of the initial condition, of mean 0.
+#: Amplitudes, wave numbers and phases of the initial condition, of mean 0.
 WAVES = ((0.8, 1, 0.3), (0.5, 3, 1.1))
 # The additive recurrence of lowest discrepancy in two dimensions: powers of 1 / plastic number.
 _STEPS = (1 / 1.324717957244746, 1 / 1.324717957244746**2)
+#: The most points that an evaluation takes at a time.
 EVALUATION_BATCH = 1024
 
+#: An array of JAX or of NumPy.
 AnyArray = Array | np.ndarray
+#: A function of each element of an array.
 Activation = Callable[[Array], Array]
-Field = Callable[[Variables, Any, Any], Array]  # (variables, time, position) -> u
+#: `(variables, time, position) -> u` at one point.
+Field = Callable[[Variables, Any, Any], Array]
+#: `(residuals, hypers) -> penalties`.
 Penalty = Callable[[Array, Hypers], Array]
 
+#: What is reported of a solution.
 MEASURES = Measures(
     metrics=(
         Metric("nrmse", "1", "error", compared=True, label="solution", subject="the solution",

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int, Key
 from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames, Training
 
-Variables = Mapping[str, Any]  # Flax collections: "params", and the network's state if it has any
-Hypers = Mapping[str, Any]  # the numbers of an arm: scalar arrays, traced, or floats
-Batch = Any  # a pytree whose leaves have a leading `batch` axis
+Variables = Mapping[str, Any]  #: Flax collections, "params" and the network's state if it has any
+Hypers = Mapping[str, Any]  #: The numbers of an arm, scalar arrays, traced, or floats
+Batch = Any  #: A pytree whose leaves have a leading `batch` axis
 
 
 class Term(NamedTuple):

@@ -30,12 +30,15 @@ from dcnn.tasks import forcefield_metrics as metrics
 from dcnn.tasks.base import Fitted, Hypers, Pair, Problem, Task, Term, Variables, mean_term
 from dcnn.tasks.forcefield_metrics import FrameMetric
 
-# The most of both that an evaluation takes at a time; they bound its memory.
-EVALUATION_BATCH = 100  # configurations
+#: The most configurations that an evaluation takes at a time, which bounds its memory.
+EVALUATION_BATCH = 100
+#: The most atoms of all of them together.
 EVALUATION_ATOMS = 4000
-# Of larger molecules not all pairs lie within a cutoff (BUILD_NOTES.md has the figures).
-LISTED_FROM = 20  # atoms
+#: From how many atoms on networks read lists of neighbours, because of larger molecules not all
+#: pairs lie within a cutoff (BUILD_NOTES.md has the figures).
+LISTED_FROM = 20
 
+#: What the report draws of the predictions.
 PICTURES = (
     Picture("parity", "energy minus its mean", "eV",
             {"true": "energy_true", "predicted": "energy_predicted"}, centred=True),
@@ -63,9 +66,12 @@ class Network(Protocol):
     ...
 
 
+#: An array of JAX or of NumPy.
 AnyArray = Array | np.ndarray
+#: Makes the network of an arm from its numbers, which may be traced.
 MakeModel = Callable[[Hypers], Network]
-Penalty = Callable[[Array, Hypers], Array]  # of residuals in physical units
+#: `(residuals in physical units, hypers) -> penalties`.
+Penalty = Callable[[Array, Hypers], Array]
 
 
 class Batch(NamedTuple):

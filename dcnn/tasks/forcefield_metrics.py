@@ -24,10 +24,12 @@ from dcnn.base.measures import Metric
 
 # Energy and forces within threshold (EFwT): the thresholds of the Open Catalyst project.
 # L. Chanussot et al., ACS Catal. 11 (2021) 6059, section 3.
-ENERGY_THRESHOLD = 0.02  # eV
-FORCE_THRESHOLD = 0.03  # eV/A
+ENERGY_THRESHOLD = 0.02  #: Threshold of the energy, eV.
+FORCE_THRESHOLD = 0.03  #: Threshold of each force component, eV/angstrom.
 
+#: Sums or metrics by name.
 Values = Mapping[str, Any]
+#: Atomic numbers; 0 is padding.
 Species = Int[Array | np.ndarray, "batch atoms"]
 
 _LOSS = (
@@ -63,6 +65,7 @@ def _skill(error: float, constant: float) -> float:
   return 1 - error / constant if constant else math.nan
 
 
+#: Every metric that is reported of a force field, in the order of the tables.
 METRICS: tuple[_Reported, ...] = (
     _Reported(
         Metric("energy_loss", "eV", "error", compared=True, label="energy", subject="energies",
@@ -93,7 +96,7 @@ METRICS: tuple[_Reported, ...] = (
         Metric("efwt", "1", "share", label="EFwT", meaning=_EFWT),
         lambda sums, values, constant: sums["hits"] / sums["labelled"], True),
 )
-FOLLOWED = ("energy_loss", "force_loss")  # during training
+FOLLOWED = ("energy_loss", "force_loss")  #: The metrics that are followed during training.
 
 
 class FrameMetric(NamedTuple):

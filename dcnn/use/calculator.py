@@ -15,7 +15,7 @@ from dcnn.base import System
 from dcnn.tasks import forcefield
 from dcnn.use.forcefields import ForceField, lengthened, stress_of
 
-ROOM = 1.2  # times the pairs of a configuration, for those of the next
+ROOM = 1.2  #: Times the pairs of a configuration, for those of the next
 
 
 class Calculator(calculator.Calculator):

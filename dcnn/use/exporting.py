@@ -20,6 +20,7 @@ from dcnn.base import Neighbours, System, files
 from dcnn.base.version import __version__
 from dcnn.use.forcefields import UNITS, ForceField
 
+#: What an export runs on.
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 

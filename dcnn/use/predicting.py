@@ -17,7 +17,7 @@ from dcnn import data
 from dcnn.base import Dataset, System, files, known_forces
 from dcnn.use.forcefields import ForceField, Predictions, lengthened
 
-MOST_REMARKS = 5  # that are told
+MOST_REMARKS = 5  #: The most remarks that are told.
 _CHUNK = 1000  # frames that are predicted and written at a time
 
 

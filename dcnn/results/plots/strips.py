@@ -16,7 +16,7 @@ from dcnn.base.text import one_line
 from dcnn.results import text
 from dcnn.results.palette import PALETTE, VERDICT_COLOURS
 from dcnn.results.plots.log_axes import set_log_axis, with_zero, zero_place
-from dcnn.results.plots.style import WIDTH, arm_label, light_shade, with_style
+from dcnn.results.plots.style import WIDTH, Shown, arm_label, light_shade, with_style
 from dcnn.results.plots.titles import set_titles
 from dcnn.stats import Interval
 
@@ -82,7 +82,7 @@ def strip_plot(panel: StripPanel) -> Figure:
   if not panel.groups:
     raise ValueError("expected at least one group of arms, got none")
   rows = sum(1 + len(arms) for _, arms in panel.groups)
-  figure = Figure(figsize=(WIDTH, 1.6 + 0.215 * rows), layout="constrained")
+  figure = Shown(figsize=(WIDTH, 1.6 + 0.215 * rows), layout="constrained")
   ax = figure.subplots()
   _draw_panel(ax, panel)
   _name_rows(ax, panel)

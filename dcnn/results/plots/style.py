@@ -110,6 +110,13 @@ def _round_positions(figure: Figure) -> None:
     ax.set_position(Bbox(np.round(corners, _DIGITS)))
 
 
+class Shown(Figure):
+  """A figure that a notebook shows as the value of a cell, also where pyplot was never imported."""
+
+  def _repr_svg_(self) -> str:
+    return svg(self).decode()
+
+
 def svg(figure: Figure) -> bytes:
   """The figure as an SVG file; equal figures give equal bytes."""
   file = io.BytesIO()
