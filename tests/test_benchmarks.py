@@ -194,6 +194,7 @@ def test_quick_form_works_and_prints_its_figures(quick, module):
   assert quick["environment"]["git"] and quick["environment"]["date"]
 
 
+@pytest.mark.nightly
 def test_breakdown_works():
   case = cases.quick_plans()[0].case
   _, found = breakdown.measure(case, rounds=2, burst=0.01)

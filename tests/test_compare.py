@@ -103,6 +103,7 @@ def test_two_halves_joined_are_the_whole(run, folder):
       name: array.tolist() for name, array in other.items()}
 
 
+@pytest.mark.nightly
 def test_it_is_written_again_and_read_again(run, folder):
   flags = (folder / "a", folder / "b", f"--out={folder / 'out'}")
   assert run("compare", *flags)[0] == 0
@@ -356,6 +357,7 @@ def test_over_the_values_of_a_setting(run, molecules, tmp_path):
   assert run("compare", *molecules, "--by=dataset", f"--out={tmp_path / 'out'}")[0] == 0
 
 
+@pytest.mark.nightly
 def test_the_page_over_values_answers_in_words_and_a_figure(run, molecules, tmp_path):
   out = tmp_path / "out"
   assert run("compare", *molecules, "--by=dataset", f"--out={out}")[0] == 0

@@ -167,6 +167,7 @@ def test_jit_is_eager_and_vmap_is_loop(energy_fn, vector, x64):
     np.testing.assert_allclose(products[i], product_fn(VARIABLES, one, vector), rtol=1e-11)
 
 
+@pytest.mark.nightly
 def test_float32_positions_give_float32(system, vector, x64):
   single = System(system.positions.astype(np.float32), system.species)
   energy, forces = derivatives.energy_and_forces(lennard_jones)(VARIABLES, single)

@@ -115,6 +115,7 @@ def assert_batches_are_shared(model, mapping, ways=(1, 8, 4)):
   assert_equal_to_rounding([each[:3] for each in sweeps], [(8, 1)] * len(ways))
 
 
+@pytest.mark.nightly
 def test_runs_never_communicate_and_shared_batches_do():
   """Meshes of 8x1 and 2x4 devices; one of the runs diverges beside its siblings."""
   assert_batches_are_shared("mlp", "one-after-another", (1, 4))

@@ -55,6 +55,7 @@ def test_ended_runs_are_left_out():
   assert (two.arms, two.runs) == (("c=0.25",), 1)
 
 
+@pytest.mark.nightly
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
   """No file, no array on a device, and a sweep afterwards trains what it would have."""
   monkeypatch.chdir(tmp_path)

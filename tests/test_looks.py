@@ -72,6 +72,7 @@ def recorded(tmp_path):
   return [look["seeds"] for look in config.get("looks", [])]
 
 
+@pytest.mark.nightly
 def test_looks_of_a_sweep_that_grows(command, tmp_path, monkeypatch, capsys):
   """By seeds alone: not by the same command, not by a report, not by an arm; and they outlive."""
   assert command()[0] == 0 and recorded(tmp_path) == [1]

@@ -103,6 +103,7 @@ def test_mistake_in_a_process(workdir, argv, words):
   assert not workdir.parent.exists()
 
 
+@pytest.mark.nightly
 def test_runs_twice_alike(tiny, workdir, call):
   """Real runs: all files, the same numbers again, and then a report and a refusal."""
   command = (f"--config={tiny}", f"--workdir={workdir}", "--config.seeds=0,7")

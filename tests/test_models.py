@@ -112,6 +112,8 @@ def networks() -> dict[str, Catalogued]:
 # Their laws are in test_triplets, read off one batch, because they take long to compile.
 TRIPLETS = {"DimeNetPlusPlus", "GemNetT"}
 SLOW = {*TRIPLETS, "GridACE"}  # to compile
+# Of which other networks, or their own tests, show nearly the same.
+ALIKE = {"CGCNN", "ForceNet", "SchNet, layer", "MLP, layer"}
 
 
 def of(law=lambda network: True, *, also=frozenset(), nightly=frozenset()):
@@ -120,12 +122,13 @@ def of(law=lambda network: True, *, also=frozenset(), nightly=frozenset()):
   Args:
     law: Whether it holds of one.
     also: Those of `TRIPLETS` that the test is for, too.
-    nightly: Those that are left to the nightly run, as others show the law, too.
+    nightly: Those that are left to the nightly run beside `ALIKE`, as others show the law, too.
   """
   names = [name for name, each in networks().items()
            if law(each) and name not in TRIPLETS - also]
   return pytest.mark.parametrize("name", [
-      pytest.param(name, marks=[pytest.mark.nightly] * (name in nightly)) for name in names])
+      pytest.param(name, marks=[pytest.mark.nightly] * (name in nightly | ALIKE))
+      for name in names])
 
 
 def exchanging(network):

@@ -400,6 +400,7 @@ def test_a_list_without_a_skin_serves_where_it_was_made():
   assert not layers.is_complete(double, CUTOFF + 0.01)
 
 
+@pytest.mark.nightly
 def test_a_relaxation_on_the_device_tells_when_its_list_is_old(x64):
   """Steepest descent in one compiled loop, which stops where the list ends."""
   system = system_of(crystal((2, 2, 2)), skin=0.2)

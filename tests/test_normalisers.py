@@ -123,6 +123,7 @@ def test_batches_without_a_variance_leave_finite_statistics(real):
     np.testing.assert_array_equal(state["batch_stats"]["var"], 1)
 
 
+@pytest.mark.nightly
 def test_a_batch_is_one_configuration_of_molecules_far_apart(x64):
   """The batch as one system is a plain network with plain means: forces, weight gradients, state.
 
@@ -307,6 +308,7 @@ def test_energies_alone_are_trained_with_statistics_too():
 BATCH = {"model__normaliser": "batch"}
 
 
+@pytest.mark.nightly
 def test_a_sweep_goes_on_with_the_statistics_that_it_had(tmp_path):
   """Straight, and stopped after a chunk and resumed: the same checkpoints."""
   checkpoints = []

@@ -107,6 +107,7 @@ def test_every_parameter_is_traced_and_matters(name):
       chex.assert_trees_all_close(plain, other, rtol=1e-4)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_the_state_is_arrays_and_survives_being_taken_apart(name):
   """Checkpoints save the leaves of the state and put them back."""

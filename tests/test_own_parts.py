@@ -98,31 +98,39 @@ ALL = PARTS | OPTIMISERS
 TWIN = "label text with parameters"  # another way to say what one of them says: not beside it
 
 
-@pytest.fixture(scope="module")
-def together():
-  """The result of each part, an arm beside the base, and the warnings; alike parts compile once."""
-  results = {}
-  with pytest.warns(UserWarning) as told:
-    for kinds in ([kind for kind in ALL if kind != TWIN], [TWIN]):
-      arms = ({}, *(ALL[kind][0] for kind in kinds))
-      result = dcnn.sweep(tiny.mlp(arms=arms, seeds=1), None)
-      json.dumps(result.config, allow_nan=False)
-      results |= {kind: (result, own) for kind, own in zip(kinds, result.arms[1:], strict=True)}
-  return results, " ".join(str(each.message) for each in told)
+def run_beside_the_base(kinds):
+  """The result of a sweep of these parts, and of each its arm; alike parts compile once."""
+  result = dcnn.sweep(
+      tiny.mlp(arms=({}, *(ALL[kind][0] for kind in kinds)), seeds=1), None)
+  json.dumps(result.config, allow_nan=False)
+  return {kind: (result, own) for kind, own in zip(kinds, result.arms[1:], strict=True)}
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_each_part_runs_as_an_arm(together, kind):
-  result, own = together[0][kind]
-  assert ALL[kind][1] in (None, own)
+def assert_runs(result, own, expected):
+  assert expected in (None, own)
   errors = [result.errors(metric) for metric in ("energy_loss", "force_loss")]
   assert all(np.isfinite(each[own]).all() for each in errors)
   assert any(each[own] != each["base"] for each in errors)  # a shift alone moves energies
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_pitfalls_of_an_optimiser_are_told_of(together, name):
-  assert (name in together[1]) == (name in ("schedule_free", "prodigy"))
+@pytest.fixture(scope="module")
+def together():
+  return run_beside_the_base([kind for kind in PARTS if kind != TWIN]) | run_beside_the_base([TWIN])
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_each_part_runs_as_an_arm(together, kind):
+  assert_runs(*together[kind], PARTS[kind][1])
+
+
+@pytest.mark.nightly
+def test_each_optimiser_runs_as_an_arm_and_its_pitfalls_are_told_of():
+  with pytest.warns(UserWarning) as told:
+    found = run_beside_the_base(list(OPTIMISERS))
+  words = " ".join(str(each.message) for each in told)
+  for name, (result, own) in found.items():
+    assert_runs(result, own, None)
+    assert (name in words) == (name in ("schedule_free", "prodigy"))
 
 
 def test_an_own_metric_is_in_every_table():

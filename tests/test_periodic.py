@@ -51,6 +51,7 @@ def file(tmp_path_factory):
   return path
 
 
+@pytest.mark.nightly
 def test_crystals_train_by_the_command_line(file, tmp_path, monkeypatch, capsys):
   (tmp_path / "t.py").write_text(TINY.replace("  return config", CRYSTAL + "  return config"))
   status, _, errors = call(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
+import daily
 import jaxtyping
 import matplotlib
 import matplotlib.style
@@ -396,8 +397,9 @@ USERS = {
     "dark": "dark_background", "ggplot": "ggplot", "classic": "classic"}
 
 
-@pytest.mark.parametrize("settings", USERS.values(), ids=USERS)
-def test_figures_do_not_follow_the_users_settings(settings):
+@pytest.mark.parametrize("name", daily.only(("tex", "lines", "classic"), USERS))
+def test_figures_do_not_follow_the_users_settings(name):
+  settings = USERS[name]
   plain = {name: plots.svg(draw()) for name, draw in FIGURES.items()}
   with matplotlib.rc_context():
     if isinstance(settings, str):
@@ -438,14 +440,18 @@ def drawn_by_a_process(directory, folder, environment):
   return told.stdout
 
 
-@pytest.mark.parametrize(("environment", "settings"), [
-    ({}, "text.usetex: True\nfont.family: Comic Sans MS\nbackend: TkAgg\nnonsense: 3\n"),
-    ({"MPLBACKEND": "bogus"}, ""), ({"MPLBACKEND": "TkAgg"}, ""),
-    ({"MPLCONFIGDIR": "CONFIG"}, ""), ({"MATPLOTLIBRC": "CONFIG"}, ""),
-    ({"SOURCE_DATE_EPOCH": "1"}, "savefig.dpi: 3\n")],
-    ids=["working folder", "no such backend", "backend", "config folder", "variable", "date"])
-def test_figures_of_a_process_do_not_follow_its_surroundings(
-    plain_drawing, tmp_path, environment, settings):
+SURROUNDINGS = {
+    "working folder": (
+        {}, "text.usetex: True\nfont.family: Comic Sans MS\nbackend: TkAgg\nnonsense: 3\n"),
+    "no such backend": ({"MPLBACKEND": "bogus"}, ""), "backend": ({"MPLBACKEND": "TkAgg"}, ""),
+    "config folder": ({"MPLCONFIGDIR": "CONFIG"}, ""),
+    "variable": ({"MATPLOTLIBRC": "CONFIG"}, ""),
+    "date": ({"SOURCE_DATE_EPOCH": "1"}, "savefig.dpi: 3\n")}
+
+
+@pytest.mark.parametrize("name", daily.only(("working folder", "no such backend"), SURROUNDINGS))
+def test_figures_of_a_process_do_not_follow_its_surroundings(plain_drawing, tmp_path, name):
+  environment, settings = SURROUNDINGS[name]
   (tmp_path / "matplotlibrc").write_text(settings)
   (tmp_path / "config").mkdir()
   (tmp_path / "config" / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 9\n")

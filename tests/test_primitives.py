@@ -311,6 +311,7 @@ def test_training_on_another_jax_is_that_of_plain_jax(name, monkeypatch, undecid
     assert trained(tiny.config(seeds=1)) == trained_plainly()
 
 
+@pytest.mark.nightly
 def test_not_mapped_is_not_needed(monkeypatch, undecided):
   """JAX 0.11 took `batching.not_mapped` away; it was None all along."""
   monkeypatch.delattr(batching, "not_mapped", raising=False)

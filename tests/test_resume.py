@@ -321,6 +321,7 @@ def test_a_policy_stops_the_sweep_that_diverges(straight, tmp_path):
   assert_same(run(tmp_path), straight)
 
 
+@pytest.mark.nightly
 def test_launches_of_failed_runs_cost_no_more_time():
   segments = []
   run(arms=({"activation.c": 1e30}, {"activation.c": 5e29}), steps=1000, chunk=10,
@@ -361,6 +362,7 @@ def test_all_that_a_run_carries_is_saved(tmp_path):
       ["base", 0], ["base", 1], ["c=0.25", 0], ["c=0.25", 1]]
 
 
+@pytest.mark.nightly
 def test_averages_and_patience_are_continued(tmp_path):
   """Moving average, clipping, decay, warm-up and patience, stopped after every step."""
   options = {

@@ -206,6 +206,7 @@ def test_predictions_hold_the_test_split_in_physical_units(swept):
   np.testing.assert_allclose(error, row.value, rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_energies_without_forces_build_no_force_graph():
   """A step then has the matrix products of the gradient of the energies, and no others."""
   without, with_forces = traced_step(force_weight=0.0), traced_step(force_weight=1.0)

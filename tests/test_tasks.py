@@ -387,6 +387,7 @@ def straight():
   return jobs.run(jobs.prepare(experiment_config("smoke")))
 
 
+@pytest.mark.nightly
 def test_the_error_falls_in_a_short_training(straight):
   """Nobody has seen the solution: it falls because the residual does."""
   for arm, seed in itertools.product(straight.result.arms, range(3)):

@@ -140,6 +140,7 @@ def test_launches_hold_whole_races_where_they_fit(size, cut):
 # A tuning.
 
 
+@pytest.mark.nightly
 def test_without_halving_nothing_is_new(whole):
   assert set(whole) == {"learning_rates", "seeds", "scores", "chosen"}
   plan = tuning.make_plan(config(0), build.load(config(0)), configs.arm_settings(config(0)))
@@ -174,6 +175,7 @@ def test_the_record_is_json_and_the_summary_has_a_line_for_each_rate(halved):
   assert told == found["chosen"] and len(lines) == len(set(told.values()))
 
 
+@pytest.mark.nightly
 def test_a_tuning_with_halving_is_continued(halved, tmp_path, monkeypatch):
   """Stopped after every step, before the rungs, at them and after them."""
   monkeypatch.setattr(sweep, "SEGMENT_SECONDS", 0.0)

@@ -8,6 +8,7 @@ import warnings
 
 import ase
 import ase.io
+import daily
 import jax
 import numpy as np
 import pytest
@@ -109,9 +110,7 @@ def copper(copper_place):
   return dcnn.load(copper_place)["base"]
 
 
-@pytest.mark.parametrize("name", [
-    name if name in ("SchNet", "MLP", "GridACE") else
-    pytest.param(name, marks=pytest.mark.nightly) for name in SMALL])
+@pytest.mark.parametrize("name", daily.only(("SchNet",), SMALL))
 def test_a_loaded_network_makes_the_errors_that_were_measured(name, tmp_path):
   """Also with a constant of irelu and labels of its own, which no weight holds."""
   config = tiny.config(arms=ARMS, model__name=name, **SMALL[name])
@@ -181,6 +180,7 @@ def test_runs_of_an_older_dcnn_are_told_of_and_end_nothing(molecules):
     trained["base"]
 
 
+@pytest.mark.nightly
 def test_crystals_of_many_lists_share_a_program(copper):
   copy = pickle.loads(pickle.dumps(copper))  # with no program yet
   systems = [crystal(seed) for seed in range(120)]
@@ -264,6 +264,7 @@ def test_the_calculator_refuses_and_warns_once(ethanol):
     atoms.get_potential_energy()
 
 
+@pytest.mark.nightly
 def test_sizes_share_programs(ethanol):
   calculator = ethanol.calculator()
   with warnings.catch_warnings():
