@@ -6,6 +6,7 @@ import re
 import jupytext
 import nbformat
 from sphinx.application import Sphinx
+from sphinx.config import Config
 
 DOCS = pathlib.Path(__file__).parents[1]
 FOLDER = "notebooks"  # of the built site
@@ -14,12 +15,12 @@ _BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 def setup(app: Sphinx) -> dict[str, bool]:
   """Connects this module with the build."""
-  app.connect("builder-inited", write)
+  app.connect("config-inited", write)  # before Sphinx looks for the folder
   app.connect("source-read", add_links)
   return {"parallel_read_safe": True}
 
 
-def write(app: Sphinx) -> None:
+def write(app: Sphinx, config: Config) -> None:
   """Writes all tutorials as notebooks without outputs, where the build copies them from."""
   folder = DOCS / "_generated" / "files" / FOLDER
   folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +29,7 @@ def write(app: Sphinx) -> None:
       notebook = jupytext.read(path, fmt="md:myst")
       for cell in notebook.cells:
         cell.source = re.sub(r"\]\((\w+)\.md\)", r"](\1.ipynb)", cell.source)
-      notebook.cells.insert(1, _installation(app.config.repository))
+      notebook.cells.insert(1, _installation(config.repository))
       jupytext.write(notebook, folder / f"{path.stem}.ipynb")
 
 
