@@ -304,3 +304,22 @@ class Harm:
 
   def __reduce__(self):
     return (self.done.append, (1,))
+
+
+def test_a_folder_is_cleared_after_the_save_that_is_being_tried_there(tmp_path, monkeypatch):
+  """What an interrupt in the first seconds leaves: nothing, however slow the trial is."""
+  started, go_on = threading.Event(), threading.Event()
+  save = checkpoints._save
+
+  def slow(*arguments):
+    started.set()
+    assert go_on.wait(60)
+    save(*arguments)
+
+  monkeypatch.setattr(checkpoints, "_save", slow)
+  store = Store(tmp_path / "checkpoints")
+  assert started.wait(60)
+  threading.Timer(0.5, go_on.set).start()
+  checkpoints.clear(tmp_path / "checkpoints")
+  assert not (tmp_path / "checkpoints").exists()
+  store.check()

@@ -214,7 +214,7 @@ def test_version(call):
 
 
 @pytest.mark.parametrize("argv, words", [
-    (("generte",), ("'generte'", "did you mean 'generate'?", "report, compare")),
+    (("generte",), ("'generte'", "did you mean 'generate'?", "report, log, compare")),
     ((ABLATIONS,), ("unknown command", "--config=NAME --workdir=DIR")),
     (("--workdir=WORKDIR",), ("--config is missing",)),
     (("--config=TINY", "--workdir="), ("--workdir is missing",)),

@@ -126,6 +126,8 @@ def _train_in_a_thread(
   with display.sweep_display(Console()) as show:
     def on_progress(progress: sweeps.Progress) -> None:
       nonlocal phase
+      if request.is_made() and sweeps.TRAINING == progress.phase != phase:
+        raise sweeps.Interrupted  # nobody waits for this thread: it may write nothing any more
       phase = progress.phase
       show(progress)
 

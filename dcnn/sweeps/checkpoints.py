@@ -40,6 +40,9 @@ _OURS = re.compile(
 # What shows that a numbered folder is a checkpoint: the first is the last that is written.
 _MARKS = (DIGESTS, "_CHECKPOINT_METADATA")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TRIAL_SECONDS = 5.0  # of the nine in which an interrupted command must end
+# Saves that are just being tried, by the folder of their store.
+_trials: dict[pathlib.Path, concurrent.futures.Future[None]] = {}
 
 
 class Checkpoint(NamedTuple):
@@ -127,6 +130,8 @@ class Store:
       _sweep_out(self._directory)
       self._trial = self._writer.submit(
           contextvars.copy_context().run, _try_saving, self._directory / RUNNING)
+      _trials[self._directory] = self._trial
+      self._trial.add_done_callback(lambda _: _trials.pop(self._directory, None))
 
   def __enter__(self) -> "Store":
     """The store, which is closed when the context ends."""
@@ -490,8 +495,14 @@ def _sweep_out(directory: pathlib.Path) -> None:
 
 
 def clear(directory: str | os.PathLike[str]) -> None:
-  """Removes a folder that holds no checkpoint; what is in it and not ours stays, and so does it."""
+  """Removes a folder that holds no checkpoint; what is in it and not ours stays, and so does it.
+
+  A save that is just being tried there is waited for: it would leave the folder behind.
+  """
   directory = pathlib.Path(directory)
+  trial = _trials.get(directory.absolute())
+  if trial is not None:
+    concurrent.futures.wait([trial], _TRIAL_SECONDS)
   for folder in (directory / FINISHED, directory / RUNNING):
     for path in _leftovers(folder):
       shutil.rmtree(path, ignore_errors=True)

@@ -222,6 +222,7 @@ def _outcome(plan: Plan, groups: Sequence[Group], session: _Session) -> Outcome:
   """Everything in the order of the plan, whatever the order in which it was computed."""
   keys = [Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds]
   ended = {key: session.ended[key] for key in keys}
+  session.report(EVALUATING)
   with session.timer("evaluate_seconds"):
     predictions, calibrations = _predictions(plan, groups, ended)
   return Outcome(
@@ -275,6 +276,7 @@ def _run_group(session: _Session, group: Group) -> None:
   evaluated = functools.partial(training.evaluated_variables, program)
   if program.evaluated is not None:  # otherwise it picks leaves, whatever their leading axes
     evaluated = jax.jit(jax.vmap(evaluated))
+  session.report(TRAINING, begun.step * len(begun.keys) if begun else 0)
   session.store.check()
   spread = compiled.placement.devices // compiled.placement.devices_per_run
   for launch in (*plans.launches(first, compiled.size),
