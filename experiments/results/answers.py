@@ -338,6 +338,7 @@ RESULTS = {
     "rmd17_painn": "PaiNN by the same recipe.",
     "rmd17_cgcnn": "CGCNN by the same recipe.",
     "rmd17_forcenet": "ForceNet by the same recipe.",
+    "rmd17_dimenet": "DimeNet++ with two blocks by the same recipe, half as long.",
     "rmd17_ace": "GridACE by the same recipe.",
 }
 

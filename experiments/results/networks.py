@@ -57,7 +57,8 @@ NORMALISED = {"CGCNN": "paper/CGCNN", "ForceNet": "paper/ForceNet",
 # Both ablations by network: the kept result of each.
 ABLATIONS = {"SchNet": "ablations", "PaiNN": "ablations_painn",
              "GridACE, IReLU in the output block": "ablations_ace_output"}
-ACCURACY = ("rmd17_painn", "rmd17_cgcnn", "rmd17_forcenet", "rmd17_ace")  # on rMD17 ethanol
+ACCURACY = (  # on rMD17 ethanol
+    "rmd17_painn", "rmd17_cgcnn", "rmd17_forcenet", "rmd17_dimenet", "rmd17_ace")
 EVERYWHERE = "ablations_ace"  # GridACE with IReLU in all of its networks
 # What is compared, the arm and its baseline.
 ASKED = (
