@@ -311,3 +311,14 @@ def command(*flags):
   return subprocess.run(
       [sys.executable, "-m", "experiments.benchmarks", *flags], cwd=ROOT, capture_output=True,
       text=True)
+
+
+@pytest.mark.nightly
+def test_what_the_use_of_a_network_costs(tmp_path):
+  told = subprocess.run(
+      [sys.executable, "-m", "experiments.benchmarks.uses", f"--out={tmp_path / 'uses.json'}",
+       "--steps=50", "--dynamics=20", "--frames=300"], cwd=ROOT, capture_output=True, text=True)
+  assert told.returncode == 0, told.stderr
+  found = json.loads((tmp_path / "uses.json").read_text())
+  assert found["steps of dynamics a minute"] > 0 and found["configurations predicted"] == 300
+  assert np.isfinite(found["drift of the energy, meV/atom/ps"])
