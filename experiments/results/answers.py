@@ -339,6 +339,7 @@ RESULTS = {
     "rmd17_cgcnn": "CGCNN by the same recipe.",
     "rmd17_forcenet": "ForceNet by the same recipe.",
     "rmd17_dimenet": "DimeNet++ with two blocks by the same recipe, half as long.",
+    "rmd17_gemnet": "GemNet-T with two blocks by the same recipe, half as long.",
     "rmd17_ace": "GridACE by the same recipe.",
 }
 

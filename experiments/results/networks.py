@@ -58,7 +58,7 @@ NORMALISED = {"CGCNN": "paper/CGCNN", "ForceNet": "paper/ForceNet",
 ABLATIONS = {"SchNet": "ablations", "PaiNN": "ablations_painn",
              "GridACE, IReLU in the output block": "ablations_ace_output"}
 ACCURACY = (  # on rMD17 ethanol
-    "rmd17_painn", "rmd17_cgcnn", "rmd17_forcenet", "rmd17_dimenet", "rmd17_ace")
+    "rmd17_painn", "rmd17_cgcnn", "rmd17_forcenet", "rmd17_dimenet", "rmd17_gemnet", "rmd17_ace")
 EVERYWHERE = "ablations_ace"  # GridACE with IReLU in all of its networks
 # What is compared, the arm and its baseline.
 ASKED = (
@@ -74,9 +74,10 @@ def accuracy() -> str:
   """The other networks with the recipe of SchNet on rMD17 ethanol."""
   def reached(name: str) -> str:
     settings = config(name)["config"]
-    network, features = (settings["model"][key] for key in ("name", "features"))
-    features = features or models.resolve(network).defaults["features"]
-    return (f"{network} with {features} features reaches "
+    network = settings["model"]["name"]
+    features, blocks = (settings["model"][key] or models.resolve(network).defaults[key]
+                        for key in ("features", "blocks"))
+    return (f"{network} with {features} features and {blocks} blocks reaches "
             f"{error(name, 'base', 'force_loss')} meV/Å and {error(name, 'base', 'energy_loss')} "
             f"meV after {settings['steps']:,} steps ({settings['seeds']} seeds)")
 
