@@ -276,8 +276,7 @@ SCALES: Mapping[str, Rule] = MappingProxyType({
                   meaning="given"),
 })
 
-# A scheme takes the parameters of both its rules.
-#: Pairs of a shift and a scale that have a name of their own.
+#: Pairs of a shift and a scale that have a name of their own, with the parameters of both.
 SCHEMES: Mapping[str, tuple[str, str]] = MappingProxyType({
     "identity": ("none", "none"),
     "rescale": ("given", "given"),

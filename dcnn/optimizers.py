@@ -27,8 +27,7 @@ Number = Float[Array, ""] | float
 Rate = Callable[[Any], Any]
 #: Settings by name.
 Hypers = Mapping[str, Any]
-# What an optimiser may take: the names are those of the settings under `optimizer`.
-#: The settings that an optimiser may take.
+#: What an optimiser may take: the names are those of the settings under `optimizer`.
 PARAMETERS = ("learning_rate", "weight_decay", "eps", "b1", "b2", "momentum")
 
 

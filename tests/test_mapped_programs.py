@@ -7,10 +7,13 @@ neighbour lists no sum goes over pairs by index, which a GPU adds up one by one 
 import re
 
 import jax
+import numpy as np
 import pytest
 import tiny
 
+from dcnn.base import System
 from dcnn.configs import build
+from dcnn.models import layers
 from dcnn.sweeps import engine, memory, plans
 
 RUNS = 3
@@ -56,3 +59,26 @@ def test_the_program_of_many_runs(network, monkeypatch):
   # Gradients of embeddings alone are added up by index: over the atoms of a batch.
   assert all("119x" in operands for operands in scattered)
   assert len(scattered) <= 1
+
+
+def squares(positions):
+  pairs = layers.all_pairs(System(positions, np.ones(len(positions), int)))
+  return (pairs.distance ** 2).sum()
+
+
+@pytest.mark.parametrize("function", [squares, jax.grad(squares)], ids=["value", "gradient"])
+def test_positions_keep_all_their_bits_whatever_the_default_of_products(function):
+  """A GPU's default is TF32, which moves distances by a milliangstrom."""
+  traced = jax.jit(function).trace(np.zeros((9, 3), np.float32))
+  text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  products = [line for line in text.splitlines() if "dot_general" in line]
+  assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
+@pytest.mark.parametrize("atoms", [2, layers.FEW_ATOMS, layers.FEW_ATOMS + 1])
+def test_pairs_of_few_and_of_many_atoms_have_the_same_distances(atoms):
+  positions = np.random.default_rng(atoms).normal(size=(atoms, 3)).astype(np.float32)
+  found = layers.all_pairs(System(positions, np.ones(atoms, int)))
+  first, second = np.triu_indices(atoms, 1)
+  expected = np.linalg.norm(positions[second] - positions[first], axis=1)
+  np.testing.assert_allclose(found.distance, expected, rtol=1e-6)

@@ -100,7 +100,8 @@ def parse_train(arguments: Sequence[str]) -> Training:
                "own devices")
   return Training(
       values.config, home_path(values.workdir) if values.workdir else None, values.fresh, meeting,
-      rest, values.print_config, values.dry_run, trackers_named("log", values.log))
+      rest, values.print_config, values.dry_run,
+      trackers_named("log", values.log) if _logs(values) else ())
 
 
 def load_config(argument: str) -> configs.ConfigDict:
@@ -190,6 +191,11 @@ def parse_generate(arguments: Sequence[str]) -> flags.FlagValues:
   if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
     raise Stop(f"--out={path}: {path.parent} is no directory that can be written to")
   return values
+
+
+def _logs(values: flags.FlagValues) -> bool:
+  """Whether this process is to tell trackers: of several the first alone does."""
+  return not (values.print_config or values.process_id)
 
 
 def trackers_named(flag: str, value: str | None) -> tuple[str, ...]:

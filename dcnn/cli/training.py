@@ -88,7 +88,7 @@ def prepare(asked: arguments.Training) -> jobs.Experiment:
 
 def _run(
     experiment: jobs.Experiment, manifest: Mapping[str, Any], workdir: pathlib.Path,
-    request: interruption.Request, first: bool, on_results: sweeps.OnResults,
+    request: interruption.Request, first: bool, on_results: sweeps.OnResults | None,
 ) -> None:
   """Runs an experiment in a claimed directory; the first process writes all there is to write."""
   try:
@@ -111,7 +111,7 @@ def _run(
 
 def _train_in_a_thread(
     experiment: jobs.Experiment, manifest: Mapping[str, Any], workdir: pathlib.Path,
-    request: interruption.Request, on_results: sweeps.OnResults,
+    request: interruption.Request, on_results: sweeps.OnResults | None,
 ) -> jobs.Finished:
   """Runs an experiment in another thread: this one hears signals while compiled code holds it.
 
@@ -126,7 +126,8 @@ def _train_in_a_thread(
   with display.sweep_display(Console()) as show:
     def on_progress(progress: sweeps.Progress) -> None:
       nonlocal phase
-      if request.is_made() and sweeps.TRAINING == progress.phase != phase:
+      if (request.is_made() and processes.count() == 1  # several must agree
+          and sweeps.TRAINING == progress.phase != phase):
         raise sweeps.Interrupted  # nobody waits for this thread: it may write nothing any more
       phase = progress.phase
       show(progress)

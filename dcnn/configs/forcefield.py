@@ -70,7 +70,7 @@ SETTINGS = (
     Setting("data.positions_key", "", "The name of the positions in a file that has its own."),
     Setting("data.species_key", "", "The name of the atomic numbers in a file that has its own."),
     Setting("data.format", "",
-            "The format, npz, extxyz, qm9 or one of ASE, where the name of the file tells none."),
+            "The format, npz, extxyz, qm9 or one of ASE, where the name of the file does not tell."),
     Setting("data.incomplete", "refuse",
             "Frames without forces: refuse them, skip them, use their energies alone, or take "
             "single atoms as references for the energies of their elements (references)."),
@@ -79,7 +79,7 @@ SETTINGS = (
             "Whether labels outside what quantum chemistry gives are refused."),
     Setting("split.method", "random",
             "How frames are divided: at random, in contiguous blocks in the order of the file, or "
-            "as was published with the data (rmd17), validation frames drawn at random from the "
+            "as published with the data (rmd17), with validation frames drawn at random from the "
             "training frames.", choices=SPLITS),
     Setting("split.published", 1, "Which of the published splits: 1 to 5 for rmd17.",
             check=positive_whole),

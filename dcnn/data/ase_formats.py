@@ -70,7 +70,8 @@ def read_ase(path: str | os.PathLike, keys: Keys, kind: str | None = None) -> Ra
     kind = "aselmdb"
   if kind is not None and kind not in (*ioformats, *DATABASES):
     raise ValueError(f"unknown format {kind!r}: {suggestion(kind, ioformats)}Known are npz, "
-                     "extxyz and the names of ASE's formats, as `ase info --formats` lists them")
+                     "extxyz, qm9 and the names of ASE's formats, as `ase info --formats` lists "
+                     "them")
   if kind == "aselmdb":
     _require_no_pickles(path)
   try:

@@ -1,7 +1,8 @@
 """Fetches published files, once: from the first place that gives the right one, into a cache.
 
-The one module that opens connections. What it fetches is checked against the checksums of `named`
-before it gets its name, so that nothing half-written or foreign stays in the cache.
+The one module of `dcnn.data` that opens connections. What it fetches is checked against the
+checksums of `named` before it gets its name, so that nothing half-written or foreign stays in the
+cache.
 """
 
 import contextlib

@@ -297,7 +297,7 @@ def _locate(name: str) -> Iterator[_Place]:
       yield _Place(path)
     return
   path = pathlib.Path(name)
-  if not path.exists():
+  if not path.exists() or name in named.SETS and not path.is_file():
     yield _published(name)
     return
   if not path.is_file():

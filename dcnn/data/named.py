@@ -4,6 +4,7 @@ A line of these tables stands here only if its addresses and checksums are evide
 and the sets that were left out for want of it, are listed in BUILD_NOTES.md, "Data by name".
 """
 
+import re
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -184,6 +185,8 @@ def explain_missing(name: str) -> str:
   >>> explain_missing("folder/file.npz")
   ''
   """
+  if re.search(r"\.\w+$", name):  # a file, whose folder has the name of a family
+    return ""
   family = name.lower().partition("/")[0]
   relatives = [known for known in SETS if known.partition("/")[0] == family]
   if family in ELSEWHERE:

@@ -47,7 +47,8 @@ def _texts(path: str | os.PathLike) -> Iterator[str]:
   """The text of each file in the archive, in its order."""
   with tarfile.open(path) as archive:
     for entry in archive:
-      content = archive.extractfile(entry) if entry.name.endswith(".xyz") else None
+      wanted = entry.isfile() and entry.name.endswith(".xyz")  # a link has no size of its own
+      content = archive.extractfile(entry) if wanted else None
       if content is not None:
         if entry.size > LARGEST:
           raise ValueError(f"{entry.name} has {entry.size:,} bytes: this is not QM9")

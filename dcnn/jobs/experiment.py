@@ -144,7 +144,7 @@ def run(
     kept: checkpoints.Memory | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_tuned: OnTuned = lambda tuned: None,
-    on_results: sweeps.OnResults = lambda history, rows: None,
+    on_results: sweeps.OnResults | None = None,
 ) -> Finished:
   """Runs an experiment: tunes learning rates if asked to, then trains every arm and seed.
 
@@ -194,7 +194,7 @@ def full_precision():
 def _sweep(
     directory: pathlib.Path | None, on_progress: OnProgress, should_stop: Callable[[], bool],
     folder: str, plan: Plan, kept: checkpoints.Memory | None = None,
-    on_results: sweeps.OnResults = lambda history, rows: None,
+    on_results: sweeps.OnResults | None = None,
 ) -> sweeps.Outcome:
   store = contextlib.nullcontext(kept)
   if directory:

@@ -63,7 +63,7 @@ def log(name: str, directory: pathlib.Path, result: Result) -> int:
 @contextlib.contextmanager
 def tracked(
     names: Sequence[str], directory: pathlib.Path, manifest: Mapping[str, Any]
-) -> Iterator[OnResults]:
+) -> Iterator[OnResults | None]:
   """Tells trackers of a sweep while the context lasts.
 
   Args:
@@ -72,11 +72,11 @@ def tracked(
     manifest: The content of its config.json.
 
   Yields:
-    The function to call with lines of history.csv and results.csv as they become known. It returns
-    at once.
+    The function to call with lines of history.csv and results.csv as they become known, which
+    returns at once; None where there is no tracker.
   """
   if not names:
-    yield lambda history, rows: None
+    yield None
     return
   state = _State(directory)
   sweep = Sweep(directory, manifest["config"]["experiment"], state.identity,
@@ -85,7 +85,8 @@ def tracked(
 
   def on_results(history: Sequence[Point], rows: Sequence[Row]) -> None:
     for thread in threads:
-      thread.news.put((history, rows))
+      if thread.is_alive():  # one that has failed reads no more
+        thread.news.put((history, rows))
 
   patience = _PATIENCE_AFTER_SIGNAL
   try:

@@ -81,7 +81,7 @@ def make_plan(config: ConfigDict, data: Data, arms: Mapping[str, ConfigDict]) ->
       for name, settings in arms.items() for rate in config.tuning.learning_rates}
   tuning = configs.with_overrides(config, {"on_divergence": "record"})  # a rate may be too large
   tuning.seeds = config.tuning.seeds
-  plan = build.build(tuning, data, candidates)
+  plan = build.build(tuning, data, candidates)._replace(reported=False)
   if not config.tuning.halving:
     return plan
   rates = config.tuning.learning_rates

@@ -17,6 +17,7 @@ from dcnn.models import primitives
 
 MOST_UNITS = 1_000_000  #: In a layer; more fit no machine
 MOST_LAYERS = 64  #: In sequence; more compile for many minutes
+FEW_ATOMS = 20  #: Whose pairs times atoms, the size of a constant, are few.
 LARGEST_ATOMIC_NUMBER = 118  #: Of the elements that networks tell apart.
 
 #: A function of each element of an array.
@@ -212,8 +213,11 @@ def all_pairs(system: System) -> Pairs:
   first, second = unordered_pairs(system.species.shape[0])
   species = jnp.asarray(system.species)
   real = (species[first] > 0) & (species[second] > 0)
-  # By index the gradient would be two scatters over pairs, which a GPU adds up in any order.
-  vectors = primitives.combine(_differences(len(species)), jnp.asarray(system.positions))
+  positions = jnp.asarray(system.positions)
+  if len(species) > FEW_ATOMS:
+    vectors = positions[second] - positions[first]
+  else:  # by index the gradient is two scatters over pairs, which a GPU adds up in any order
+    vectors = primitives.combine(_differences(len(species)), positions)
   return Pairs(
       *_lengths_and_directions(vectors, real), real.astype(vectors.dtype), first, second,
       listed=False)

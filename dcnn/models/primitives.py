@@ -218,7 +218,9 @@ def _fold(values: AnyArray, *, parity: int) -> Array:
 def _combine(values: AnyArray, *, matrix: Sequence[Sequence[float]]) -> Array:
   if min(len(matrix), len(matrix[0])) > 1:
     rows = jnp.moveaxis(values, -2, 0)
-    combined = lax.dot(np.asarray(matrix, values.dtype), rows.reshape(len(rows), -1))
+    # Positions are combined so: with fewer bits, the default on a GPU, distances would be wrong.
+    combined = lax.dot(np.asarray(matrix, values.dtype), rows.reshape(len(rows), -1),
+                       precision=lax.Precision.HIGHEST)
     return jnp.moveaxis(combined.reshape(len(matrix), *rows.shape[1:]), 0, -2)
   columns = np.asarray(matrix, values.dtype).T[..., None]
   return functools.reduce(jnp.add, (

@@ -60,15 +60,17 @@ def _cells(values: Mapping[str, Any], unit: Unit) -> dict[str, str]:
 
 def _sentence(name: str, values: list[Mapping[str, Any]]) -> str:
   """What the arms have in common, in a sentence."""
+  known = [each for each in values if math.isfinite(_number(each["factor"]))]
+  if not known:
+    return f"The spread of {name} over the seeds tells no uncertainty in any arm"
   ratio, factor, before, after = (
       float(np.median([_number(each) for each in column])) for column in zip(*(
-          (_ratio(each), each["factor"], each["before"], each["after"]) for each in values),
+          (_ratio(each), each["factor"], each["before"], each["after"]) for each in known),
           strict=True))
-  arms = f" (medians of {len(values)} arms)" if len(values) > 1 else ""
-  if not math.isfinite(factor):
-    return f"The seeds do not differ in {name}, so that they tell no uncertainty"
-  poor = ("; what is left shows that the spread does not tell which errors are large"
-          if after > _POOR else "")
+  of_all = "" if len(known) == len(values) else f" of {len(values)}"
+  arms = f" (medians of {len(known)}{of_all} arms)" if len(values) > 1 else ""
+  poor = ("; one factor is not enough, because the spread does not follow the errors, or test data "
+          "are not like those of validation" if after > _POOR else "")
   return (f"The spread of {name} over the seeds is {number_text(ratio)} times the error of their "
           f"mean; one factor, {number_text(factor)}, takes the miscalibration from "
           f"{_area_text(before)} to {_area_text(after)}{arms}{poor}")

@@ -132,12 +132,6 @@ def over_runs(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any,
       out_specs=PartitionSpec(RUNS), check_vma=False)
 
 
-def on_one_device(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-  """From a function of one run's arguments to one of many runs on the first device."""
-  is_cpu = jax.local_devices()[0].platform == "cpu"
-  return (_one_after_another if is_cpu else jax.vmap)(function)
-
-
 def build(program: Program, runs: Training, windows: Windows, mesh: Mesh) -> Engine:
   """Compiles initialisation, training and evaluation for runs of these shapes.
 

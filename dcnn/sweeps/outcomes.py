@@ -1,7 +1,7 @@
 """From trained states to what is written down: curves, rows of results.csv, and predictions."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +12,13 @@ from dcnn import stats
 from dcnn.base.measures import Measures
 from dcnn.base.splits import Frames
 from dcnn.results.records import DIVERGED, FINISHED, PATIENCE, Point, Row, is_failed
-from dcnn.sweeps import batches, engine, plans, training
+from dcnn.sweeps import batches, plans, training
 from dcnn.sweeps.plans import Key, Plan, Run
 from dcnn.sweeps.training import NEVER, RunState, Validation
 from dcnn.tasks.base import Hypers, Pair, Problem, Task
 
 LOST = "lost"  # the status of a run that lost its race; no reported run has it
-CALIBRATED = 1000  # frames of a split that are enough to calibrate with
+CALIBRATED = 500  # frames of a split that are enough to calibrate with
 
 Predict = Callable[[Any, Any, Any, Any], Any]
 
@@ -35,13 +35,6 @@ class Curves(NamedTuple):
   steps: Int[np.ndarray, " points"]
   values: dict[str, Float[np.ndarray, "points runs"]]
   counts: Int[np.ndarray, " runs"]
-
-
-class Members(NamedTuple):
-  """Runs of one arm, and the variables of each that validation chose."""
-
-  runs: tuple[Run, ...]
-  variables: tuple[Any, ...]
 
 
 class Ending(NamedTuple):
@@ -215,112 +208,97 @@ def median_run(rows_of_runs: Sequence[Sequence[Row]], measures: Measures) -> int
 
 
 def predictor(problem: Problem, task: Task) -> Predict:
-  """The compiled function that predicts with many runs of a task.
+  """The compiled function that predicts with one run of a task.
 
   Args:
     problem: Makes batches of data.
-    task: The device half of the runs.
+    task: The device half of the run.
 
   Returns:
-    `(variables, hypers, own, shared) -> predictions` of all frames of these data; all but what the
-    runs share have a leading `runs` axis.
+    `(variables, hypers, own, shared) -> predictions` of all frames of these data.
   """
   def predict(variables: Any, hypers: Hypers, own: Any, shared: Any) -> Any:
     everything = np.arange(len(jax.tree.leaves(shared)[0]))
-
-    def one(arguments: tuple[Any, Any, Any]) -> Any:
-      variables, hypers, own = arguments
-      return task.predict(variables, hypers, problem.take((shared, own), everything))
-
-    return engine.on_one_device(one)((variables, hypers, own))
+    return task.predict(variables, hypers, problem.take((shared, own), everything))
 
   return jax.jit(predict)
 
 
-def predicted(
-    plan: Plan, predict: Predict, members: Members, frames: Frames
-) -> Iterator[Any]:
-  """Predictions of some runs, batch by batch: the frames may be more than a device holds.
+def predicted(plan: Plan, predict: Predict, run: Run, variables: Any, frames: Frames) -> Any:
+  """Predictions of a run, batch by batch: the frames may be more than a device holds.
 
   Args:
     plan: The plan of the sweep.
-    predict: What `predictor` gave for the group of the runs.
-    members: The runs.
+    predict: What `predictor` gave for the group of the run.
+    run: The run.
+    variables: Its variables.
     frames: The frames by number.
 
-  Yields:
-    NumPy trees with the axes `runs` and `frames`.
+  Returns:
+    A tree of NumPy arrays with a leading axis of frames.
   """
-  # As many runs for every arm, so that one program serves all.
-  runs = (*members.runs, *members.runs[:1] * (len(plan.seeds) - len(members.runs)))
-  variables = jax.tree.map(
-      lambda *leaves: np.stack(leaves),
-      *members.variables, *members.variables[:1] * (len(runs) - len(members.runs)))
-  hypers = plans.stack(runs).hypers
+  hypers = {name: np.float32(value) for name, value in run.hypers.items()}
+  variables, hypers = jax.device_put((variables, hypers))
+  parts = []
   for batch in batches.pad_batches(frames, batches.evaluation_batch(plan)):
     real = np.where(batch == batches.PADDING, batch[0], batch)
-    found = jax.device_get(predict(
-        variables, hypers, plans.own_data(runs, real), plan.problem.shared(real)))
-    count = int(np.sum(batch != batches.PADDING))
-    yield jax.tree.map(lambda leaf, count=count: leaf[:len(members.runs), :count], found)
+    parts.append(jax.device_get(predict(
+        variables, hypers, run.fitted.own(real), plan.problem.shared(real))))
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:len(frames)], *parts)
 
 
-def predictions(plan: Plan, predict: Predict, members: Members, shown: int) -> dict[str, Any]:
+def predictions(plan: Plan, predict: Predict, run: Run, variables: Any) -> dict[str, Any]:
   """Reference and prediction on the test split of one run, for the pictures.
 
   Args:
     plan: The plan of the sweep.
-    predict: What `predictor` gave for the group of the runs.
-    members: The runs of its arm.
-    shown: The position of the run among these.
+    predict: What `predictor` gave for the group of the run.
+    run: The run.
+    variables: Those that validation chose.
   """
-  run = members.runs[shown]
-  parts = [jax.tree.map(lambda leaf: leaf[shown], part)
-           for part in predicted(plan, predict, members, run.splits.test)]
-  everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+  test = run.splits.test
   return {
-      **plan.problem.predictions(run.splits.test, everything, run.fitted),
+      **plan.problem.predictions(
+          test, predicted(plan, predict, run, variables, test), run.fitted),
       "arm": np.array(run.arm.name), "seed": np.array(run.seed)}
 
 
-def calibrations(plan: Plan, predict: Predict, members: Members) -> dict[str, dict[str, Any]]:
+def calibrations(
+    plan: Plan, predict: Predict, members: Sequence[tuple[Run, Any]]
+) -> dict[str, dict[str, Any]]:
   """What the spread of the runs of an arm is worth as an uncertainty; see `stats.calibrate`.
 
   Args:
     plan: The plan of the sweep.
     predict: What `predictor` gave for the group of the runs.
-    members: The runs of the arm that did not fail.
+    members: The runs of the arm that did not fail, with the variables that validation chose.
 
   Returns:
     For each quantity a record of `stats.Calibration`, with `unit` and the number of `seeds`. Empty
-    of fewer than `stats.FEWEST_MEMBERS` runs, and of runs whose splits differ, because no frame is
-    then unseen by all of them.
+    of fewer than `stats.FEWEST_MEMBERS` runs, and where the splits of the seeds differ, because no
+    frame is then unseen by all of them.
   """
-  if len(members.runs) < stats.FEWEST_MEMBERS:
+  if len(members) < stats.FEWEST_MEMBERS or plans.splits_differ(plan):
     return {}
-  splits = members.runs[0].splits
-  if not all(_same(run.splits, splits) for run in members.runs):
-    return {}
+  splits = plan.splits[0]
   valid, test = (
       _pairs(plan, predict, members, _some(frames)) for frames in (splits.valid, splits.test))
   return {
       name: {
-          **stats.calibrate(_ensemble(valid[name]), _ensemble(test[name]),
-                            len(members.runs))._asdict(),
-          "unit": pairs[0].unit, "seeds": len(members.runs)}
+          **stats.calibrate(
+              _ensemble(valid[name]), _ensemble(test[name]), len(members))._asdict(),
+          "unit": pairs[0].unit, "seeds": len(members)}
       for name, pairs in test.items()
       if pairs[0].true.size and valid[name][0].true.size}
 
 
 def _pairs(
-    plan: Plan, predict: Predict, members: Members, frames: Frames
+    plan: Plan, predict: Predict, members: Sequence[tuple[Run, Any]], frames: Frames
 ) -> dict[str, list[Pair]]:
   """References and predictions by quantity, of each run."""
-  everything = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1),
-                            *predicted(plan, predict, members, frames))
   of_runs = [
-      plan.problem.pairs(frames, jax.tree.map(lambda leaf, i=i: leaf[i], everything), run.fitted)
-      for i, run in enumerate(members.runs)]
+      plan.problem.pairs(frames, predicted(plan, predict, run, variables, frames), run.fitted)
+      for run, variables in members]
   return {name: [pairs[name] for pairs in of_runs] for name in of_runs[0]}
 
 
@@ -331,7 +309,3 @@ def _ensemble(pairs: Sequence[Pair]) -> stats.Ensemble:
 def _some(frames: Frames) -> Int[np.ndarray, " chosen"]:
   """At most `CALIBRATED` of the frames, spread evenly over them."""
   return frames[np.linspace(0, len(frames) - 1, min(len(frames), CALIBRATED)).round().astype(int)]
-
-
-def _same(splits: Any, others: Any) -> bool:
-  return all(np.array_equal(one, other) for one, other in zip(splits, others, strict=True))

@@ -64,6 +64,7 @@ class Plan(NamedTuple):
     stop_on_divergence: Whether a run that becomes non-finite ends the sweep.
     checkpoint_every: Seconds between two saves of a launch under way.
     halving: Which runs are stopped on the way; None where all are trained to their end.
+    reported: Whether predictions and calibrations are wanted, which a tuning does not need.
   """
 
   name: str
@@ -78,6 +79,7 @@ class Plan(NamedTuple):
   stop_on_divergence: bool
   checkpoint_every: float
   halving: Halving | None = None
+  reported: bool = True
 
 
 class Key(NamedTuple):
@@ -169,6 +171,13 @@ def make_groups(plan: Plan) -> tuple[Group, ...]:
           Run(arm, seed, splits, arm.fit(splits.train))
           for arm in arms for seed, splits in zip(plan.seeds, plan.splits, strict=True)))
       for arms in alike.values())
+
+
+def splits_differ(plan: Plan) -> bool:
+  """Whether the seeds have splits of their own."""
+  first, *others = plan.splits
+  return any(not np.array_equal(mine, theirs)
+             for other in others for mine, theirs in zip(first, other, strict=True))
 
 
 def launches(runs: Sequence[Run], size: int) -> Iterator[Launch]:

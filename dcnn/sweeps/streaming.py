@@ -121,7 +121,7 @@ def choose_layout(
     return Size(rows, batch, min(total, orders * rows * batch) if streamed else total)
 
   train = window_size(plan.chunk, batch_size, seeds)
-  scored = window_size(_valid_rows(plan), scored_batch, seeds if _splits_differ(plan) else 1)
+  scored = window_size(_valid_rows(plan), scored_batch, seeds if plans.splits_differ(plan) else 1)
   frames = AHEAD * (train.frames + scored.frames) if streamed else total
   entries = AHEAD * (train.rows * train.batch + scored.rows * scored.batch)
   return Layout(
@@ -269,12 +269,6 @@ def _bytes(tree: Any) -> int:
 def _valid_rows(plan: Plan) -> int:
   """The number of batches of a validation."""
   return -(-len(plan.splits[0].valid) // batches.evaluation_batch(plan))
-
-
-def _splits_differ(plan: Plan) -> bool:
-  first, *others = plan.splits
-  return any(not np.array_equal(mine, theirs)
-             for other in others for mine, theirs in zip(first, other, strict=True))
 
 
 def _pad(

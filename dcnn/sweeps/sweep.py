@@ -89,7 +89,7 @@ class Outcome(NamedTuple):
     history: The curves, in the order arm, seed, step.
     ended: What is kept of each run, in the order arm, seed.
     predictions: Predictions on its test split of one run: the median run of the arm with the
-      lowest median validation error. Empty if no run finished.
+      lowest median validation error. Empty if no run finished, or nothing is reported.
     calibrations: What the spread over the seeds is worth as an uncertainty, by arm and quantity;
       see `outcomes.calibrations`. Arms for which that cannot be said are left out.
     timing: Seconds by phase, and counts.
@@ -111,7 +111,7 @@ class _Session:
   on_progress: Callable[[Progress], None]
   store: Store | Nothing
   should_stop: Callable[[], bool]
-  on_results: OnResults
+  on_results: OnResults | None
   watched: dict[str, float]
   ended: dict[Key, Ended] = dataclasses.field(default_factory=dict)
   begun: Begun | None = None
@@ -183,7 +183,7 @@ def run(
     *,
     store: Store | Nothing | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    on_results: OnResults = lambda history, rows: None,
+    on_results: OnResults | None = None,
 ) -> Outcome:
   """Trains and evaluates every arm with every seed.
 
@@ -222,9 +222,11 @@ def _outcome(plan: Plan, groups: Sequence[Group], session: _Session) -> Outcome:
   """Everything in the order of the plan, whatever the order in which it was computed."""
   keys = [Key(arm.name, seed) for arm in plan.arms for seed in plan.seeds]
   ended = {key: session.ended[key] for key in keys}
-  session.report(EVALUATING)
-  with session.timer("evaluate_seconds"):
-    predictions, calibrations = _predictions(plan, groups, ended)
+  predictions, calibrations = {}, {}
+  if plan.reported:
+    session.report(EVALUATING)
+    with session.timer("evaluate_seconds"):
+      predictions, calibrations = _predictions(plan, groups, ended)
   return Outcome(
       rows=tuple(row for each in ended.values() for row in each.rows),
       history=tuple(point for each in ended.values() for point in each.history),
@@ -241,18 +243,18 @@ def _predictions(
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
   """Predictions of the run that is shown, and by arm what the spread of its runs is worth."""
   keys = list(ended)
-  shown = outcomes.median_run([each.rows for each in ended.values()], plan.problem.measures)
+  place = outcomes.median_run([each.rows for each in ended.values()], plan.problem.measures)
+  shown = None if place is None else keys[place]
   predictions, calibrations = {}, {}
   for group in groups:
     predict = outcomes.predictor(plan.problem, group.program.task)
     for arm in dict.fromkeys(run.arm.name for run in group.runs):
-      runs = tuple(run for run in group.runs
-                   if run.arm.name == arm and not is_failed(ended[run.key].rows[0].status))
-      members = outcomes.Members(runs, tuple(ended[run.key].best for run in runs))
-      calibrations[arm] = outcomes.calibrations(plan, predict, members)
-      if shown is not None and keys[shown].arm == arm:
-        predictions = outcomes.predictions(
-            plan, predict, members, [run.key for run in runs].index(keys[shown]))
+      sound = [(run, ended[run.key].best) for run in group.runs
+               if run.arm.name == arm and not is_failed(ended[run.key].rows[0].status)]
+      calibrations[arm] = outcomes.calibrations(plan, predict, sound)
+      for run, variables in sound:
+        if run.key == shown:
+          predictions = outcomes.predictions(plan, predict, run, variables)
   return predictions, {arm.name: calibrations[arm.name] for arm in plan.arms
                        if calibrations[arm.name]}
 
@@ -314,7 +316,8 @@ def _train(
         sums = _sums(current, current.evaluated(state), valid)
         state, validation = engine.validate(state, current.arguments, sums, end - start)
         curves = _with_validation(session, current, curves, state, validation, start, end)
-        session.on_results(_latest_points(curves, current.launch.keys), ())
+        if session.on_results:
+          session.on_results(_latest_points(curves, current.launch.keys), ())
         state = _without_losers(plan, current, state, done)
       session.watched |= outcomes.latest_errors(
           curves, current.launch.keys, plan.problem.measures.watched)
@@ -451,7 +454,8 @@ def _finish(session: _Session, current: _Current, state: RunState, curves: Curve
   session.store.save_finished(snapshots.from_ended(
       launch, [session.ended[key] for key in launch.keys], curves, session.counts()))
   session.saved = time.monotonic()
-  session.on_results((), [row for key in launch.keys for row in session.ended[key].rows])
+  if session.on_results:
+    session.on_results((), [row for key in launch.keys for row in session.ended[key].rows])
   session.report(TRAINING)
 
 
@@ -485,7 +489,8 @@ def _restore(session: _Session) -> None:
   if session.begun:
     session.reused += session.begun.step * len(session.begun.keys)
     known += itertools.chain(*outcomes.points(session.begun.curves, session.begun.keys))
-  session.on_results(known, [row for each in session.ended.values() for row in each.rows])
+  if session.on_results:
+    session.on_results(known, [row for each in session.ended.values() for row in each.rows])
 
 
 def _to_host(state: RunState, runs: int) -> RunState:

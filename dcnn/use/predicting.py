@@ -67,8 +67,8 @@ class Report(NamedTuple):
                   f"{_milli(self.spread[1])} meV/A (standard deviation, root mean square)")
     if self.factors:
       factors = " and ".join(f"{factor:.3g} for {name}" for name, factor in self.factors.items())
-      text.append(f"calibrated on validation data, standard deviations are to be multiplied by "
-                  f"{factors}")
+      text.append(f"multiply the standard deviations by {factors}: these factors were calibrated "
+                  "on validation data")
     shown = sorted(self.remarks.items(), key=lambda each: -each[1])
     text += [f"note: {count:,} configuration{'s are' if count > 1 else ' is'} far from the "
              f"training data in {subject}"

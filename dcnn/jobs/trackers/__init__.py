@@ -54,7 +54,8 @@ def check(names: Sequence[str]) -> None:
     if name not in TRACKERS:
       raise ValueError(text.unknown("tracker", name, TRACKERS))
     tracker = TRACKERS[name]
-    if importlib.util.find_spec(tracker.module) is None:
+    found = importlib.util.find_spec(tracker.module)
+    if found is None or found.origin is None:  # nothing, or a folder of the name
       raise ModuleNotFoundError(
           f"{name} needs {tracker.package}: pip install 'dcnn[{name}]'", name=tracker.module)
     tracker.check()

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ _LONGEST_PARAMETER = 500  # characters
 
 def start(sweep: Sweep) -> OpenRun:
   """From a sweep to the function that opens its runs; a run that the server has is gone on with."""
-  uri = place(sweep.directory)
+  uri = _address(sweep.directory)
   if uri.startswith("file:"):  # without a database, which mlflow-skinny does not bring
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
   import mlflow  # pyright: ignore[reportMissingImports]  (an extra)
@@ -38,7 +39,11 @@ def start(sweep: Sweep) -> OpenRun:
 
 
 def place(directory: pathlib.Path) -> str:
-  """The address of the server, or of the files that stand in for one."""
+  """The address of the server, or of the files that stand in for one; for the user's eyes."""
+  return re.sub(r"//[^/@]*@", "//", _address(directory))  # a password is nobody else's
+
+
+def _address(directory: pathlib.Path) -> str:
   return os.environ.get("MLFLOW_TRACKING_URI") or (directory / "mlruns").absolute().as_uri()
 
 

@@ -71,5 +71,6 @@ class _WandbRun:
         self._run.log(dict(values), step=step)
 
   def end(self, status: str, step: int, results: Values) -> None:
-    self._run.summary.update({**results, "status": status, "best_step": step})
+    best = {**results, "best_step": step} if results else {}
+    self._run.summary.update({**best, "status": status})
     self._run.finish(exit_code=int(is_failed(status) or status.startswith(INTERRUPTED)))
