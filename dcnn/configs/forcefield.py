@@ -70,7 +70,8 @@ SETTINGS = (
     Setting("data.positions_key", "", "The name of the positions in a file that has its own."),
     Setting("data.species_key", "", "The name of the atomic numbers in a file that has its own."),
     Setting("data.format", "",
-            "The format, npz, extxyz, qm9 or one of ASE, where the name of the file does not tell."),
+            "The format, npz, extxyz, qm9 or one of ASE, where the name of the file does not "
+            "tell."),
     Setting("data.incomplete", "refuse",
             "Frames without forces: refuse them, skip them, use their energies alone, or take "
             "single atoms as references for the energies of their elements (references)."),
