@@ -335,7 +335,7 @@ def test_patience_stops_the_work():
                on_progress=lambda progress: phases.append(progress.phase))
   assert {row.status for row in result.rows} == {"patience@8"}
   assert {row.step for row in result.rows} == {2}
-  assert phases.count(sweeps.TRAINING) == 8 + 2  # a visit a step, the start and the end
+  assert phases.count(sweeps.TRAINING) == 8 + 3  # a visit a step, the start, and twice the end
   assert max(point.step for point in result.history) == 8
 
 

@@ -227,6 +227,7 @@ def _outcome(plan: Plan, groups: Sequence[Group], session: _Session) -> Outcome:
     session.report(EVALUATING)
     with session.timer("evaluate_seconds"):
       predictions, calibrations = _predictions(plan, groups, ended)
+    session.report(TRAINING)
   return Outcome(
       rows=tuple(row for each in ended.values() for row in each.rows),
       history=tuple(point for each in ended.values() for point in each.history),
