@@ -157,7 +157,7 @@ def test_checkpoints_by_arm_hold_what_their_use_needs(network, swept, tmp_path):
   ended = {}
   for checkpoint in checkpoints.finished(tmp_path / "checkpoints"):
     ended |= snapshots.to_ended(checkpoint)
-  read = loading.hand_over(network(arms=ARMS), ended)
+  read = loading.hand_over(network(arms=ARMS), ended, {})
   assert set(read) == {"base", "c=0.25", "min_max", "variance_preserving"}
   arm = read["min_max"]
   shift, scale, atomic = arm.transform

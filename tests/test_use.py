@@ -174,7 +174,7 @@ def test_runs_of_an_older_dcnn_are_told_of_and_end_nothing(molecules):
   older = {
       key: each._replace(kept={"transform": each.kept["transform"]}) if key.arm == "base" else each
       for key, each in ended.items()}
-  trained = loading.hand_over(config, older)
+  trained = loading.hand_over(config, older, {})
   assert list(trained) == ["power_of_ten,c=0.1"]
   with pytest.raises(KeyError, match="saved by an older dcnn"):
     trained["base"]
@@ -477,3 +477,27 @@ def test_an_export_of_crystals_takes_any_number_of_atoms(copper, tmp_path):
   np.testing.assert_allclose(energies + shift, expected.energy[0], atol=1e-4)
   np.testing.assert_allclose(forces, expected.forces[0], atol=1e-5)
   np.testing.assert_allclose(-virials / atoms.get_volume(), expected.stress[0], atol=1e-6)
+
+
+def test_a_file_is_not_replaced_by_its_predictions(ethanol, tmp_path):
+  path = tmp_path / "few.extxyz"
+  ase.io.write(path, atoms_of())
+  before = path.read_bytes()
+  with pytest.raises(ValueError, match="is the file to predict: choose another name"):
+    ethanol.predict_file(path, path)
+  assert path.read_bytes() == before
+
+
+def test_labels_in_other_units_are_told_of(ethanol, tmp_path):
+  path = tmp_path / "kcal.extxyz"
+  frames = data.load("ethanol")
+  images = []
+  for i in range(20):
+    image = ase.Atoms(numbers=frames.systems.species[i], positions=frames.systems.positions[i])
+    image.calc = SinglePointCalculator(
+        image, energy=float(frames.labels.energy[i]) * 23.06,
+        forces=np.asarray(frames.labels.forces[i]) * 23.06)
+    images.append(image)
+  ase.io.write(path, images)
+  with pytest.warns(UserWarning, match="the labels may be in other units"):
+    ethanol.predict_file(path, tmp_path / "out.extxyz")

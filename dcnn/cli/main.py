@@ -39,7 +39,7 @@ USAGE = """\
 dcnn trains derivative-constrained networks and compares what their ingredients buy.
 
   dcnn --config=NAME[:VARIANT] --workdir=DIR [--fresh] [--config.KEY=VALUE ...]
-      Runs an experiment that comes with dcnn (ablations, advection, molecules, rmd17) or, as
+      Runs an experiment that comes with dcnn (ablations, molecules, paper, rmd17 and more) or, as
       FILE.py in place of NAME, that of a file, which is Python code. DIR/report.html is what to
       read. The same command continues what was interrupted; more seeds and arms extend what is
       finished. --fresh moves an old DIR aside first.
@@ -210,6 +210,9 @@ def report(argv: Sequence[str]) -> None:
   with stop_on_errors():
     workdirs.check_free(directory)
     unfinished = workdirs.is_unfinished(directory)
+    if not unfinished and workdirs.is_begun(directory):
+      raise ValueError(f"{directory}: nothing has been measured there yet; the first results come "
+                       "with the first checkpoint, half a minute after training has begun")
     result = workdirs.so_far(directory) if unfinished else storage.load(directory)
   with stop_on_errors(FAILURE):
     if unfinished and workdirs.is_unfinished(directory):  # still; its own results are better

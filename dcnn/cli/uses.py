@@ -19,7 +19,7 @@ dcnn predict DIR FILE [--arm=ARM] --out=OUT.extxyz [--units=UNITS] [--KEY_key=NA
     Predicts the configurations of a file with the trained networks of a sweep. OUT gets energies,
     forces and, of crystals, stresses by the mean over the seeds, with their standard deviations
     over the seeds (energy_std, forces_std). Where FILE has labels, they are kept as REF_energy and
-    REF_forces, and the errors of each seed are printed.
+    REF_forces, and the errors of each seed are printed. Nothing else of FILE is kept.
 
     --arm=ARM        the arm; may be left out where there is one
     --units=UNITS    of files that do not say, such as kcal/mol/angstrom

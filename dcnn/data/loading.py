@@ -178,8 +178,9 @@ def load_unlabelled(
 ) -> Dataset:
   """Configurations of which labels may be missing, for predictions: labels are nan there.
 
-  Reads what `load` reads, with the same meaning of the arguments. Labels are taken as they are, and
-  not judged: what is predicted need not be like what is trained on.
+  Reads what `load` reads, with the same meaning of the arguments. Labels are taken as they are:
+  what is predicted need not be like what is trained on. A warning says where they look as if they
+  were in other units.
 
   Args:
     name_or_path: As for `load`.
@@ -208,6 +209,7 @@ def load_unlabelled(
     try:
       with _name_in_warnings(path), np.errstate(over="ignore", invalid="ignore"):
         file = _open(place, keys, format, unit)
+        _warn_of_scales(file)
         found = units_lib.convert(file.raw, file.unit)
         checks.check_finite(found._replace(
             energy=np.zeros(len(found.energy)), forces=np.zeros_like(found.forces)))
@@ -219,6 +221,17 @@ def load_unlabelled(
         name=path.stem, systems=System(found.positions, found.species, found.cell),
         labels=Labels(found.energy, found.forces), source=path.name, checksum=checksum(path),
         summary=_summary(path, file, found, distances, {}))
+
+
+def _warn_of_scales(file: _File) -> None:
+  """Warns of labels that look as if they were in other units."""
+  known = np.isfinite(file.raw.energy) & ~checks.frames_without_forces(file.raw)
+  if known.any():
+    try:
+      checks.check_scales(
+          raw.take(file.raw, known), file.unit, guessed="", known=file.converted)
+    except ValueError as error:
+      warnings.warn(f"the labels may be in other units: {error}", stacklevel=3)
 
 
 @contextlib.contextmanager

@@ -43,6 +43,9 @@ def load(workdir: str | os.PathLike[str], config: ConfigDict | None = None) -> T
     OSError: if config.json cannot be read.
   """
   directory = pathlib.Path(workdir).expanduser()
+  if not (directory / storage.CONFIG_FILE).is_file():
+    raise ValueError(f"expected the work directory of a sweep, with {storage.CONFIG_FILE}, got "
+                     f"{str(directory)!r}, which has none")
   record = storage.read_config(directory / storage.CONFIG_FILE, required=workdirs.REQUIRED)
   if config is None:
     own = restoring.objects_in(record["config"])

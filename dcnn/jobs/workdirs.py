@@ -84,11 +84,10 @@ def claim(directory: pathlib.Path) -> Iterator[None]:
     (directory / LOCK).write_text(json.dumps({"process": os.getpid(), "host": platform.node()}))
     yield
   finally:
-    if not holds_work(directory):
-      if missing:
-        _clear(directory)
-      elif unlocked and not (directory / storage.CONFIG_FILE).exists():
-        (directory / LOCK).unlink(missing_ok=True)
+    if missing and not holds_work(directory):
+      _clear(directory)
+    elif unlocked and not (directory / storage.CONFIG_FILE).exists():
+      (directory / LOCK).unlink(missing_ok=True)
     lock.release()
 
 
@@ -189,7 +188,7 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
   Raises:
     ValueError: naming the first difference, if it does not, or if the checkpoints are gone.
   """
-  if not holds_work(directory):
+  if not holds_work(directory) or not (directory / storage.CONFIG_FILE).exists():
     _require_room(directory)
     return
   held, asked = _manifest(directory), json.loads(json.dumps(manifest))
@@ -283,6 +282,11 @@ def _measures(record: Mapping[str, Any]) -> Measures:
     return measures.from_record(record["measures"])
   task = task_of(record)
   return TASKS[task].measures(configs.default(task))
+
+
+def is_begun(directory: pathlib.Path) -> bool:
+  """Whether a directory has been claimed for a sweep that has left nothing there yet."""
+  return (directory / storage.CONFIG_FILE).is_file() and not holds_work(directory)
 
 
 def is_unfinished(directory: pathlib.Path) -> bool:

@@ -299,7 +299,11 @@ class Result:
       >>> found.pivot(index="seed", columns="arm", values="value")["tanh"].tolist()
       [2.5, 3.5]
     """
-    import pandas as pd
+    try:
+      import pandas as pd
+    except ModuleNotFoundError as error:
+      raise ModuleNotFoundError(
+          "a data frame needs pandas: pip install pandas", name="pandas") from error
 
     return pd.DataFrame(list(self.rows), columns=list(Row._fields))
 

@@ -111,7 +111,7 @@ def predict_file(
 
   Each frame has `energy` and `forces` (and `stress` of a crystal) by the mean over the seeds, with
   `energy_std` and `forces_std`, the standard deviations over them; labels of the file are kept as
-  `REF_energy` and `REF_forces`. Units are eV and angstrom.
+  `REF_energy` and `REF_forces`, and nothing else of it. Units are eV and angstrom.
 
   Args:
     field: What predicts.
@@ -126,6 +126,8 @@ def predict_file(
   Raises:
     ValueError, OSError: If the file cannot be read or predicted, naming the frame.
   """
+  if os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out):
+    raise ValueError(f"{out} is the file to predict: choose another name for what is predicted")
   dataset = data.load_unlabelled(path, **options)
   data.require_elements(field.domain, dataset.systems.species, os.fspath(path))
   sums, remarks, pairs = _Sums(len(field.seeds)), {}, 0

@@ -42,7 +42,8 @@ SILU_RAW, SILU_POWER, SILU_STANDARD = "silu,identity", "silu,power_of_ten", "sil
 def converged_line() -> str:
   """What the main job says at its top of the answer after a longer training."""
   return (
-      "This is a first taste: 2,000 steps. After ten times as many steps of SchNet on the embedded "
+      "As it comes, this is a first taste of 2,000 steps. After ten times as many steps of SchNet "
+      "on the embedded "
       "data, standardised labels have "
       f"{ratio('converged', 'standardize', 'c=0.5', 'force_loss', 'better')} times the force error "
       "of power-of-ten labels, and among standardised ones constants from 0.25 to 1 differ by "
