@@ -1,10 +1,6 @@
 """What XLA is told, and how a batch comes to the devices of a run."""
 
-import json
-import pathlib
 import re
-import subprocess
-import sys
 import types
 from typing import NamedTuple
 from unittest import mock
@@ -178,34 +174,3 @@ def test_many_runs_on_a_gpu_go_without_triton(platform, runs, triton):
 
 # Prints how often each loop of the compiled training turns, and what would wait for the host; in a
 # process of its own, because JAX starts with one device.
-LOOPS = """
-import json, re, sys
-import jax
-jax.config.update("jax_num_cpu_devices", 1)
-import tiny
-from dcnn.configs import build
-from dcnn.sweeps import engine, memory, plans
-
-if sys.argv[1] == "vmapped":
-  engine._one_after_another = jax.vmap
-config = (tiny.config if sys.argv[1] == "vmapped" else tiny.mlp)(seeds=7)
-plan = build.build(config, build.load(config))
-group, = plans.make_groups(plan)
-built = memory.compile_group(plan, group.program, group.runs).engine
-text = built.programs["train"].as_text()
-turns = [int(line[1]) for line in re.finditer(r' while[(].*known_trip_count":{"n":"(\\d+)"', text)]
-host = re.findall(r"= \\S+ (infeed|outfeed|send|recv)[(]|callback", text)
-print(json.dumps([turns, host]))
-"""
-
-
-@pytest.mark.parametrize("mapping", ["vmapped", "one-after-another"])
-def test_the_vmapped_step_has_no_loop_over_runs_and_no_transfer(mapping):
-  """Seven runs; the other mapping, of a smaller network, shows that a loop would be seen."""
-  told = subprocess.run(
-      [sys.executable, "-c", LOOPS, mapping], capture_output=True, text=True,
-      cwd=pathlib.Path(__file__).parent)
-  assert told.returncode == 0, told.stderr
-  turns, host = json.loads(told.stdout.splitlines()[-1])
-  assert (7 in turns) == (mapping != "vmapped")
-  assert not host

@@ -75,7 +75,7 @@ def test_positions_keep_all_their_bits_whatever_the_default_of_products(function
   assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
-@pytest.mark.parametrize("atoms", [2, layers.FEW_ATOMS, layers.FEW_ATOMS + 1])
+@pytest.mark.parametrize("atoms", [1, 2, layers.FEW_ATOMS, layers.FEW_ATOMS + 1])
 def test_pairs_of_few_and_of_many_atoms_have_the_same_distances(atoms):
   positions = np.random.default_rng(atoms).normal(size=(atoms, 3)).astype(np.float32)
   found = layers.all_pairs(System(positions, np.ones(atoms, int)))

@@ -214,7 +214,7 @@ def all_pairs(system: System) -> Pairs:
   species = jnp.asarray(system.species)
   real = (species[first] > 0) & (species[second] > 0)
   positions = jnp.asarray(system.positions)
-  if len(species) > FEW_ATOMS:
+  if not 1 < len(species) <= FEW_ATOMS:
     vectors = positions[second] - positions[first]
   else:  # by index the gradient is two scatters over pairs, which a GPU adds up in any order
     vectors = primitives.combine(_differences(len(species)), positions)
