@@ -170,7 +170,3 @@ def test_many_runs_on_a_gpu_go_without_triton(platform, runs, triton):
       spec=Mesh, devices=np.array([[device], [device]], object),
       shape={engine.RUNS: 2, engine.BATCH: 1})
   assert engine._compiler_options(mesh, runs).get("xla_gpu_enable_triton_gemm") is triton
-
-
-# Prints how often each loop of the compiled training turns, and what would wait for the host; in a
-# process of its own, because JAX starts with one device.
