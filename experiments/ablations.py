@@ -51,10 +51,9 @@ QUESTION = (
 # Stands at the top of the main job; tests/test_kept_results.py compares it with the results.
 CONVERGED = (
     "As it comes, this is a first taste of 2,000 steps. After ten times as many steps of SchNet "
-    "on the embedded "
-    "data, standardised labels have 0.54 [0.46, 0.61] times the force error of power-of-ten "
-    "labels, and among standardised ones constants from 0.25 to 1 differ by less than 12 % (0.97 "
-    "to 1.04).")
+    "on the embedded data, standardised labels have 0.54 [0.46, 0.61] times the force error of "
+    "power-of-ten labels, and among standardised ones constants from 0.25 to 1 differ by less than "
+    "12 % (0.97 to 1.04).")
 
 
 def get_config(arg: str = "") -> configs.ConfigDict:

@@ -13,8 +13,9 @@ import dcnn
 from dcnn.base import files
 from dcnn.jobs import compare
 from dcnn.results import report, storage, strata
+from dcnn.results.records import Result, Row
 from experiments import ablations
-from experiments.results import answers, ensemble
+from experiments.results import answers, choices, ensemble
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEPT = ROOT / "experiments" / "results"
@@ -107,3 +108,17 @@ def test_the_mean_of_the_seeds_is_taken_of_what_they_predict(tmp_path):
     assert np.mean(np.abs(np.mean(part, axis=0))) < np.mean(each)
   with pytest.raises(ValueError, match="no arm 'silu': there are base"):
     ensemble.residuals(workdir, "silu")
+
+
+def test_what_validation_says_of_a_search(tmp_path):
+  """By hand: the second arm has half the force error, and comes first."""
+  def rows(arm, force):
+    errors = (("energy_loss", "eV", 0.002), ("force_loss", "eV/A", force))
+    return [Row("search", arm, seed, "valid", metric, unit, value * (1 + seed), 10, "finished")
+            for seed in (0, 1) for metric, unit, value in errors]
+
+  lines = choices.table(Result({}, (*rows("base", 0.02), *rows("half", 0.01)), (), (), {}))
+  assert lines[2:] == ["| half | 2.83 | 14.1 | 0.50 (0.50 to 0.50) |",
+                       "| base | 2.83 | 28.3 | 1.00 (1.00 to 1.00) |"]
+  with pytest.raises(ValueError, match="those of test data alone"):
+    choices.table(storage.load(KEPT / "rmd17_refine"))

@@ -32,14 +32,6 @@ from dcnn.tasks import forcefield
 from dcnn.use.calculator import Calculator
 
 ARMS = ({}, {"labels": "power_of_ten", "activation.c": 0.1})
-SMALL = {  # sizes of each network
-    "SchNet": {}, "MLP": {"model__hidden": (4,)}, "CGCNN": {"model__output_features": 4},
-    "GridACE": {"model__filter_features": 4}, "PaiNN": {}, "ForceNet": {},
-    "DimeNetPlusPlus": {"model__basis_features": 2, "model__triplet_features": 2,
-                        "model__output_features": 4, "model__spherical": 3, "model__bessel": 3},
-    "GemNetT": {"model__atom_features": 4, "model__basis_features": 2,
-                "model__triplet_features": 2, "model__bilinear_features": 2,
-                "model__spherical": 3}}
 
 
 def held_out(config):
@@ -110,10 +102,10 @@ def copper(copper_place):
   return dcnn.load(copper_place)["base"]
 
 
-@pytest.mark.parametrize("name", daily.only(("SchNet",), SMALL))
+@pytest.mark.parametrize("name", daily.only(("SchNet",), tiny.NETWORKS))
 def test_a_loaded_network_makes_the_errors_that_were_measured(name, tmp_path):
   """Also with a constant of irelu and labels of its own, which no weight holds."""
-  config = tiny.config(arms=ARMS, model__name=name, **SMALL[name])
+  config = tiny.config(arms=ARMS, model__name=name, **tiny.NETWORKS[name])
   dcnn.sweep(config, None, workdir=tmp_path)
   test = held_out(config)
   for arm in dcnn.load(tmp_path).values():

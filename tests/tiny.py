@@ -5,6 +5,15 @@ from dcnn.sweeps import engine, streaming
 
 # In place of an engine where nothing is computed: everything stays where it is.
 HOST = engine.Engine(*(lambda tree: tree,) * 6, programs={}, compile_seconds=0.0, bytes_needed=0)
+# What makes each network small, beside `config`.
+NETWORKS = {
+    "SchNet": {}, "MLP": {"model__hidden": (4,)}, "CGCNN": {"model__output_features": 4},
+    "GridACE": {"model__filter_features": 4}, "PaiNN": {}, "ForceNet": {},
+    "DimeNetPlusPlus": {"model__basis_features": 2, "model__triplet_features": 2,
+                        "model__output_features": 4, "model__spherical": 3, "model__bessel": 3},
+    "GemNetT": {"model__atom_features": 4, "model__basis_features": 2,
+                "model__triplet_features": 2, "model__bilinear_features": 2,
+                "model__spherical": 3}}
 
 
 def config(**overrides):

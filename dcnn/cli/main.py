@@ -212,7 +212,7 @@ def report(argv: Sequence[str]) -> None:
     unfinished = workdirs.is_unfinished(directory)
     if not unfinished and workdirs.is_begun(directory):
       raise ValueError(f"{directory}: nothing has been measured there yet; the first results come "
-                       "with the first checkpoint, half a minute after training has begun")
+                       "with the first checkpoint, by default half a minute into the training")
     result = workdirs.so_far(directory) if unfinished else storage.load(directory)
   with stop_on_errors(FAILURE):
     if unfinished and workdirs.is_unfinished(directory):  # still; its own results are better

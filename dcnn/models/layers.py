@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 from dcnn.base import System
 from dcnn.models import primitives
 
-MOST_UNITS = 1_000_000  #: In a layer; more fit no machine
-MOST_LAYERS = 64  #: In sequence; more compile for many minutes
-FEW_ATOMS = 20  #: Whose pairs times atoms, the size of a constant, are few.
+MOST_UNITS = 1_000_000  #: The most units of a layer; more fit no machine.
+MOST_LAYERS = 64  #: The most layers in sequence; more compile for many minutes.
+#: The most atoms whose vectors are a product with a matrix, which grows with their third power.
+FEW_ATOMS = 20
 LARGEST_ATOMIC_NUMBER = 118  #: Of the elements that networks tell apart.
 
 #: A function of each element of an array.

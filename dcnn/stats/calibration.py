@@ -106,7 +106,7 @@ def miscalibration(found: Ensemble, members: int) -> float:
     The area, for p from 0 to 1; nan where a spread is nan.
 
   References:
-    K. Tran et al., Mach. Learn.: Sci. Technol. 1 (2020) 025006, section 2.3, for normal intervals.
+    K. Tran et al., Mach. Learn.: Sci. Technol. 1 (2020) 025006, for normal intervals.
 
   >>> always_right = Ensemble(np.zeros(10), np.ones(10))
   >>> miscalibration(always_right, 5)

@@ -486,12 +486,15 @@ def _restore(session: _Session) -> None:
   if saved:
     session.resume_counts(saved[-1].record)
   session.reused = len(session.ended) * plan.steps
-  known = [point for each in session.ended.values() for point in each.history]
   if session.begun:
     session.reused += session.begun.step * len(session.begun.keys)
-    known += itertools.chain(*outcomes.points(session.begun.curves, session.begun.keys))
   if session.on_results:
-    session.on_results(known, [row for each in session.ended.values() for row in each.rows])
+    begun = session.begun
+    curves = outcomes.points(begun.curves, begun.keys) if begun else []
+    ended = session.ended.values()
+    session.on_results(
+        list(itertools.chain(*(each.history for each in ended), *curves)),
+        [row for each in ended for row in each.rows])
 
 
 def _to_host(state: RunState, runs: int) -> RunState:

@@ -43,8 +43,7 @@ def converged_line() -> str:
   """What the main job says at its top of the answer after a longer training."""
   return (
       "As it comes, this is a first taste of 2,000 steps. After ten times as many steps of SchNet "
-      "on the embedded "
-      "data, standardised labels have "
+      "on the embedded data, standardised labels have "
       f"{ratio('converged', 'standardize', 'c=0.5', 'force_loss', 'better')} times the force error "
       "of power-of-ten labels, and among standardised ones constants from 0.25 to 1 differ by "
       f"less than 12 % ({span('converged', LARGER, 'standardize', 'force_loss', 'equivalent')}).")
