@@ -1,6 +1,7 @@
 """Operations of our own against the plain ones: values, derivatives, maps and what they become."""
 
 import functools
+import re
 import sys
 import warnings
 
@@ -160,22 +161,74 @@ def test_exchange_mapped_and_to_second_order(ours, plain, rows, axes, parity):
   assert "scatter" not in str(jax.make_jaxpr(functools.partial(derivatives, ours))())
 
 
-@pytest.mark.parametrize("axis", [None, 0, 2])
-def test_combinations_are_products_with_a_constant_matrix(axis):
-  matrix = np.asarray(random(4, 3))
-  values = random(3, 2) if axis is None else jnp.moveaxis(random(BATCH, 3, 2), 0, axis)
+def second_order(function, axis):
+  """A function of one array, its gradient and the derivatives of that, mapped over an axis."""
+  mapped = function if axis is None else jax.vmap(function, axis)
+  gradient = jax.grad(lambda values: jnp.sum(mapped(values) ** 3))
+  return jax.jit(lambda values: (
+      mapped(values), gradient(values),
+      jax.grad(lambda values: jnp.sum(gradient(values) ** 2))(values),
+      jax.jvp(gradient, (values,), (values,))[1]))
 
-  def derivatives(function):
-    mapped = function if axis is None else jax.vmap(function, axis)
-    gradient = jax.grad(lambda values: jnp.sum(mapped(values) ** 3))
-    return jax.jit(lambda values: (
-        mapped(values), gradient(values),
-        jax.grad(lambda values: jnp.sum(gradient(values) ** 2))(values),
-        jax.jvp(gradient, (values,), (values,))[1]))(values)
 
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-12),
-               derivatives(functools.partial(primitives.combine, matrix)),
-               derivatives(lambda values: matrix @ values))
+# What a linear operation computes, said without it, of an array (3, 4, 2).
+MATRIX = np.asarray(random(5, 3, dtype=jnp.float32), float) * (np.arange(3) != 1)
+LINEAR = {
+    "combine": (lambda form, values: form.combine(values, matrix=tuple(map(tuple, MATRIX))),
+                lambda values: jnp.einsum("oi,iaf->oaf", MATRIX, values)),
+    "one output": (lambda form, values: form.combine(values, matrix=(tuple(MATRIX[0]),)),
+                   lambda values: jnp.einsum("i,iaf->af", MATRIX[0], values)[None]),
+    "one input": (lambda form, values: form.combine(values[:1], matrix=((2.0,), (0.0,), (-1.0,))),
+                  lambda values: jnp.stack([2 * values[0], 0 * values[0], -values[0]])),
+    "join": (lambda form, values: form.join(values, 2 * values[:1], values),
+             lambda values: jnp.concatenate([values, 2 * values[:1], values])),
+    "repeat": (lambda form, values: form.repeat(values, number=3),
+               lambda values: jnp.stack([values] * 3, axis=-2)),
+    "entries_first": (lambda form, values: form.entries_first(values),
+                      lambda values: values.transpose(1, 0, 2)),
+    "entries_last": (lambda form, values: form.entries_last(values),
+                     lambda values: values.transpose(1, 0, 2)),
+}
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_operations_are_what_they_say(name, axis):
+  """As primitives, mapped over any axis, and in their plain forms, with second derivatives."""
+  function, said = LINEAR[name]
+  values = random(3, 4, 2) if axis is None else jnp.moveaxis(random(BATCH, 3, 4, 2), 0, axis)
+  expected = second_order(said, axis)(values)
+  forms = primitives.operations(), *([primitives.PLAIN] if axis is None else [])
+  for form in forms:
+    found = second_order(functools.partial(function, form), axis)(values)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-12),
+                 found, expected)
+
+
+def test_a_join_is_differentiated_for_some_of_its_parts():
+  values = random(3, 4, 2)
+  gradient = jax.grad(lambda part: jnp.sum(primitives.join(values, part)[2:4] ** 2))(values)
+  np.testing.assert_allclose(gradient, 2 * values * (np.arange(3) < 1)[:, None, None])
+
+
+def test_a_batch_stays_behind_the_entries():
+  """From `entries_first` to `entries_last`, in both derivatives, nothing is copied in between."""
+  matrix = random(INPUTS, OUTPUTS)
+
+  def energy(values):
+    entries = primitives.entries_first(values)
+    joined = primitives.join(entries, primitives.combine(np.ones((1, 4)), entries))
+    product = joined * primitives.dot_general(joined, matrix @ matrix.T, (((2,), (0,)), ((), ())))
+    return jnp.sum(primitives.entries_last(product) ** 2)
+
+  def size(values):
+    return jnp.sum(jax.vmap(jax.grad(energy))(values) ** 2)
+
+  values = random(BATCH, 7, 4, INPUTS)
+  text = str(jax.make_jaxpr(jax.grad(size))(values))
+  assert f"f64[5,{BATCH},7,{INPUTS}]" in text
+  assert f"f64[{BATCH},5,7,{INPUTS}]" not in text
+  assert all(len(axes.split(",")) == 2 for axes in re.findall(r"permutation=\(([^)]*)", text))
 
 
 @pytest.mark.parametrize("parity", [1, -1])

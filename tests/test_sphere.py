@@ -78,8 +78,8 @@ def gaunt(degree):
 def test_a_product_on_the_grid_is_that_of_the_couplings(degree):
   """Of two functions up to a degree, projected up to that degree, against Gaunt coefficients."""
   size = (degree + 1) ** 2
-  one, other = jnp.asarray(np.random.default_rng(degree).normal(size=(2, 4, size, 5)))
-  expected = np.einsum("abc,iaj,ibj->icj", gaunt(degree), one, other)
+  one, other = jnp.asarray(np.random.default_rng(degree).normal(size=(2, size, 4, 5)))
+  expected = np.einsum("abc,aij,bij->cij", gaunt(degree), one, other)
   at = sphere.grid(3 * degree)
   found = sphere.project(sphere.evaluate(one, at) * sphere.evaluate(other, at), at, degree)
   np.testing.assert_allclose(found, expected, atol=1e-13)
@@ -93,8 +93,8 @@ def test_couplings_are_coefficients_of_gaunt(one, other, degree):
 
 
 def test_projecting_undoes_evaluating():
-  functions = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 3)))
+  functions = jnp.asarray(np.random.default_rng(0).normal(size=(16, 2, 3)))
   at = sphere.grid(6)
   np.testing.assert_allclose(
       sphere.project(sphere.evaluate(functions, at), at, 3), functions, atol=1e-13)
-  assert [each.shape[1] for each in sphere.by_degree(functions)] == ORDERS
+  assert list(map(len, sphere.by_degree(functions))) == ORDERS

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 from jaxtyping import Float
@@ -98,7 +99,7 @@ class GridACE(nn.Module):
     dtype = pairs.distance.dtype
     element = (species[:, None] == jnp.asarray(self.elements)).astype(dtype)
     angular = [jnp.asarray(each) for each in sphere.harmonics(pairs.direction, self.degree)]
-    carried = [self._of_element("embedding", element, 1, 1.0)[0][:, None]]
+    carried = [self._of_element("embedding", element, 1, 1.0)[0][None]]
     energies = jnp.zeros(len(species), dtype)
     for block, filters in enumerate(self._filters(pairs)):
       received = self._messages(block, pairs, filters, angular, carried)
@@ -107,7 +108,7 @@ class GridACE(nn.Module):
       carried = [
           self._update(block, degree, element, product, carried)
           for degree, product in enumerate(products)]
-      energies += self._energies(block, carried[0][:, 0], is_last)
+      energies += self._energies(block, carried[0][0], is_last)
     # A factor, so that forces are NaN, too.
     sound = jnp.where(jnp.any(element > 0, axis=1) | (species <= 0), 1.0, jnp.nan).astype(dtype)
     return layers.total(sound * energies, species)
@@ -144,25 +145,19 @@ class GridACE(nn.Module):
   def _messages(
       self, block: int, pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
       angular: Sequence[Float[Array, "pairs _"]],
-      carried: Sequence[Float[Array, "atoms _ features"]],
-  ) -> list[Float[Array, "atoms _ features"]]:
+      carried: Sequence[Float[Array, "_ atoms features"]],
+  ) -> list[Float[Array, "_ atoms features"]]:
     """What each atom receives, by degree, mixed over features."""
-    sent = jnp.concatenate([self._mixed(f"send_{block}_{degree}", each)
-                            for degree, each in enumerate(carried)], axis=1)
-    return [self._mixed(f"receive_{block}_{degree}", each)
+    sent = jnp.concatenate([
+        primitives.entries_last(self._linear(f"send_{block}_{degree}", self.features)(each))
+        for degree, each in enumerate(carried)], axis=1)
+    return [self._linear(f"receive_{block}_{degree}", self.features)(each)
             for degree, each in enumerate(_received(pairs, filters, angular, sent))]
-
-  def _mixed(
-      self, name: str, values: Float[Array, "atoms orders inputs"]
-  ) -> Float[Array, "atoms orders features"]:
-    """Linear combinations of the functions of each atom, all orders alike."""
-    rows = self._linear(name, self.features)(values.reshape(-1, values.shape[-1]))
-    return rows.reshape(*values.shape[:-1], -1)
 
   def _products(
       self, block: int, element: Float[Array, "atoms elements"],
-      functions: Sequence[Float[Array, "atoms _ features"]], degree: int,
-  ) -> list[Float[Array, "atoms _ features"]]:
+      functions: Sequence[Float[Array, "_ atoms features"]], degree: int,
+  ) -> list[Float[Array, "_ atoms features"]]:
     """B_l up to a degree, for each feature by itself."""
     number = len(functions)
     powers = self._of_element(f"powers_{block}", element, CORRELATION, 1.0)
@@ -171,22 +166,23 @@ class GridACE(nn.Module):
     first, second, third = (
         sphere.evaluate(_weighted(functions, factors[index * number:(index + 1) * number]), at)
         for index in range(CORRELATION))
-    one, two, three = (primitives.repeat(power, len(at.points)) for power in powers)
+    one, two, three = (_for_each(power, len(at.points)) for power in powers)
     product = first * (one + second * (two + third * three))
     return sphere.by_degree(sphere.project(product, at, degree))
 
   def _update(
       self, block: int, degree: int, element: Float[Array, "atoms elements"],
-      product: Float[Array, "atoms orders features"],
-      carried: Sequence[Float[Array, "atoms _ features"]],
-  ) -> Float[Array, "atoms orders features"]:
+      product: Float[Array, "orders atoms features"],
+      carried: Sequence[Float[Array, "_ atoms features"]],
+  ) -> Float[Array, "orders atoms features"]:
     """The functions of a degree after a block; the first block keeps nothing of what was."""
-    updated = self._mixed(f"update_{block}_{degree}", product)
+    updated = self._linear(f"update_{block}_{degree}", self.features)(product)
     if block == 0 or degree >= len(carried):
       return updated
     before = carried[degree]
-    each = [before * here[:, None] for here in jnp.split(element, element.shape[1], axis=1)]
-    return updated + self._mixed(f"keep_{block}_{degree}", jnp.concatenate(each, axis=-1))
+    each = [before * here for here in jnp.split(element, element.shape[1], axis=1)]
+    keep = self._linear(f"keep_{block}_{degree}", self.features)
+    return updated + keep(jnp.concatenate(each, axis=-1))
 
   def _energies(
       self, block: int, scalars: Float[Array, "atoms features"], is_last: bool
@@ -201,27 +197,34 @@ class GridACE(nn.Module):
 def _received(
     pairs: layers.Pairs, filters: Sequence[Float[Array, "pairs features"]],
     angular: Sequence[Float[Array, "pairs _"]], sent: Float[Array, "atoms orders features"],
-) -> list[Float[Array, "atoms _ features"]]:
+) -> list[Float[Array, "_ atoms features"]]:
   """The products of sum_l R_l (2 l + 1) P_l(u . n) with what is sent, summed over neighbours.
 
   Products of coefficients are summed, and coupled afterwards, once for each atom.
   """
   degree = len(filters) - 1
-  products = layers.exchange_angular(
-      pairs, angular, filters, sent, [(-1) ** each for each in range(degree + 1)])
   atoms, orders, features = sent.shape
+  products = [
+      primitives.entries_first(each.reshape(atoms, -1, features))
+      for each in layers.exchange_angular(
+          pairs, angular, filters, sent, [(-1) ** each for each in range(degree + 1)])]
   if orders == 1:
-    return [each[:, :, 0] for each in products]
-  both = jnp.concatenate([each.reshape(atoms, -1, features) for each in products], axis=1)
+    return products
   table = sphere.couplings(degree, math.isqrt(orders) - 1, degree)
-  return sphere.by_degree(primitives.combine(table, both))
+  return sphere.by_degree(primitives.combine(table, primitives.join(*products)))
 
 
 def _weighted(
-    functions: Sequence[Float[Array, "atoms _ features"]],
+    functions: Sequence[Float[Array, "_ atoms features"]],
     factors: Sequence[Float[Array, "atoms features"]],
-) -> Float[Array, "atoms orders features"]:
+) -> Float[Array, "orders atoms features"]:
   """Functions whose degrees have been multiplied by a factor each."""
-  return jnp.concatenate([
-      primitives.repeat(factor, each.shape[1]) * each
-      for factor, each in zip(factors, functions, strict=True)], axis=1)
+  return primitives.join(*(
+      _for_each(factor, len(each)) * each
+      for factor, each in zip(factors, functions, strict=True)))
+
+
+def _for_each(
+    values: Float[Array, "atoms features"], number: int) -> Float[Array, "number atoms features"]:
+  """The same for each of several entries."""
+  return primitives.combine(np.ones((number, 1)), values[None])

@@ -218,7 +218,8 @@ def all_pairs(system: System) -> Pairs:
   if not 1 < len(species) <= FEW_ATOMS:
     vectors = positions[second] - positions[first]
   else:  # by index the gradient is two scatters over pairs, which a GPU adds up in any order
-    vectors = primitives.combine(_differences(len(species)), positions)
+    vectors = primitives.entries_last(primitives.combine(
+        _differences(len(species)), primitives.entries_first(positions)))
   return Pairs(
       *_lengths_and_directions(vectors, real), real.astype(vectors.dtype), first, second,
       listed=False)

@@ -35,19 +35,20 @@ def dot_general(
 ) -> Array:
   """As `lax.dot_general`; rows times a matrix stay rows when the rows alone are mapped.
 
-  A batch of rows times one matrix is one product of all rows of the batch. In the gradient of the
-  matrix the batch is then part of the one summed axis; left to itself JAX sums over two axes, for
-  which XLA copies both factors into another order.
+  A batch of rows times one matrix is one product of all rows of the batch, which stays the axis
+  that it was. In the gradient of the matrix the batch is then part of the one summed axis; left to
+  itself JAX sums over two axes, for which XLA copies both factors into another order.
 
   Args:
-    lhs: The rows (rows, inputs), or any other array that `lax.dot_general` takes.
+    lhs: The rows (*rows, inputs), or any other array that `lax.dot_general` takes.
     rhs: The matrix (inputs, outputs), or any other array that `lax.dot_general` takes.
     dimension_numbers: Which axes are summed over and which are batches, as `lax.dot_general` takes
-      them; by default rows times a matrix.
+      them; by default rows (rows, inputs) times a matrix.
     precision: The precision of the product; None is the one that JAX is set to.
     kwargs: Further arguments of `lax.dot_general`.
   """
-  is_rows_times_matrix = (lhs.ndim, rhs.ndim, dimension_numbers) == (2, 2, _ROWS_TIMES_MATRIX)
+  is_rows_times_matrix = (
+      lhs.ndim > 1 and rhs.ndim == 2 and dimension_numbers == (((lhs.ndim - 1,), (0,)), ((), ())))
   if not is_rows_times_matrix or lhs.dtype != rhs.dtype:
     return lax.dot_general(lhs, rhs, dimension_numbers, precision=precision, **kwargs)
   settings: Any = jax.config
@@ -118,24 +119,46 @@ def repeat(
     features: Float[AnyArray, "*rows features"], number: int
 ) -> Float[Array, "*rows number features"]:
   """Each row of features, several times; its transpose is a sum that XLA vectorises."""
-  return combine(np.ones((number, 1)), features[..., None, :])
+  return operations().repeat(jnp.asarray(features), number=number)
 
 
 def combine(
-    matrix: Float[np.ndarray, "outputs inputs"], values: Float[AnyArray, "*batch inputs features"]
-) -> Float[Array, "*batch outputs features"]:
-  """Linear combinations of rows of features, with constant coefficients: matrix @ values.
+    matrix: Float[np.ndarray, "outputs inputs"], values: Float[AnyArray, "inputs *rest"]
+) -> Float[Array, "outputs *rest"]:
+  """Linear combinations of entries of the first axis, with constant coefficients: matrix @ values.
 
-  A matrix of ones with one column repeats a row, and one with one row adds rows up: these are
-  written out, because XLA does not vectorise sums that are not along memory. Others are products
-  of matrices, because XLA would compute what the values are made of once for each output.
+  Where it is mapped the batch stays behind the first axis, so that functions with many entries are
+  never copied into another order; `join`, elementwise operations and `dot_general` keep it there.
+
+  A matrix of ones with one column repeats an entry, and one with one row adds entries up: these
+  are written out, because XLA does not vectorise sums that are not along memory. Others are
+  products of matrices, because XLA would compute what the values are made of once for each output.
 
   Args:
     matrix: The coefficients of each output.
-    values: The rows that are combined.
+    values: What is combined.
   """
   return operations().combine(
       jnp.asarray(values), matrix=tuple(map(tuple, np.asarray(matrix, float).tolist())))
+
+
+def join(*parts: Float[AnyArray, "_ *rest"]) -> Float[Array, "entries *rest"]:
+  """Arrays one after another along the first axis; a batch stays behind it, as in `combine`."""
+  return operations().join(*map(jnp.asarray, parts))
+
+
+def entries_first(
+    values: Float[AnyArray, "*rest entries features"]
+) -> Float[Array, "entries *rest features"]:
+  """The order of axes that `combine` takes, with a batch behind the first of them."""
+  return operations().entries_first(jnp.asarray(values))
+
+
+def entries_last(
+    values: Float[AnyArray, "entries *rest features"]
+) -> Float[Array, "*rest entries features"]:
+  """The inverse and the transpose of `entries_first`."""
+  return operations().entries_last(jnp.asarray(values))
 
 
 def _check_parity(parity: int) -> None:
@@ -150,7 +173,13 @@ def _promote_types(one: AnyArray, other: AnyArray) -> tuple[Array, Array]:
 
 
 def _product(rows: AnyArray, matrix: AnyArray, *, precision: Any) -> Array:
-  return lax.dot_general(rows, matrix, _ROWS_TIMES_MATRIX, precision=precision)
+  product = lax.dot_general(
+      _as_rows(rows), matrix, _ROWS_TIMES_MATRIX, precision=precision)
+  return product.reshape(*rows.shape[:-1], matrix.shape[1])
+
+
+def _as_rows(array: AnyArray) -> Array:
+  return jnp.asarray(array).reshape(-1, array.shape[-1])
 
 
 def _exchange(filters: AnyArray, sent: AnyArray, *, parity: int) -> Array:
@@ -215,29 +244,55 @@ def _fold(values: AnyArray, *, parity: int) -> Array:
   return there + back if parity == 1 else there - back
 
 
+def _repeat(features: AnyArray, *, number: int) -> Array:
+  *rows, size = features.shape
+  return jnp.broadcast_to(features[..., None, :], (*rows, number, size))
+
+
+def _added(values: AnyArray, *, number: int) -> Array:
+  rows = jnp.asarray(values)
+  return functools.reduce(jnp.add, (rows[..., each, :] for each in range(number)))
+
+
 def _combine(values: AnyArray, *, matrix: Sequence[Sequence[float]]) -> Array:
-  if min(len(matrix), len(matrix[0])) > 1:
-    rows = jnp.moveaxis(values, -2, 0)
+  table = np.asarray(matrix, values.dtype)
+  if min(table.shape) > 1:
     # Positions are combined so: with fewer bits, the default on a GPU, distances would be wrong.
-    combined = lax.dot(np.asarray(matrix, values.dtype), rows.reshape(len(rows), -1),
-                       precision=lax.Precision.HIGHEST)
-    return jnp.moveaxis(combined.reshape(len(matrix), *rows.shape[1:]), 0, -2)
-  columns = np.asarray(matrix, values.dtype).T[..., None]
+    combined = lax.dot(table, values.reshape(len(values), -1), precision=lax.Precision.HIGHEST)
+    return combined.reshape(len(table), *values.shape[1:])
+  columns = table.T.reshape(*table.T.shape, *[1] * (values.ndim - 1))
   return functools.reduce(jnp.add, (
-      column * values[..., row, None, :] for row, column in enumerate(columns)))
+      column * values[entry] for entry, column in enumerate(columns) if np.any(column)))
+
+
+def _join(*parts: AnyArray) -> Array:
+  return jnp.concatenate(parts)
+
+
+def _entries_first(values: AnyArray) -> Array:
+  return jnp.moveaxis(values, -2, 0)
+
+
+def _entries_last(values: AnyArray) -> Array:
+  return jnp.moveaxis(values, 0, -2)
 
 
 class Operations(NamedTuple):
-  """Functions of arrays and of `precision`, `parity` or `matrix`, as above."""
+  """Functions of arrays and of `precision`, `parity`, `number` or `matrix`, as above."""
 
   product: Callable[..., Array]
   exchange: Callable[..., Array]
   pair_products: Callable[..., Array]
-  combine: Callable[..., Array]
   square: Callable[..., Array]
+  repeat: Callable[..., Array]
+  combine: Callable[..., Array]
+  join: Callable[..., Array]
+  entries_first: Callable[..., Array]
+  entries_last: Callable[..., Array]
 
 
-PLAIN = Operations(_product, _exchange, _pair_products, _combine, _squared)
+PLAIN = Operations(_product, _exchange, _pair_products, _squared, _repeat, _combine, _join,
+                   _entries_first, _entries_last)
 _deciding = threading.Lock()  # programs are traced in several threads
 
 
@@ -281,6 +336,8 @@ def _try_primitives() -> Operations:
                *(functools.partial(operation, parity=parity) for parity in (1, -1)
                  for operation in (tried.exchange, tried.pair_products)))
   linear = (functools.partial(tried.combine, matrix=((1.0, 2.0, 3.0),)),
+            functools.partial(tried.repeat, number=2), lambda array: tried.join(array, array),
+            tried.entries_first, tried.entries_last,
             *(functools.partial(tried.square, parity=parity) for parity in (1, -1)))
   for function in linear:
     jax.eval_shape(jax.vmap(jax.grad(lambda array, each=function: jnp.sum(each(array)))), many)
@@ -308,16 +365,13 @@ def _primitives() -> Operations:
 
   product = _primitive(
       "rows_times_matrix", _product,
-      lambda rows, matrix, *, precision: (rows.shape[0], matrix.shape[1]), ("precision",))
+      lambda rows, matrix, *, precision: (*rows.shape[:-1], matrix.shape[1]), ("precision",))
   exchange = _primitive(
       "exchange", _exchange, lambda filters, sent, *, parity: sent.shape, ("parity",))
   pair_products = _primitive(
       "pair_products", _pair_products,
       lambda one, other, *, parity: (
           *one.shape[:-2], math.comb(one.shape[-2], 2), one.shape[-1]), ("parity",))
-  combine = _primitive(
-      "combine", _combine,
-      lambda values, *, matrix: (*values.shape[:-2], len(matrix), values.shape[-1]), ("matrix",))
   square = _primitive(
       "square", _squared,
       lambda values, *, parity: (
@@ -326,16 +380,45 @@ def _primitives() -> Operations:
       "fold", _fold,
       lambda values, *, parity: (
           *values.shape[:-3], math.comb(values.shape[-2], 2), values.shape[-1]), ("parity",))
-  for one, other in ((square, fold), (fold, square)):
-    ad.deflinear2(one, lambda cotangent, values, *, parity, other=other: [
-        other.bind(cotangent, parity=parity)])
+  repeat = _primitive(
+      "repeat", _repeat,
+      lambda features, *, number: (*features.shape[:-1], number, features.shape[-1]), ("number",))
+  added = _primitive(
+      "added", _added,
+      lambda values, *, number: (*values.shape[:-2], values.shape[-1]), ("number",))
+  combine = _primitive(
+      "combine", _combine,
+      lambda values, *, matrix: (len(matrix), *values.shape[1:]), ("matrix",))
+  join = _primitive(
+      "join", _join,
+      lambda *parts: (sum(part.shape[0] for part in parts), *parts[0].shape[1:]))
+  entries_first = _primitive(
+      "entries_first", _entries_first,
+      lambda values: (values.shape[-2], *values.shape[:-2], values.shape[-1]))
+  entries_last = _primitive(
+      "entries_last", _entries_last,
+      lambda values: (*values.shape[1:-1], values.shape[0], values.shape[-1]))
+  for one, other in ((square, fold), (repeat, added), (entries_first, entries_last)):
+    for primitive, transpose in ((one, other), (other, one)):
+      ad.deflinear2(primitive, lambda cotangent, values, *, transpose=transpose, **parameters: [
+          transpose.bind(cotangent, **parameters)])
   ad.deflinear2(
       combine, lambda cotangent, values, *, matrix: [
           combine.bind(cotangent, matrix=tuple(zip(*matrix, strict=True)))])
+
+  def parts_of(cotangent: Array, *parts: Any) -> list[Array | None]:
+    """The cotangent's entries of each part; None of one that is not differentiated."""
+    sizes = [(part.aval if ad.is_undefined_primal(part) else part).shape[0] for part in parts]
+    return [
+        lax.slice_in_dim(cotangent, end - size, end) if ad.is_undefined_primal(part) else None
+        for part, size, end in zip(parts, sizes, map(int, np.cumsum(sizes)), strict=True)]
+
+  ad.deflinear2(join, parts_of)
   ad.defbilinear(
       product,
       lambda cotangent, rows, matrix, **kwargs: product.bind(cotangent, matrix.T, **kwargs),
-      lambda cotangent, rows, matrix, **kwargs: product.bind(rows.T, cotangent, **kwargs))
+      lambda cotangent, rows, matrix, **kwargs: product.bind(
+          _as_rows(rows).T, _as_rows(cotangent), **kwargs))
   ad.defbilinear(
       exchange,
       lambda cotangent, filters, sent, *, parity: pair_products.bind(
@@ -348,10 +431,15 @@ def _primitives() -> Operations:
       lambda cotangent, one, other, *, parity: _signed(
           exchange.bind(cotangent, one, parity=parity), parity))
   batching.primitive_batchers[product] = functools.partial(_batched_product, product)
-  for primitive in (exchange, pair_products, combine, square, fold):
+  for primitive in (exchange, pair_products, square, fold, repeat, added):
     batching.primitive_batchers[primitive] = functools.partial(_leading_batch, primitive)
+  for primitive in (combine, join):
+    batching.primitive_batchers[primitive] = functools.partial(_batch_behind_entries, primitive)
+  batching.primitive_batchers[entries_first] = functools.partial(_batched_first, entries_first)
+  batching.primitive_batchers[entries_last] = functools.partial(_batched_last, entries_last)
   return Operations(
-      product.bind, exchange.bind, pair_products.bind, combine.bind, square.bind)
+      product.bind, exchange.bind, pair_products.bind, square.bind, repeat.bind, combine.bind,
+      join.bind, entries_first.bind, entries_last.bind)
 
 
 def _primitive(
@@ -386,9 +474,8 @@ def _batched_product(
   rows, matrix = operands
   axis, other = axes
   if axis is not None and other is None:
-    rows = jnp.moveaxis(rows, axis, 0)
-    product = primitive.bind(rows.reshape(-1, rows.shape[-1]), matrix, precision=precision)
-    return product.reshape(*rows.shape[:-1], matrix.shape[1]), 0
+    rows, axis = (jnp.moveaxis(rows, axis, 0), 0) if axis == rows.ndim - 1 else (rows, axis)
+    return primitive.bind(rows, matrix, precision=precision), axis
   plain = functools.partial(_product, precision=precision)
   return jax.vmap(plain, tuple(axes))(rows, matrix), 0
 
@@ -403,3 +490,38 @@ def _leading_batch(
       jnp.broadcast_to(operand, (size, *operand.shape)) if axis is None
       else jnp.moveaxis(operand, axis, 0)
       for operand, axis in zip(operands, axes, strict=True)), **parameters), 0
+
+
+def _batch_behind_entries(
+    primitive: Any, operands: Sequence[AnyArray], axes: Sequence[int | None], **parameters: Any
+) -> tuple[Array, int]:
+  """Maps an operation on the first axis, which leaves all others where they are."""
+  axis = axes[0]
+  if axis and all(each == axis for each in axes):
+    return primitive.bind(*operands, **parameters), axis
+  size = next(operand.shape[axis] for operand, axis in zip(operands, axes, strict=True)
+              if axis is not None)
+  return primitive.bind(*(
+      jnp.broadcast_to(operand[:, None], (len(operand), size, *operand.shape[1:]))
+      if axis is None else jnp.moveaxis(operand, axis, 1)
+      for operand, axis in zip(operands, axes, strict=True)), **parameters), 1
+
+
+def _batched_first(
+    primitive: Any, operands: Sequence[AnyArray], axes: Sequence[int]
+) -> tuple[Array, int]:
+  """Maps `entries_first`: what stood before the entries stands one place later."""
+  (values,), (axis,) = operands, axes
+  if axis >= values.ndim - 2:
+    values, axis = jnp.moveaxis(values, axis, 0), 0
+  return primitive.bind(values), axis + 1
+
+
+def _batched_last(
+    primitive: Any, operands: Sequence[AnyArray], axes: Sequence[int]
+) -> tuple[Array, int]:
+  """Maps `entries_last`: what stood between entries and features stands one place earlier."""
+  (values,), (axis,) = operands, axes
+  if axis in (0, values.ndim - 1):
+    values, axis = jnp.moveaxis(values, axis, 1), 1
+  return primitive.bind(values), axis - 1

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from dcnn.models import primitives
@@ -94,24 +94,24 @@ def _values(at: Grid, degree: int) -> Float[np.ndarray, "points orders"]:
 
 
 def evaluate(
-    functions: Float[Array, "atoms orders features"], at: Grid
-) -> Float[Array, "atoms points features"]:
+    functions: Float[Array, "orders atoms features"], at: Grid
+) -> Float[Array, "points atoms features"]:
   """Functions on the sphere at the points of a grid, from their coefficients up to a degree."""
-  return primitives.combine(_values(at, math.isqrt(functions.shape[1]) - 1), functions)
+  return primitives.combine(_values(at, math.isqrt(len(functions)) - 1), functions)
 
 
 def project(
-    values: Float[Array, "atoms points features"], at: Grid, degree: int
-) -> Float[Array, "atoms orders features"]:
+    values: Float[Array, "points atoms features"], at: Grid, degree: int
+) -> Float[Array, "orders atoms features"]:
   """The coefficients, up to a degree, of functions on the sphere with these values on a grid."""
   return primitives.combine((at.weights[:, None] * _values(at, degree)).T, values)
 
 
 def by_degree(
-    functions: Float[Array, "atoms orders features"]) -> list[Float[Array, "atoms _ features"]]:
+    functions: Float[Array, "orders atoms features"]) -> list[Float[Array, "_ atoms features"]]:
   """The coefficients of each degree apart."""
-  degree = math.isqrt(functions.shape[1]) - 1
-  return jnp.split(functions, [(each + 1) ** 2 for each in range(degree)], axis=1)
+  return [lax.slice_in_dim(functions, degree**2, (degree + 1)**2)
+          for degree in range(math.isqrt(len(functions)))]
 
 
 @functools.cache

@@ -34,7 +34,7 @@ def main() -> None:
   coefficients = _coefficients(positions)
   around = _values(everywhere, coefficients)
   on_grid = _values(at.points, coefficients) ** 3
-  kept = np.asarray(sphere.project(jnp.asarray(on_grid[None, :, None]), at, KEPT))[0, :, 0]
+  kept = np.asarray(sphere.project(jnp.asarray(on_grid[:, None, None]), at, KEPT))[:, 0, 0]
   figure, axes = plt.subplots(
       1, 3, figsize=(9.6, 2.5), subplot_kw={"projection": "mollweide"}, layout="constrained")
   panels = (
