@@ -211,6 +211,11 @@ def test_a_join_is_differentiated_for_some_of_its_parts():
   np.testing.assert_allclose(gradient, 2 * values * (np.arange(3) < 1)[:, None, None])
 
 
+def test_a_join_takes_the_wider_type():
+  joined = primitives.join(random(1, 2, dtype=jnp.float32), random(1, 2))
+  assert (joined.dtype, joined.shape) == (jnp.float64, (2, 2))
+
+
 def test_a_batch_stays_behind_the_entries():
   """From `entries_first` to `entries_last`, in both derivatives, nothing is copied in between."""
   matrix = random(INPUTS, OUTPUTS)

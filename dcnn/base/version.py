@@ -6,7 +6,7 @@ Builds run this file, too, so that it imports nothing that is not Python's own.
 import pathlib
 import subprocess
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 FILE = "REVISION"  # beside this file, written when it is built
 
 

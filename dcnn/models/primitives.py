@@ -144,7 +144,8 @@ def combine(
 
 def join(*parts: Float[AnyArray, "_ *rest"]) -> Float[Array, "entries *rest"]:
   """Arrays one after another along the first axis; a batch stays behind it, as in `combine`."""
-  return operations().join(*map(jnp.asarray, parts))
+  dtype = jnp.result_type(*parts)
+  return operations().join(*(jnp.asarray(part).astype(dtype) for part in parts))
 
 
 def entries_first(
@@ -262,7 +263,8 @@ def _combine(values: AnyArray, *, matrix: Sequence[Sequence[float]]) -> Array:
     return combined.reshape(len(table), *values.shape[1:])
   columns = table.T.reshape(*table.T.shape, *[1] * (values.ndim - 1))
   return functools.reduce(jnp.add, (
-      column * values[entry] for entry, column in enumerate(columns) if np.any(column)))
+      column * values[entry] for entry, column in enumerate(columns)
+      if entry == 0 or np.any(column)))
 
 
 def _join(*parts: AnyArray) -> Array:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dcnn import stats
-from experiments.results import networks
+from experiments.results import accuracy, networks
 from experiments.results.reading import (
     HERE,
     config,
@@ -27,7 +27,6 @@ from experiments.results.reading import (
     ratio,
     ratio_over_all,
     span,
-    summary,
 )
 
 BEGIN, END = "<!-- answers: python -m experiments.results.answers -->", "<!-- end of answers -->"
@@ -265,7 +264,7 @@ def readme_section() -> str:
       f"![Ratios of force errors for eight molecules]({FIGURE})",
       molecules(),
       table(),
-      f"{accuracy()} {networks.accuracy()}",
+      accuracy.text(),
       "Errors are on test data that chose nothing: of the energy of a configuration, and of a "
       "Cartesian force component. [experiments/results](experiments/results/README.md) has every "
       "result, the paper's claims one by one, and the commands."))
@@ -301,21 +300,6 @@ def other_labels() -> str:
       f"{ratio(name, 'standardize,c=1.0', 'standardize', 'force_loss')} times the force_loss of "
       f"c = 0.5, and SiLU {ratio(name, *standard, 'force_loss')} times that of IReLU, against "
       f"{ratio(name, *power, 'force_loss')} times under power-of-ten labels.")
-
-
-def accuracy() -> str:
-  """SchNet on rMD17 ethanol."""
-  arms = list(summary("rmd17")["arms"])
-  (arm,) = arms
-  settings = config("rmd17")["config"]
-  return (
-      f"With the recipe that a search on validation data found ({settings['optimizer']['name']}, "
-      f"learning rate {settings['optimizer']['learning_rate']:g}, SiLU, standardised labels), "
-      f"SchNet with {settings['model']['features']} features and {settings['model']['blocks']} "
-      f"blocks reaches {error('rmd17', arm, 'force_loss')} meV/Å and "
-      f"{error('rmd17', arm, 'energy_loss')} meV on rMD17 ethanol, from "
-      f"{settings['split']['train']} configurations, after {settings['steps']:,} steps "
-      f"({settings['seeds']} seeds).")
 
 
 RESULTS = {
@@ -392,7 +376,7 @@ def page() -> str:
       f"{networks.needed()} Ratios of errors in the networks with their own activation, paired by "
       "seed, with 95 % intervals. *SchNet with BatchNorm* is no network of the paper.",
       networks.apart(), networks.interactions(),
-      "## How accurate the networks are", accuracy(), networks.accuracy(),
+      "## How accurate the networks are", accuracy.text(),
       "## The results",
       "\n".join(("| result | what it is | command |", "|---|---|---|", *results))))
 
@@ -401,7 +385,7 @@ def page() -> str:
 OUTCOMES = {
     "ablations": lambda: " ".join((scaling(), constant(), silu())),
     "paper": networks.needed,
-    "rmd17": lambda: f"{accuracy()} {networks.accuracy()}"}
+    "rmd17": accuracy.text}
 
 
 def main() -> None:

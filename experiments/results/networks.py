@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from dcnn import configs, models, stats
+from dcnn import configs, stats
 from experiments import paper
 from experiments.results.reading import (
     config,
@@ -57,8 +57,6 @@ NORMALISED = {"CGCNN": "paper/CGCNN", "ForceNet": "paper/ForceNet",
 # Both ablations by network: the kept result of each.
 ABLATIONS = {"SchNet": "ablations", "PaiNN": "ablations_painn",
              "GridACE, IReLU in the output block": "ablations_ace_output"}
-ACCURACY = (  # on rMD17 ethanol
-    "rmd17_painn", "rmd17_cgcnn", "rmd17_forcenet", "rmd17_dimenet", "rmd17_gemnet", "rmd17_ace")
 EVERYWHERE = "ablations_ace"  # GridACE with IReLU in all of its networks
 # What is compared, the arm and its baseline.
 ASKED = (
@@ -68,24 +66,6 @@ ASKED = (
       for c in (0.1, 0.25, 0.75, 1.0)),
     *((f"c = {c} over 0.5, standardised, initial weights matched",
        f"c={c},init_matched,standardize", "standardize") for c in (0.1, 0.25, 0.75, 1.0)))
-
-
-def accuracy() -> str:
-  """The other networks with the recipe of SchNet on rMD17 ethanol."""
-  def reached(name: str) -> str:
-    settings = config(name)["config"]
-    network = settings["model"]["name"]
-    features, blocks = (settings["model"][key] or models.resolve(network).defaults[key]
-                        for key in ("features", "blocks"))
-    return (f"{network} with {features} features and {blocks} blocks reaches "
-            f"{error(name, 'base', 'force_loss')} meV/Å and {error(name, 'base', 'energy_loss')} "
-            f"meV after {settings['steps']:,} steps ({settings['seeds']} seeds)")
-
-  *others, last = map(reached, ACCURACY)
-  return (
-      f"With the same recipe and data {', '.join(others)}, and {last}. "
-      "Published are, from 1,000 configurations, 10.0 meV/Å for PaiNN (on MD17), and 2.1 meV/Å and "
-      "0.4 meV for MACE.")
 
 
 def ablations() -> str:

@@ -107,11 +107,12 @@ def lowest(name: str, arms: list[str], metric: str) -> str:
 
 
 def error(name: str, arm: str, metric: str) -> str:
-  """The geometric mean of an error with its interval, in meV or meV/Å."""
+  """The geometric mean of an error in meV or meV/Å, with its interval if it has more seeds."""
   found = summary(name)["arms"][arm]["metrics"][metric]
-  centre, low, high = (MEV * found[end] for end in ("centre", "low", "high"))
-  digits = 2 if centre < 10 else 1
-  return f"{centre:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+  digits = 2 if MEV * found["centre"] < 10 else 1
+  centre, *ends = (f"{MEV * found[end]:.{digits}f}" for end in ("centre", "low", "high")
+                   if found[end] is not None)
+  return f"{centre} [{', '.join(ends)}]" if ends else centre
 
 
 def either_way(name: str, arm: str, baseline: str, metric: str) -> Mapping[str, Any]:
