@@ -9,7 +9,7 @@ from experiments.results.reading import config, error
 # By the recipe of `rmd17`; `experiments/rmd17.py` names the settings of each.
 PLACES = ("rmd17", "rmd17_painn", "rmd17_cgcnn", "rmd17_forcenet", "rmd17_dimenet", "rmd17_gemnet",
           "rmd17_ace")
-ALWAYS, SOMETIMES = ("features", "blocks"), ("degree", "passed")  # sizes that the table tells
+SIZES = ("features", "blocks", "degree", "passed")  # that the table tells, if a network has them
 
 
 def text() -> str:
@@ -34,7 +34,7 @@ def recipe() -> str:
 
 def table() -> str:
   """A line for each network: its sizes, its training and its errors."""
-  lines = ["| network | sizes | steps | seeds | force_loss, meV/Å | energy_loss, meV |",
+  lines = ["| network | features | steps | seeds | force_loss, meV/Å | energy_loss, meV |",
            "|---|---|---|---|---|---|"]
   for place in PLACES:
     settings = _settings(place)
@@ -54,10 +54,9 @@ def _seeds(settings: Mapping[str, Any]) -> int:
 
 
 def _sizes(model: Mapping[str, Any]) -> str:
-  """Such as "64 features, 2 blocks, degree 3": where they are not set, the network's own."""
+  """Features and other sizes, "64, 2 blocks, degree 3": the network's own where not set."""
   own = models.resolve(model["name"]).defaults
-  sizes = {name: model.get(name) if model.get(name) is not None else own[name]
-           for name in (*ALWAYS, *SOMETIMES) if name in own}
-  return ", ".join([
-      *(f"{sizes[name]} {name}" for name in ALWAYS),
-      *(f"{name} {sizes[name]}" for name in SOMETIMES if name in sizes)])
+  sizes = {name: own[name] if model.get(name) is None else model[name]
+           for name in SIZES if name in own}
+  return ", ".join([f"{sizes.pop('features')}", f"{sizes.pop('blocks')} blocks",
+                    *(f"{name} {value}" for name, value in sizes.items())])
