@@ -69,6 +69,15 @@ def test_product_has_its_derivatives_to_second_order():
   check_grads(mapped, (random(BATCH, ROWS, INPUTS), random(INPUTS, OUTPUTS)), order=2)
 
 
+@pytest.mark.parametrize("rows", [(0, INPUTS), (BATCH, 0, INPUTS)], ids=str)
+def test_a_product_of_no_rows_has_a_gradient_of_zero(rows):
+  """A configuration without pairs is trained on, too."""
+  matrix = random(INPUTS, OUTPUTS)
+  gradient = jax.jit(jax.grad(lambda matrix: jnp.sum(primitives.dot_general(
+      jnp.zeros(rows), matrix, (((len(rows) - 1,), (0,)), ((), ()))) ** 2)))(matrix)
+  np.testing.assert_array_equal(gradient, np.zeros_like(matrix))
+
+
 def test_the_gradient_of_a_batch_sums_over_one_axis():
   def loss(matrix, rows):
     return jnp.sum(jax.vmap(ours, (0, None))(rows, matrix) ** 3)

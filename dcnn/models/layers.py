@@ -70,7 +70,7 @@ def dense(
     kwargs: Further settings of `flax.linen.Dense`, such as `name` and `use_bias`.
 
   Returns:
-    A Flax layer that maps arrays (rows, inputs) to (rows, features).
+    A Flax layer that maps arrays (*rows, inputs) to (*rows, features).
 
   >>> layer = dense(2, reads=Nonlinearity(jax.nn.relu, gain=2.0), use_bias=False)
   >>> plain = dense(2, reads=jax.nn.relu, use_bias=False)

@@ -128,7 +128,8 @@ def combine(
   """Linear combinations of entries of the first axis, with constant coefficients: matrix @ values.
 
   Where it is mapped the batch stays behind the first axis, so that functions with many entries are
-  never copied into another order; `join`, elementwise operations and `dot_general` keep it there.
+  not copied into another order. `join` keeps it there, and so do elementwise operations of arrays
+  of one shape that all have it there, and `dot_general` with a matrix that is not mapped.
 
   A matrix of ones with one column repeats an entry, and one with one row adds entries up: these
   are written out, because XLA does not vectorise sums that are not along memory. Others are
@@ -180,7 +181,8 @@ def _product(rows: AnyArray, matrix: AnyArray, *, precision: Any) -> Array:
 
 
 def _as_rows(array: AnyArray) -> Array:
-  return jnp.asarray(array).reshape(-1, array.shape[-1])
+  *rows, features = array.shape  # of which there may be none: -1 would not say how many
+  return jnp.asarray(array).reshape(math.prod(rows), features)
 
 
 def _exchange(filters: AnyArray, sent: AnyArray, *, parity: int) -> Array:
@@ -259,12 +261,12 @@ def _combine(values: AnyArray, *, matrix: Sequence[Sequence[float]]) -> Array:
   table = np.asarray(matrix, values.dtype)
   if min(table.shape) > 1:
     # Positions are combined so: with fewer bits, the default on a GPU, distances would be wrong.
-    combined = lax.dot(table, values.reshape(len(values), -1), precision=lax.Precision.HIGHEST)
+    rest = math.prod(values.shape[1:])
+    combined = lax.dot(table, values.reshape(len(values), rest), precision=lax.Precision.HIGHEST)
     return combined.reshape(len(table), *values.shape[1:])
   columns = table.T.reshape(*table.T.shape, *[1] * (values.ndim - 1))
   return functools.reduce(jnp.add, (
-      column * values[entry] for entry, column in enumerate(columns)
-      if entry == 0 or np.any(column)))
+      column * values[entry] for entry, column in enumerate(columns)))
 
 
 def _join(*parts: AnyArray) -> Array:

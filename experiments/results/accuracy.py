@@ -6,10 +6,10 @@ from typing import Any
 from dcnn import models
 from experiments.results.reading import config, error
 
-# By the recipe of `rmd17`; `experiments/rmd17.py` names the settings of each.
+# By the recipe of `rmd17`; the page of results has the command of each.
 PLACES = ("rmd17", "rmd17_painn", "rmd17_cgcnn", "rmd17_forcenet", "rmd17_dimenet", "rmd17_gemnet",
           "rmd17_ace")
-SIZES = ("features", "blocks", "degree", "passed")  # that the table tells, if a network has them
+SIZES = ("features", "blocks", "degree", "passed")  # the last two are of GridACE
 
 
 def text() -> str:
@@ -34,8 +34,9 @@ def recipe() -> str:
 
 def table() -> str:
   """A line for each network: its sizes, its training and its errors."""
-  lines = ["| network | features | steps | seeds | force_loss, meV/Å | energy_loss, meV |",
-           "|---|---|---|---|---|---|"]
+  lines = [
+      f"| network | {', '.join(SIZES)} | steps | seeds | force_loss, meV/Å | energy_loss, meV |",
+      "|---|---|---|---|---|---|"]
   for place in PLACES:
     settings = _settings(place)
     errors = (error(place, "base", metric) for metric in ("force_loss", "energy_loss"))
@@ -54,9 +55,7 @@ def _seeds(settings: Mapping[str, Any]) -> int:
 
 
 def _sizes(model: Mapping[str, Any]) -> str:
-  """Features and other sizes, "64, 2 blocks, degree 3": the network's own where not set."""
+  """Those that the network has, its own where none are set."""
   own = models.resolve(model["name"]).defaults
-  sizes = {name: own[name] if model.get(name) is None else model[name]
-           for name in SIZES if name in own}
-  return ", ".join([f"{sizes.pop('features')}", f"{sizes.pop('blocks')} blocks",
-                    *(f"{name} {value}" for name, value in sizes.items())])
+  return ", ".join(str(own[name] if model.get(name) is None else model[name])
+                   for name in SIZES if name in own)

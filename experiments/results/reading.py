@@ -107,7 +107,7 @@ def lowest(name: str, arms: list[str], metric: str) -> str:
 
 
 def error(name: str, arm: str, metric: str) -> str:
-  """The geometric mean of an error in meV or meV/Å, with its interval if it has more seeds."""
+  """The geometric mean of an error in meV or meV/Å, and its interval if there are several seeds."""
   found = summary(name)["arms"][arm]["metrics"][metric]
   digits = 2 if MEV * found["centre"] < 10 else 1
   centre, *ends = (f"{MEV * found[end]:.{digits}f}" for end in ("centre", "low", "high")
