@@ -19,7 +19,7 @@ Came out (test data, 95 % intervals; the search is in BUILD_NOTES.md):
 With the recipe that a search on validation data found (muon, learning rate 0.006, SiLU,
 standardised labels), the networks reach on rMD17 ethanol, from 950 configurations:
 
-| network | features, blocks, degree, passed | steps | seeds | force_loss, meV/Å | energy_loss, meV |
+| | features, blocks, degree, passed | steps | seeds | force_loss, meV/Å | energy_loss, meV |
 |---|---|---|---|---|---|
 | SchNet | 64, 3 | 30,000 | 10 | 11.2 [11.1, 11.5] | 1.77 [1.74, 1.80] |
 | PaiNN | 64, 3 | 30,000 | 3 | 7.41 [7.38, 7.44] | 1.12 [1.10, 1.14] |

@@ -35,7 +35,7 @@ def recipe() -> str:
 def table() -> str:
   """A line for each network: its sizes, its training and its errors."""
   lines = [
-      f"| network | {', '.join(SIZES)} | steps | seeds | force_loss, meV/Å | energy_loss, meV |",
+      f"| | {', '.join(SIZES)} | steps | seeds | force_loss, meV/Å | energy_loss, meV |",
       "|---|---|---|---|---|---|"]
   for place in PLACES:
     settings = _settings(place)
