@@ -28,6 +28,8 @@ standardised labels), the networks reach on rMD17 ethanol, from 950 configuratio
 | DimeNetPlusPlus | 64, 2 | 15,000 | 3 | 8.58 [8.47, 8.70] | 1.39 [1.29, 1.50] |
 | GemNetT | 64, 2 | 15,000 | 3 | 8.98 [7.98, 10.10] | 1.37 [1.27, 1.48] |
 | GridACE | 64, 2, 2, 1 | 24,000 | 3 | 5.33 [5.05, 5.62] | 0.83 [0.76, 0.90] |
+| GridACE | 64, 2, 3, 2 | 30,000 | 3 | 4.02 [3.82, 4.22] | 0.58 [0.55, 0.61] |
+| GridACE | 64, 2, 3, 2 | 180,000 | 1 | 3.24 | 0.44 |
 
 Published are, from 1,000 configurations, 16.9 meV/Å and 3.5 meV for SchNet and 10.0 meV/Å for PaiNN
 (both on MD17, whose labels are noisier), and 2.1 meV/Å and 0.4 meV for MACE.

@@ -8,7 +8,7 @@ from experiments.results.reading import config, error
 
 # By the recipe of `rmd17`; the page of results has the command of each.
 PLACES = ("rmd17", "rmd17_painn", "rmd17_cgcnn", "rmd17_forcenet", "rmd17_dimenet", "rmd17_gemnet",
-          "rmd17_ace")
+          "rmd17_ace", "rmd17_ace_degree3", "rmd17_ace_long")
 SIZES = ("features", "blocks", "degree", "passed")  # the last two are of GridACE
 
 
