@@ -4,6 +4,7 @@ import inspect
 import math
 from functools import partial
 
+import daily
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,7 +187,8 @@ def test_usual_functions_by_formula(x64):
     np.testing.assert_allclose(ACTIVATIONS[name].function(x), values, rtol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("name", [*INTEGRALS, "repu"])
+@pytest.mark.parametrize(
+    "name", daily.only(("irelu", "integrated_silu", "repu"), [*INTEGRALS, "repu"]))
 def test_check_grads(name, x64):
   points = [-3.0, -0.7, 0.2, 1.0, 5.0]
   at_zero = [0.0, 1e-8, -1e-8] if ACTIVATIONS[name].order_at() >= 2 else []

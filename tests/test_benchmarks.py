@@ -86,6 +86,7 @@ def test_counts_by_hand_are_those_of_the_program(function, count):
   assert product_operations(program.jaxpr) == count(NETWORK)
 
 
+@pytest.mark.nightly
 def test_our_network_takes_no_more_products_than_the_formula():
   model = models.SchNet(activation=activations.irelu, **SIZES)
   system = System(jnp.eye(ATOMS, 3), jnp.ones(ATOMS, jnp.int32))
@@ -177,6 +178,7 @@ def quick(tmp_path_factory):
   return json.loads(out.read_text())
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("module", ["ours", "pyg", "schnetpack"])
 def test_quick_form_works_and_prints_its_figures(quick, module):
   rows = {row["module"]: row for row in quick["rows"]}

@@ -334,6 +334,7 @@ def molecules(folder):
   return places
 
 
+@pytest.mark.nightly
 def test_over_the_values_of_a_setting(run, molecules, tmp_path):
   status, output, errors = run("compare", *molecules, "--by=dataset", f"--out={tmp_path / 'out'}")
   assert (status, errors) == (0, "")

@@ -99,6 +99,7 @@ def test_hessian_of_springs(system, vector, x64):
   np.testing.assert_allclose(product, 2.5 * vector, rtol=1e-15)
 
 
+@pytest.mark.nightly
 def test_hessian_vector_product_is_that_of_the_hessian(system, vector, x64):
   def energy(positions):
     return lennard_jones(VARIABLES, system._replace(positions=positions))

@@ -401,7 +401,8 @@ def test_full_disk_in_the_report(call, tiny, workdir, finished, monkeypatch):
 
 
 @pytest.mark.parametrize("limit, hidden, where", [
-    (12_000, 96, "checkpoints"), (30_000, 4, "report")], ids=["checkpoints", "report"])
+    (12_000, 96, "checkpoints"),
+    pytest.param(30_000, 4, "report", marks=pytest.mark.nightly)], ids=["checkpoints", "report"])
 def test_full_disk(call, tiny, workdir, limit, hidden, where):
   """A limit on the size of files stands for the disk; then there is room again."""
   code = ("import resource, sys; from dcnn.cli import main; "

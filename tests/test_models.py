@@ -303,8 +303,10 @@ def force_loss_and_gradient(name):
       model.init(key, system), system))
 
 
-@pytest.mark.parametrize("make", [coincident, far, alone, two, line, right_angle],
-                         ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [
+    coincident, far, alone, *(pytest.param(make, marks=pytest.mark.nightly)
+                              for make in (two, line, right_angle))],
+    ids=lambda make: make.__name__)
 @of()
 def test_value_forces_and_gradient_of_the_force_loss_are_finite(name, make):
   """With padding, so that each network is compiled once."""

@@ -111,7 +111,8 @@ def test_a_second_interrupt_is_one():
 
 
 @pytest.mark.parametrize("change", [
-    {"steps": 4}, {"seeds": 1}, {"arms": ({},)}, {"optimizer__eps": 1.0}],
+    {"steps": 4}, pytest.param({"seeds": 1}, marks=pytest.mark.nightly),
+    pytest.param({"arms": ({},)}, marks=pytest.mark.nightly), {"optimizer__eps": 1.0}],
     ids=["steps", "seeds", "arms", "setting"])
 def test_what_does_not_continue_is_refused_in_python_words(straight, tmp_path, change):
   dcnn.sweep(tiny.mlp(arms=ARMS), None, workdir=tmp_path)
@@ -171,6 +172,7 @@ def test_a_result_is_pickled_and_compared_without_its_variables(straight):
   assert "trained" not in repr(straight)[:200_000]
 
 
+@pytest.mark.nightly
 def test_a_network_with_atomic_references_serves_other_compositions(tmp_path):
   """Energies, in eV, of the loaded network are those that the sweep evaluated, frame by frame."""
   rng = np.random.default_rng(0)

@@ -397,7 +397,7 @@ USERS = {
     "dark": "dark_background", "ggplot": "ggplot", "classic": "classic"}
 
 
-@pytest.mark.parametrize("name", daily.only(("tex", "lines", "classic"), USERS))
+@pytest.mark.parametrize("name", daily.only(("tex", "classic"), USERS))
 def test_figures_do_not_follow_the_users_settings(name):
   settings = USERS[name]
   plain = {name: plots.svg(draw()) for name, draw in FIGURES.items()}
@@ -449,7 +449,7 @@ SURROUNDINGS = {
     "date": ({"SOURCE_DATE_EPOCH": "1"}, "savefig.dpi: 3\n")}
 
 
-@pytest.mark.parametrize("name", daily.only(("working folder", "no such backend"), SURROUNDINGS))
+@pytest.mark.parametrize("name", daily.only(("working folder",), SURROUNDINGS))
 def test_figures_of_a_process_do_not_follow_its_surroundings(plain_drawing, tmp_path, name):
   environment, settings = SURROUNDINGS[name]
   (tmp_path / "matplotlibrc").write_text(settings)

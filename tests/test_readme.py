@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.nightly
 def test_python_examples_run(capsys, monkeypatch):
   pytest.importorskip("pandas", reason="one example reads results with pandas")
   monkeypatch.chdir(ROOT)

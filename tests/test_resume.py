@@ -130,8 +130,10 @@ def test_a_sweep_may_go_on_with_streamed_data_and_back(straight, tmp_path, monke
 
 
 @pytest.mark.parametrize("every, phase", [
-    (1e-9, sweep.COMPILING), (1e-9, sweeps.TRAINING), (1e-9, sweep.EVALUATING),
-    (30.0, sweeps.TRAINING), pytest.param(30.0, sweep.COMPILING, marks=pytest.mark.nightly),
+    (1e-9, sweep.COMPILING), (1e-9, sweeps.TRAINING),
+    pytest.param(1e-9, sweep.EVALUATING, marks=pytest.mark.nightly),
+    pytest.param(30.0, sweeps.TRAINING, marks=pytest.mark.nightly),
+    pytest.param(30.0, sweep.COMPILING, marks=pytest.mark.nightly),
     pytest.param(30.0, sweep.EVALUATING, marks=pytest.mark.nightly)],
     ids=lambda value: value if isinstance(value, str) else (
         "saved-seldom" if value > 1 else "saved-always"))

@@ -86,7 +86,8 @@ def matched_adam(numbers):
       lambda params: jax.tree_util.tree_map_with_path(reads_activation, params))
 
 
-@pytest.mark.parametrize("make_model", [mlp, schnet], ids=["mlp", "schnet"])
+@pytest.mark.parametrize("make_model", [
+    pytest.param(mlp, marks=pytest.mark.nightly), schnet], ids=["mlp", "schnet"])
 def test_fully_matched_constants_follow_the_same_curve(make_model, x64):
   """With matched weights, learning rate and eps, c is a reparametrisation and nothing more."""
   program = make_program(make_model, matched_adam)
@@ -241,6 +242,7 @@ def test_padded_batches_hold_every_index_once():
   assert rows.shape == (3, 3) and (rows[rows >= 0] == np.arange(7)).all() and (rows < 0).sum() == 2
 
 
+@pytest.mark.nightly
 def test_an_optimiser_may_have_another_point_evaluated_than_it_trains():
   """As schedule_free does: validation and the checkpoint see the average."""
   program = make_program(mlp, lambda numbers: optax.sgd(numbers["learning_rate"]))

@@ -294,6 +294,7 @@ def test_energy_is_conserved(ethanol):
   assert np.ptp(energies) < 1e-3 * 9 and kinetic > 0
 
 
+@pytest.mark.nightly
 def test_stresses_are_those_of_finite_differences(copper):
   atoms = crystal(3)
   atoms.calc = copper.calculator()
