@@ -128,6 +128,7 @@ def test_shared_batches_of_every_network_and_mapping(model, mapping):
   assert_batches_are_shared(model, mapping)
 
 
+@pytest.mark.nightly
 def test_devices_and_launches():
   ways = [(1, 8), (8, 1), (1, 3)]
   assert_equal_to_rounding(swept("mlp", "one-after-another", ways), ways)

@@ -124,6 +124,7 @@ def test_fitted_scales_give_each_sum_the_variance_of_its_terms(monkeypatch, x64)
     np.testing.assert_allclose(after, wanted, rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_scales_are_1_where_there_is_nothing_to_fit_them_to():
   atom = System(jnp.zeros((3, 3)), jnp.array([8, 0, 0]))
   variables = initialised(GemNetT(jax.nn.silu, **SMALL | {"blocks": 1}), atom)

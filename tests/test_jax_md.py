@@ -17,6 +17,7 @@ jax_md = pytest.importorskip("jax_md", reason="an example for those who have jax
 STEPS, TIMESTEP = 20, 0.5 * units.fs
 
 
+@pytest.mark.nightly
 def test_energy_fn_takes_the_way_of_the_calculator_at_constant_energy():
   field = dcnn.sweep(tiny.config(), None).trained["base"]
   systems = data.load("ethanol").systems

@@ -104,6 +104,7 @@ def test_large_frames_are_evaluated_few_at_a_time(monkeypatch):
   assert batches.evaluation_batch(plan_of(config)) == 4
 
 
+@pytest.mark.nightly
 def test_molecules_give_the_same_with_lists_and_without(monkeypatch):
   """From labels to test errors; which of the two is taken, the number of atoms decides."""
   config = tiny.config(seeds=1)

@@ -372,8 +372,8 @@ def test_another_jax_makes_dcnn_slower_and_not_dead(name, monkeypatch, undecided
   assert len(told) == 1
 
 
-@pytest.mark.parametrize("name", [
-    "no Primitive", pytest.param("other transposes", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["no Primitive", "other transposes"])
 def test_training_on_another_jax_is_that_of_plain_jax(name, monkeypatch, undecided):
   OTHER_JAX[name](monkeypatch)
   with pytest.warns(UserWarning, match="slower with this JAX"):
