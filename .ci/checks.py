@@ -56,6 +56,9 @@ def main() -> int:
         check_source(base / name, base / "newest" if newest.result() else None)
         run(name, "documentation", [base / name / "bin/sphinx-build", "-W", "--keep-going", "-q",
                                     "docs", base / "docs"])
+        # Of its own, because in the suite one worker would wait for its blocks.
+        run(name, "README", [base / name / "bin/python", "-m", "pytest", "-q", "--nightly",
+                             "tests/test_readme.py"])
         run(name, "whole suite", [base / name / "bin/python", "-m", "pytest", "-q", "-n", "2"])
       else:
         check_installed(name, base / name)

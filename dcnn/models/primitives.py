@@ -365,11 +365,29 @@ def _primitives() -> Operations:
   Raises:
     Exception: Of any kind, where this JAX lacks what they are made of.
   """
+  return Operations(_make_product(), *_make_pairs(), *_make_entries())
+
+
+def _make_product() -> Callable[..., Array]:
+  """The field `product` of `Operations`."""
   from jax.interpreters import ad, batching
 
   product = _primitive(
       "rows_times_matrix", _product,
       lambda rows, matrix, *, precision: (*rows.shape[:-1], matrix.shape[1]), ("precision",))
+  ad.defbilinear(
+      product,
+      lambda cotangent, rows, matrix, **kwargs: product.bind(cotangent, matrix.T, **kwargs),
+      lambda cotangent, rows, matrix, **kwargs: product.bind(
+          _as_rows(rows).T, _as_rows(cotangent), **kwargs))
+  batching.primitive_batchers[product] = functools.partial(_batched_product, product)
+  return product.bind
+
+
+def _make_pairs() -> Sequence[Callable[..., Array]]:
+  """The fields `exchange`, `pair_products`, `square` and `repeat` of `Operations`."""
+  from jax.interpreters import ad, batching
+
   exchange = _primitive(
       "exchange", _exchange, lambda filters, sent, *, parity: sent.shape, ("parity",))
   pair_products = _primitive(
@@ -390,39 +408,8 @@ def _primitives() -> Operations:
   added = _primitive(
       "added", _added,
       lambda values, *, number: (*values.shape[:-2], values.shape[-1]), ("number",))
-  combine = _primitive(
-      "combine", _combine,
-      lambda values, *, matrix: (len(matrix), *values.shape[1:]), ("matrix",))
-  join = _primitive(
-      "join", _join,
-      lambda *parts: (sum(part.shape[0] for part in parts), *parts[0].shape[1:]))
-  entries_first = _primitive(
-      "entries_first", _entries_first,
-      lambda values: (values.shape[-2], *values.shape[:-2], values.shape[-1]))
-  entries_last = _primitive(
-      "entries_last", _entries_last,
-      lambda values: (*values.shape[1:-1], values.shape[0], values.shape[-1]))
-  for one, other in ((square, fold), (repeat, added), (entries_first, entries_last)):
-    for primitive, transpose in ((one, other), (other, one)):
-      ad.deflinear2(primitive, lambda cotangent, values, *, transpose=transpose, **parameters: [
-          transpose.bind(cotangent, **parameters)])
-  ad.deflinear2(
-      combine, lambda cotangent, values, *, matrix: [
-          combine.bind(cotangent, matrix=tuple(zip(*matrix, strict=True)))])
-
-  def parts_of(cotangent: Array, *parts: Any) -> list[Array | None]:
-    """The cotangent's entries of each part; None of one that is not differentiated."""
-    sizes = [(part.aval if ad.is_undefined_primal(part) else part).shape[0] for part in parts]
-    return [
-        lax.slice_in_dim(cotangent, end - size, end) if ad.is_undefined_primal(part) else None
-        for part, size, end in zip(parts, sizes, map(int, np.cumsum(sizes)), strict=True)]
-
-  ad.deflinear2(join, parts_of)
-  ad.defbilinear(
-      product,
-      lambda cotangent, rows, matrix, **kwargs: product.bind(cotangent, matrix.T, **kwargs),
-      lambda cotangent, rows, matrix, **kwargs: product.bind(
-          _as_rows(rows).T, _as_rows(cotangent), **kwargs))
+  _transpose_each_other(square, fold)
+  _transpose_each_other(repeat, added)
   ad.defbilinear(
       exchange,
       lambda cotangent, filters, sent, *, parity: pair_products.bind(
@@ -434,16 +421,53 @@ def _primitives() -> Operations:
       lambda cotangent, one, other, *, parity: exchange.bind(cotangent, other, parity=parity),
       lambda cotangent, one, other, *, parity: _signed(
           exchange.bind(cotangent, one, parity=parity), parity))
-  batching.primitive_batchers[product] = functools.partial(_batched_product, product)
   for primitive in (exchange, pair_products, square, fold, repeat, added):
     batching.primitive_batchers[primitive] = functools.partial(_leading_batch, primitive)
-  for primitive in (combine, join):
-    batching.primitive_batchers[primitive] = functools.partial(_batch_behind_entries, primitive)
-  batching.primitive_batchers[entries_first] = functools.partial(_batched_first, entries_first)
-  batching.primitive_batchers[entries_last] = functools.partial(_batched_last, entries_last)
-  return Operations(
-      product.bind, exchange.bind, pair_products.bind, square.bind, repeat.bind, combine.bind,
-      join.bind, entries_first.bind, entries_last.bind)
+  return exchange.bind, pair_products.bind, square.bind, repeat.bind
+
+
+def _make_entries() -> Sequence[Callable[..., Array]]:
+  """The fields `combine`, `join`, `entries_first` and `entries_last` of `Operations`."""
+  from jax.interpreters import ad, batching
+
+  combine = _primitive(
+      "combine", _combine,
+      lambda values, *, matrix: (len(matrix), *values.shape[1:]), ("matrix",))
+  join = _primitive(
+      "join", _join,
+      lambda *parts: (sum(part.shape[0] for part in parts), *parts[0].shape[1:]))
+  first = _primitive(
+      "entries_first", _entries_first,
+      lambda values: (values.shape[-2], *values.shape[:-2], values.shape[-1]))
+  last = _primitive(
+      "entries_last", _entries_last,
+      lambda values: (*values.shape[1:-1], values.shape[0], values.shape[-1]))
+
+  def parts_of(cotangent: Array, *parts: Any) -> list[Array | None]:
+    """The cotangent's entries of each part; None of one that is not differentiated."""
+    sizes = [(part.aval if ad.is_undefined_primal(part) else part).shape[0] for part in parts]
+    return [
+        lax.slice_in_dim(cotangent, end - size, end) if ad.is_undefined_primal(part) else None
+        for part, size, end in zip(parts, sizes, map(int, np.cumsum(sizes)), strict=True)]
+
+  _transpose_each_other(first, last)
+  ad.deflinear2(join, parts_of)
+  ad.deflinear2(
+      combine, lambda cotangent, values, *, matrix: [
+          combine.bind(cotangent, matrix=tuple(zip(*matrix, strict=True)))])
+  for primitive, mapped in ((combine, _batch_behind_entries), (join, _batch_behind_entries),
+                            (first, _batched_first), (last, _batched_last)):
+    batching.primitive_batchers[primitive] = functools.partial(mapped, primitive)
+  return combine.bind, join.bind, first.bind, last.bind
+
+
+def _transpose_each_other(one: Any, other: Any) -> None:
+  """Makes two linear primitives of the same parameters each other's transposes."""
+  from jax.interpreters import ad
+
+  for primitive, transpose in ((one, other), (other, one)):
+    ad.deflinear2(primitive, lambda cotangent, values, *, transpose=transpose, **parameters: [
+        transpose.bind(cotangent, **parameters)])
 
 
 def _primitive(

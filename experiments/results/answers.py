@@ -326,7 +326,7 @@ RESULTS = {
     "rmd17_gemnet": "GemNet-T with two blocks by the same recipe, half as long.",
     "rmd17_ace": "GridACE by the same recipe.",
     "rmd17_ace_degree3": "GridACE with degree 3 and `passed` 2.",
-    "rmd17_ace_long": "The same, six times as long.",
+    "rmd17_ace_long": "The same, six times as long, one seed.",
     "rmd17_refine": "One change of the recipe at a time on GridACE with 32 features, 4,000 steps.",
 }
 
