@@ -159,7 +159,7 @@ def learning_rates(result: Result) -> dict[str, Any]:
       "seeds": ", ".join(map(str, tuning["seeds"])),
       "rows": [
           {"arm": arm, "scores": [
-              {"text": number_text(math.inf if score is None else score),
+              {"text": number_text(math.inf if score is None else float(score)),
                "chosen": rate == tuning["chosen"][arm], "stopped": (arm, float(rate)) in stopped}
               for rate, score in zip(rates, scores, strict=True)]}
           for arm, scores in tuning["scores"].items()]}
